@@ -1,0 +1,3 @@
+//! stub
+pub struct Fault;
+pub struct FaultyDisk;

@@ -1,0 +1,79 @@
+//! Vector indexes over the rows of one segment. An index knows rows and distances; it never sees ids or payloads.
+
+mod flat;
+pub mod hnsw;
+
+use vicinal_common::metric::Metric;
+
+pub use flat::FlatIndex;
+
+/// The vectors of one segment or fresh run: row-major, `len = rows * dim`, already prepared for the metric.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    /// The values.
+    pub data: &'a [f32],
+    /// Values per row, at least 1.
+    pub dim: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.data.len() / self.dim
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// One row. Panics when `row >= len()`: rows come from the index itself, never from a request.
+    pub fn row(&self, row: u32) -> &'a [f32] {
+        let start = row as usize * self.dim;
+        &self.data[start..start + self.dim]
+    }
+}
+
+/// One found row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hit {
+    /// Internal distance, smaller is nearer (see [`Metric`]). Never NaN.
+    pub distance: f32,
+    /// Row in the segment. Rows are in id order, so ties by row are ties by id.
+    pub row: u32,
+}
+
+impl Hit {
+    /// The total order of results: distance, then row.
+    pub fn cmp_total(&self, other: &Hit) -> std::cmp::Ordering {
+        self.distance.total_cmp(&other.distance).then(self.row.cmp(&other.row))
+    }
+}
+
+/// What a search asks of an index.
+#[derive(Clone, Copy, Debug)]
+pub struct SearchParams {
+    /// How many hits at most.
+    pub k: usize,
+    /// Query beam of a graph; raised to `k` when smaller. Ignored by exact indexes.
+    pub ef: usize,
+}
+
+/// The rows a search may return: tombstones and filters in one predicate. Must be cheap and pure.
+pub type Accept<'a> = &'a (dyn Fn(u32) -> bool + Sync);
+
+/// A searchable structure over [`Rows`].
+pub trait VectorIndex: Send + Sync {
+    /// The nearest accepted rows to `query` (prepared, `dim` values), best first in [`Hit::cmp_total`] order, at most
+    /// `params.k`. `rows` must be the rows the index was built on.
+    fn search(&self, rows: Rows<'_>, query: &[f32], params: SearchParams, accept: Accept<'_>) -> Vec<Hit>;
+
+    /// Short name for people: `flat`, `hnsw`.
+    fn name(&self) -> &'static str;
+
+    /// The metric the index was built for.
+    fn metric(&self) -> Metric;
+
+    /// Resident bytes the index adds to the vectors.
+    fn bytes(&self) -> u64;
+}

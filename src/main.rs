@@ -1,0 +1,2 @@
+//! The vicinal binary.
+fn main() {}
