@@ -1,8 +1,21 @@
 //! What coordinators and shard nodes share: the words (ids, points, filters, queries), the seams (disk, clock, random
 //! numbers, transport) and the distance kernels. Depends on no sibling crate and starts no runtime.
 
+pub mod api;
+pub mod clock;
+pub mod collection;
+pub mod consistency;
 pub mod disk;
 pub mod distance;
 pub mod error;
+pub mod filter;
 pub mod ids;
+pub mod limits;
 pub mod metric;
+pub mod payload;
+pub mod point;
+pub mod raft;
+pub mod ring;
+pub mod rng;
+pub mod topk;
+pub mod transport;

@@ -1,0 +1,44 @@
+//! What a coordinator asks of a shard node. [`ShardApi`] is implemented by the node on its own replicas and by the
+//! coordinator's client over the wire, so that the one who calls cannot tell which it has.
+
+mod message;
+
+use async_trait::async_trait;
+
+pub use message::*;
+
+use crate::error::Result;
+use crate::ids::ShardId;
+
+/// A shard node as its coordinators see it. Every method can be repeated safely.
+#[async_trait]
+pub trait ShardApi: Send + Sync + 'static {
+    /// Makes sure that a replica of the shard exists on this node. It serves once its raft group has a leader.
+    async fn create_replica(&self, spec: ReplicaSpec) -> Result<()>;
+
+    /// Founds the shard's raft group with the given voters. Sent to one designated replica, once all replicas exist;
+    /// a group that is founded already is left alone.
+    async fn found_group(&self, request: FoundGroup) -> Result<()>;
+
+    /// Removes the replica and its data from this node; a missing one is fine.
+    async fn drop_replica(&self, shard: ShardId) -> Result<()>;
+
+    /// Writes to one shard. Returns once the write is durable on a majority and applied at the leader. The same
+    /// request id is applied once and answered alike.
+    async fn write(&self, request: WriteRequest) -> Result<WriteAck>;
+
+    /// The best hits of each shard asked, for each query.
+    async fn search(&self, request: SearchRequest) -> Vec<ShardAnswer<Vec<Vec<ShardHit>>>>;
+
+    /// Points by id; ids that do not exist are left out.
+    async fn retrieve(&self, request: RetrieveRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>>;
+
+    /// The next points of each shard in id order.
+    async fn scroll(&self, request: ScrollRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>>;
+
+    /// How many points of each shard match.
+    async fn count(&self, request: CountRequest) -> Vec<ShardAnswer<u64>>;
+
+    /// State of the node and of all its replicas.
+    async fn status(&self) -> Result<NodeStatus>;
+}

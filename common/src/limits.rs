@@ -1,0 +1,49 @@
+//! Every bound in one place: a queue, a body or a loop without a limit from here is a defect.
+
+/// Largest vector dimension.
+pub const DIM_MAX: usize = 65_536;
+/// Largest number of named vectors in a collection.
+pub const VECTOR_NAMES_MAX: usize = 64;
+/// Longest name of a collection, alias or vector, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Most shards in a collection.
+pub const SHARDS_PER_COLLECTION_MAX: u32 = 256;
+/// Most replicas of a shard that vote.
+pub const REPLICATION_MAX: u32 = 5;
+/// Raft groups that one shard node carries.
+pub const GROUPS_PER_NODE_MAX: usize = 64;
+/// Largest REST request body, in bytes.
+pub const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Most points in one request.
+pub const BATCH_POINTS_MAX: usize = 100_000;
+/// Most queries in one batch request.
+pub const BATCH_QUERIES_MAX: usize = 1_000;
+/// Largest `limit + offset` of a query, and largest scroll page.
+pub const RESULTS_MAX: usize = 100_000;
+/// Largest query beam.
+pub const EF_MAX: usize = 100_000;
+/// Largest payload of one point, in bytes of JSON.
+pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Deepest nesting of a payload.
+pub const PAYLOAD_DEPTH_MAX: usize = 64;
+/// Deepest nesting of a filter.
+pub const FILTER_DEPTH_MAX: usize = 32;
+/// Most conditions in one filter.
+pub const FILTER_CONDITIONS_MAX: usize = 65_536;
+/// Largest command in a shard's raft log, in bytes; a larger write is cut into several.
+pub const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most bytes in one append RPC between replicas (at least one entry is always sent).
+pub const APPEND_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Requests remembered per shard so that a retry is applied once.
+pub const REQUEST_TABLE_MAX: usize = 4_096;
+/// Seconds a request may take when it names no `timeout`.
+pub const REQUEST_TIMEOUT_SECONDS: u64 = 60;
+/// Largest `timeout` a request may name, in seconds.
+pub const REQUEST_TIMEOUT_SECONDS_MAX: u64 = 3_600;
+/// Tokens in a collection's token table: an id's token is the top 12 bits of its hash.
+pub const TOKENS: usize = 4_096;
+/// Virtual nodes per shard on the ring that proposes the token table.
+pub const VIRTUAL_NODES: usize = 256;
+
+// A table of tokens can only be spread evenly over clearly fewer shards than tokens.
+const _: () = assert!(SHARDS_PER_COLLECTION_MAX as usize * 16 <= TOKENS);
