@@ -40,8 +40,11 @@ pub struct FoundGroup {
 /// One write to one shard.
 #[derive(Clone, Debug)]
 pub struct WriteRequest {
-    /// Identity of the client's write; each shard takes part in it at most once.
+    /// Identity of the client's write.
     pub request: RequestId,
+    /// Which part of the client's write this is, counted per shard from 0: a batch that is too large for one log entry
+    /// has several. `(request, part)` is applied at most once per shard.
+    pub part: u32,
     /// The collection.
     pub collection: CollectionId,
     /// The token table it was routed by.
