@@ -1,0 +1,1 @@
+//! Where replicas live, and the work of making it so.
