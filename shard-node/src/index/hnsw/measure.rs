@@ -34,7 +34,11 @@ fn recall_and_speed_on_real_data() {
     let rows = Rows { data: &base, dim };
     let start = Instant::now();
     let index = build_with(rows, Metric::Euclid, HnswParams::default(), 1);
-    println!("build, one thread: {:.1} s, {} bytes a row", start.elapsed().as_secs_f64(), index.bytes() / 60_000);
+    println!(
+        "build, one thread: {:.1} s, {} bytes a row",
+        start.elapsed().as_secs_f64(),
+        index.bytes() / rows.len() as u64
+    );
     println!("reachable: {} of {}", reachable(&index), rows.len());
     let queries = queries.min(5000);
     for ef in [32, 64, 128] {

@@ -2,7 +2,8 @@
 //!
 //! The graph holds no vectors: it is built over [`Rows`] and searched with the same rows. It lives in memory after
 //! [`HnswIndex::build`] and in a mapped file after [`HnswIndex::open`]; both search alike. Rows that a search does not
-//! accept are still walked through.
+//! accept are still walked through. Vectors whose squares or products leave the range of f32 are searched without fault,
+//! but all look equally far to the build: recall is not promised for them.
 
 mod beam;
 mod build;
@@ -63,7 +64,7 @@ impl HnswParams {
 /// How a build is watched, stopped and spread over threads.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildControl<'a> {
-    /// Set by the caller to stop; looked at every few hundred rows.
+    /// Set by the caller to stop; looked at every few hundred rows, and between the steps before and after inserting.
     pub cancel: &'a AtomicBool,
     /// Rows inserted so far, counted up to the number of rows.
     pub done: &'a AtomicU64,
