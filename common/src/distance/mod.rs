@@ -147,6 +147,7 @@ impl Kernel {
 
     /// Sign and clamp. `f32::min` returns the other operand for a NaN; adding to +0.0 turns -0.0 into +0.0.
     #[inline]
+    #[expect(clippy::manual_clamp, reason = "clamp() would let a NaN through")]
     fn finish(&self, sum: f32) -> f32 {
         (0.0 + self.sign * sum).min(f32::MAX).max(f32::MIN)
     }
