@@ -5,10 +5,19 @@
 
 mod apply;
 mod command;
+mod disk_store;
+mod raft;
+mod raft_log;
+mod sled_store;
 mod state;
+mod store;
+mod writer;
 
 pub use command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};
+pub use disk_store::DiskStore;
+pub use sled_store::SledStore;
 pub use state::{
     COLLECTIONS_MAX, Collection, CollectionState, MetaState, NodeInfo, Operation, OperationId, OperationKind,
     REPLIES_MAX, Shard,
 };
+pub use store::{Change, MetaStore, Record, Stored};

@@ -83,7 +83,7 @@ impl SledStore {
 impl MetaStore for SledStore {
     fn load(&mut self) -> io::Result<Stored> {
         let mut stored = Stored::default();
-        for item in &self.db {
+        for item in self.db.iter() {
             let (key, piece) = item.map_err(|error| refused(&self.dir, &error))?;
             // Pieces come in the order of their numbers, so that a value grows piece by piece.
             let value = match key.split_first() {

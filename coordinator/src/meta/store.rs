@@ -53,8 +53,7 @@ pub enum Record {
 
 impl Record {
     /// All of them.
-    pub const ALL: [Record; 5] =
-        [Record::Identity, Record::Vote, Record::Committed, Record::Purged, Record::Snapshot];
+    pub const ALL: [Record; 5] = [Record::Identity, Record::Vote, Record::Committed, Record::Purged, Record::Snapshot];
 }
 
 /// Everything that is stored.
