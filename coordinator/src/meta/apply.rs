@@ -1,5 +1,7 @@
 //! Applies commands to the state: a pure function of both, the same on every coordinator and in every replay.
 
+use std::sync::Arc;
+
 use vicinal_common::error::Error;
 use vicinal_common::ids::{CollectionId, Epoch};
 
@@ -44,7 +46,7 @@ impl MetaState {
             MetaCommand::CreateCollection(create) => self.create(create),
             MetaCommand::ActivateCollection { collection } => match self.collections.get_mut(collection) {
                 Some(found) if found.state == CollectionState::Creating => {
-                    found.state = CollectionState::Active;
+                    Arc::make_mut(found).state = CollectionState::Active;
                     self.end_operations(*collection);
                     MetaReply::Done
                 }
@@ -125,7 +127,7 @@ impl MetaState {
             config_json: create.config_json.clone(),
             created_ms: create.now_ms,
         };
-        self.collections.insert(create.id, collection);
+        self.collections.insert(create.id, Arc::new(collection));
         MetaReply::Done
     }
 
@@ -134,7 +136,7 @@ impl MetaState {
         if collection.state == CollectionState::Deleting {
             return MetaReply::Done;
         }
-        collection.state = CollectionState::Deleting;
+        Arc::make_mut(collection).state = CollectionState::Deleting;
         let name = collection.name.clone();
         let replicas = collection.shards.iter().map(|shard| shard.replicas.len()).sum();
         // The name is free at once: a new collection may take it while the old one's replicas are being dropped.
@@ -191,3 +193,6 @@ impl MetaState {
 fn refuse(error: Error) -> MetaReply {
     MetaReply::Refused(error)
 }
+
+#[cfg(test)]
+mod tests;

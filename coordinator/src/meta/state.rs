@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use vicinal_common::collection::CollectionSchema;
@@ -24,8 +25,9 @@ pub struct MetaState {
     pub cluster: Option<ClusterId>,
     /// Shard nodes that have ever registered.
     pub nodes: BTreeMap<NodeId, NodeInfo>,
-    /// All collections by identity, those being created or deleted included.
-    pub collections: BTreeMap<CollectionId, Collection>,
+    /// All collections by identity, those being created or deleted included. Shared, so that a reader can keep one and
+    /// that copying the state stays cheap.
+    pub collections: BTreeMap<CollectionId, Arc<Collection>>,
     /// Names in use. A collection being deleted has given its name up already.
     pub names: BTreeMap<String, CollectionId>,
     /// Alias to the name of its collection. Disjoint from the keys of `names`.
@@ -147,7 +149,7 @@ pub enum OperationKind {
 impl MetaState {
     /// The collection served under a name or an alias. `NotFound` (404) when there is none; `Unavailable` (503) while it
     /// is being created.
-    pub fn resolve(&self, name: &str) -> Result<&Collection> {
+    pub fn resolve(&self, name: &str) -> Result<&Arc<Collection>> {
         let collection = self.lookup(name).ok_or_else(|| collection_missing(name))?;
         match collection.state {
             CollectionState::Active => Ok(collection),
@@ -159,13 +161,13 @@ impl MetaState {
     }
 
     /// The collection under a name or an alias, also while it is being created.
-    pub fn lookup(&self, name: &str) -> Option<&Collection> {
+    pub fn lookup(&self, name: &str) -> Option<&Arc<Collection>> {
         let name = self.aliases.get(name).map_or(name, String::as_str);
         self.collections.get(self.names.get(name)?)
     }
 
     /// The collections that are served, in order of their names.
-    pub fn active(&self) -> impl Iterator<Item = &Collection> + '_ {
+    pub fn active(&self) -> impl Iterator<Item = &Arc<Collection>> + '_ {
         let by_name = self.names.values().filter_map(|id| self.collections.get(id));
         by_name.filter(|collection| collection.state == CollectionState::Active)
     }

@@ -1,1 +1,9 @@
-//! Where replicas live, and the work of making it so.
+//! Where replicas live: `plan` decides (pure), `reconcile` makes it so.
+
+mod plan;
+mod reconcile;
+#[cfg(test)]
+mod reconcile_tests;
+
+pub use plan::place;
+pub use reconcile::Reconciler;
