@@ -22,7 +22,7 @@ pub use fresh::MemoryRun;
 pub use ids::Ids;
 pub use layout::{Layout, VectorLayout};
 pub use main::Segment;
-pub use merge::{RowRef, Source, live_rows, merge_runs};
+pub use merge::{LiveRows, RowRef, Source, live_rows, merge_runs};
 pub use present::Present;
 pub use tombstones::Tombstones;
 pub use writer::write_segment;

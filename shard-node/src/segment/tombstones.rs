@@ -73,12 +73,18 @@ impl Tombstones {
     }
 }
 
+impl Extend<u32> for Tombstones {
+    fn extend<I: IntoIterator<Item = u32>>(&mut self, rows: I) {
+        for row in rows {
+            self.insert(row);
+        }
+    }
+}
+
 impl FromIterator<u32> for Tombstones {
     fn from_iter<I: IntoIterator<Item = u32>>(rows: I) -> Tombstones {
         let mut dead = Tombstones::default();
-        for row in rows {
-            dead.insert(row);
-        }
+        dead.extend(rows);
         dead
     }
 }

@@ -34,9 +34,23 @@ impl Shard {
     /// error as its outcome and changes nothing. `Err` means that this replica must stop: stored data is damaged, the
     /// shard has failed, or an entry came twice.
     pub fn apply(&self, entries: Vec<ApplyEntry>) -> Result<Vec<Applied>> {
-        self.check_failed()?;
         let mut writer = self.writer.lock();
+        self.check_failed()?;
         let mut draft = View::clone(&self.view.load());
+        let applied = self.apply_to(&mut writer, &mut draft, entries).inspect_err(|error| {
+            // The writer may be ahead of the view now: nothing of it may become durable.
+            self.fail(format!("cannot apply the log: {error}"));
+        })?;
+        let is_due = draft.fresh_bytes() >= self.env.options.seal_bytes;
+        self.view.store(Arc::new(draft));
+        drop(writer);
+        if is_due {
+            self.schedule_flush();
+        }
+        Ok(applied)
+    }
+
+    fn apply_to(&self, writer: &mut Writer, draft: &mut View, entries: Vec<ApplyEntry>) -> Result<Vec<Applied>> {
         let mut applied = Vec::with_capacity(entries.len());
         for entry in entries {
             if writer.mark.as_ref().is_some_and(|last| last.index >= entry.mark.index) {
@@ -50,16 +64,10 @@ impl Shard {
                     writer.membership = Some((entry.mark.clone(), membership));
                     Applied { index, outcome: Ok(0) }
                 }
-                EntryPayload::Write(write) => self.apply_write(&mut writer, &mut draft, index, &write)?,
+                EntryPayload::Write(write) => self.apply_write(writer, draft, index, &write)?,
             });
             writer.mark = Some(entry.mark);
             draft.applied = index;
-        }
-        let is_due = draft.fresh_bytes() >= self.env.options.seal_bytes;
-        self.view.store(Arc::new(draft));
-        drop(writer);
-        if is_due {
-            self.schedule_flush();
         }
         Ok(applied)
     }
@@ -87,7 +95,7 @@ impl Shard {
         Ok(Applied { index, outcome })
     }
 
-    fn check_route(&self, write: &LoggedWrite) -> ApplyOutcome<()> {
+    fn check_route(&self, write: &LoggedWrite) -> Result<()> {
         if write.collection != self.spec.collection {
             return Err(Error::NoSuchShard(self.spec.shard));
         }
@@ -133,7 +141,7 @@ impl Shard {
 }
 
 /// The outer error: this program cannot evaluate the filter as the others do, so the replica must stop.
-fn parse_filter(logged: &LoggedFilter) -> Result<ApplyOutcome<Filter>> {
+fn parse_filter(logged: &LoggedFilter) -> Result<Result<Filter>> {
     if logged.evaluator != EVALUATOR_VERSION {
         let (asked, known) = (logged.evaluator, EVALUATOR_VERSION);
         return Err(Error::Corrupt(format!(
