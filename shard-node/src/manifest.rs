@@ -113,7 +113,10 @@ impl SegmentRecord {
         let mut dead = Tombstones::default();
         let mut row = 0u32;
         for (i, distance) in self.dead.iter().enumerate() {
-            row = row.checked_add(*distance).filter(|row| *row < self.rows).ok_or_else(|| corrupt("a dead row is outside its segment"))?;
+            row = row
+                .checked_add(*distance)
+                .filter(|row| *row < self.rows)
+                .ok_or_else(|| corrupt("a dead row is outside its segment"))?;
             if i > 0 && *distance == 0 {
                 return Err(corrupt("dead rows are not ascending"));
             }

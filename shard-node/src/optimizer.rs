@@ -143,7 +143,8 @@ mod tests {
                 Action::Nothing => return written,
                 Action::Merge(numbers) => {
                     assert!(!numbers.is_empty());
-                    let (merged, kept): (Vec<_>, Vec<_>) = segments.drain(..).partition(|s| numbers.contains(&s.number));
+                    let (merged, kept): (Vec<_>, Vec<_>) =
+                        segments.drain(..).partition(|s| numbers.contains(&s.number));
                     assert_eq!(merged.len(), numbers.len());
                     assert!(merged.len() > 1 || merged[0].dead > 0, "rewrites an intact segment");
                     *segments = kept;

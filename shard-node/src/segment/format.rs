@@ -37,15 +37,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 7] = [
-        Kind::Nums,
-        Kind::Uuids,
-        Kind::Versions,
-        Kind::Present,
-        Kind::Vectors,
-        Kind::PayloadOffsets,
-        Kind::Payloads,
-    ];
+    const ALL: [Kind; 7] =
+        [Kind::Nums, Kind::Uuids, Kind::Versions, Kind::Present, Kind::Vectors, Kind::PayloadOffsets, Kind::Payloads];
 }
 
 /// Start of the file.

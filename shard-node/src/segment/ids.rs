@@ -47,9 +47,7 @@ impl Ids<'_> {
     pub fn lower_bound(&self, id: PointId) -> u32 {
         match id {
             PointId::Num(number) => self.nums.partition_point(|n| *n < number) as u32,
-            PointId::Uuid(uuid) => {
-                (self.nums.len() + self.uuids.partition_point(|u| u < uuid.as_bytes())) as u32
-            }
+            PointId::Uuid(uuid) => (self.nums.len() + self.uuids.partition_point(|u| u < uuid.as_bytes())) as u32,
         }
     }
 

@@ -5,10 +5,10 @@ use std::collections::BinaryHeap;
 
 use vicinal_common::point::PointId;
 
+use super::Run;
 use super::fresh::MemoryRun;
 use super::layout::Layout;
 use super::tombstones::Tombstones;
-use super::Run;
 
 /// A run with its dead rows.
 #[derive(Clone, Copy)]

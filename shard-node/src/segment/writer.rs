@@ -6,15 +6,15 @@ use std::path::Path;
 use vicinal_common::disk::Disk;
 use vicinal_common::point::PointId;
 
+use super::Vectors;
 use super::file::{FileInfo, FileWriter};
 use super::format::{Entry, FOOTER_BYTES, Footer, HEADER_BYTES, Header, Kind, padded};
 use super::layout::Layout;
 use super::merge::{RowRef, Source, live_rows};
 use super::present::{Present, set};
-use super::Vectors;
 
 /// Most rows of a run: row numbers are u32, and rounding up to bitmap words must not overflow them.
-pub const ROWS_MAX: usize = u32::MAX as usize - 64;
+pub(super) const ROWS_MAX: usize = u32::MAX as usize - 64;
 
 /// Writes the live rows of `sources` as a segment file at `path`: content durable, name not yet (the caller syncs the
 /// directory). `None`, and no file, when there is no live row.
@@ -56,8 +56,7 @@ struct SegmentWriter<'a> {
 
 impl SegmentWriter<'_> {
     fn write_header(&mut self, layout: &Layout, nums: usize) -> io::Result<()> {
-        let header =
-            Header { vectors: layout.vectors.len() as u32, rows: self.order.len() as u64, nums: nums as u64 };
+        let header = Header { vectors: layout.vectors.len() as u32, rows: self.order.len() as u64, nums: nums as u64 };
         self.file.write(&header.encode())?;
         self.file.end_part();
         debug_assert_eq!(self.file.position(), HEADER_BYTES as u64);

@@ -30,10 +30,13 @@ impl Shard {
         Ok(self.optimize_once()?)
     }
 
-    /// Stops background work: a running build is cancelled, nothing new begins. Reads and writes still work; what was
-    /// not sealed is not lost, the log has it.
+    /// Stops background work and waits for what is running; a running build is cancelled. Afterwards this object
+    /// writes no file any more, so the directory can be opened again or removed. Reads still work. What was not sealed
+    /// is not lost: the log has it.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        drop(self.optimizer.lock());
+        drop(self.commit.lock());
     }
 
     /// Seals on the pool, unless that is scheduled already.

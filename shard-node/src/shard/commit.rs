@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use vicinal_common::error::{Error, Result};
 
+use super::Shard;
 use super::entry::LogMark;
 use super::view::{LiveSegment, SegmentIndex};
-use super::Shard;
 use crate::manifest::{IndexRecord, Manifest, RequestRecord, SegmentRecord, StoreError};
 use crate::segment::{Run, Segment, Tombstones};
 
@@ -123,6 +123,9 @@ impl Shard {
 
     /// Commits a state. When this returns it is what a restart finds. The commit lock must be held.
     pub(super) fn store_manifest(&self, state: &Committed) -> Result<(), StepError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StepError::Closed);
+        }
         let bytes = self.manifest_of(state).encode().map_err(StepError::Fatal)?;
         match Manifest::store(&*self.env.disk, &self.dir, &bytes) {
             Ok(()) => {}

@@ -2,16 +2,16 @@
 //! never waits for a build.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use vicinal_common::error::Error;
 
+use super::Shard;
 use super::commit::{Committed, CommittedSegment, StepError};
 use super::flush::translate;
 use super::view::{LiveSegment, SegmentIndex, View};
-use super::Shard;
-use crate::index::hnsw::{BuildControl, BuildError, HnswIndex, HnswParams};
 use crate::index::VectorIndex;
+use crate::index::hnsw::{BuildControl, BuildError, HnswIndex, HnswParams};
 use crate::optimizer::{Action, Policy, SegmentStats, VectorStats, next_action};
 use crate::segment::{Run, Source, StoredFile, Tombstones, write_whole};
 
@@ -200,7 +200,8 @@ impl Shard {
         layout: &crate::segment::Layout,
     ) -> Policy {
         let threshold = schema.indexing_threshold_kib.saturating_mul(1_024);
-        let from = |vector: &crate::segment::VectorLayout| (threshold > 0 && vector.hnsw.is_some()).then_some(threshold);
+        let from =
+            |vector: &crate::segment::VectorLayout| (threshold > 0 && vector.hnsw.is_some()).then_some(threshold);
         Policy {
             segments_target: options.segments_target,
             segment_bytes_max: options.segment_bytes_max,

@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use vicinal_common::error::{Error, Result};
 
+use super::Shard;
 use super::commit::{Committed, CommittedSegment, StepError};
 use super::entry::LogMark;
 use super::view::{LiveSegment, View};
-use super::Shard;
 use crate::manifest::RequestRecord;
 use crate::segment::{Run, Segment, Source, StoredFile, Tombstones, write_segment};
 
@@ -53,6 +53,9 @@ impl Shard {
     fn flush_locked(&self) -> Result<Option<LogMark>, StepError> {
         let mut committed = self.commit.lock();
         self.check_failed().map_err(StepError::Fatal)?;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StepError::Closed);
+        }
         self.flush_requested.store(false, Ordering::Release);
         let Some(capture) = self.capture(&committed)? else { return Ok(None) };
         let result = self.seal(&mut committed, &capture);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -90,12 +90,7 @@ impl Shard {
             layout,
             policy,
             view: ArcSwap::from_pointee(view),
-            writer: Mutex::new(Writer {
-                mark: None,
-                membership: None,
-                requests: RequestTable::default(),
-                frozen: 0,
-            }),
+            writer: Mutex::new(Writer { mark: None, membership: None, requests: RequestTable::default(), frozen: 0 }),
             commit: Mutex::new(Committed::default()),
             optimizer: Mutex::new(()),
             durable: Mutex::new(None),
@@ -123,12 +118,4 @@ fn remove_leftovers(disk: &dyn Disk, dir: &Path, manifest: &Manifest) -> std::io
         }
     }
     Ok(())
-}
-
-impl Shard {
-    /// Numbers the next file would get: for tests of recovery.
-    #[cfg(test)]
-    pub(super) fn next_file_number(&self) -> u64 {
-        self.next_file.load(Ordering::Acquire)
-    }
 }

@@ -12,7 +12,7 @@ use vicinal_common::metric::Metric;
 use super::matching::Matcher;
 use super::view::View;
 use crate::index::{FlatIndex, Hit, SearchParams, VectorIndex};
-use crate::segment::{Run, Source, Vectors};
+use crate::segment::{Source, Vectors};
 
 /// Query beam when the query names none, at least.
 const EF_DEFAULT: usize = 128;
@@ -132,7 +132,12 @@ impl View {
 
 /// An exact scan that scores before it filters: a payload is parsed only when its row would be among the best, which
 /// is about `k * ln(rows / k)` times instead of once per row.
-fn scan_matching(plan: &Plan<'_>, vectors: Vectors<'_>, alive: &dyn Fn(u32) -> bool, matcher: &Matcher<'_>) -> Vec<Hit> {
+fn scan_matching(
+    plan: &Plan<'_>,
+    vectors: Vectors<'_>,
+    alive: &dyn Fn(u32) -> bool,
+    matcher: &Matcher<'_>,
+) -> Vec<Hit> {
     let kernel = Kernel::new(plan.metric);
     // Rows of a run fit u32.
     let rows = vectors.rows.len() as u32;

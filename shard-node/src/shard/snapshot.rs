@@ -194,9 +194,11 @@ impl Shard {
 impl CommittedSegment {
     /// All its files, with their names.
     fn files(&self) -> impl Iterator<Item = (String, &StoredFile)> {
-        let indexes = self.indexes.iter().enumerate().filter_map(|(ordinal, index)| {
-            Some((index_name(self.number, ordinal as u32), &index.as_ref()?.file))
-        });
+        let indexes = self
+            .indexes
+            .iter()
+            .enumerate()
+            .filter_map(|(ordinal, index)| Some((index_name(self.number, ordinal as u32), &index.as_ref()?.file)));
         std::iter::once((segment_name(self.number), self.segment.file())).chain(indexes)
     }
 }

@@ -10,10 +10,10 @@ use vicinal_common::filter::{EVALUATOR_VERSION, Filter};
 use vicinal_common::ids::LogIndex;
 use vicinal_common::point::{Point, PointId};
 
+use super::Shard;
 use super::entry::{Applied, ApplyEntry, ApplyOutcome, EntryPayload, LogMark, LoggedWrite};
 use super::requests::RequestTable;
 use super::view::{LiveRun, View};
-use super::Shard;
 use crate::manifest::RequestRecord;
 use crate::segment::{Ids, MemoryRun, Run, Source, Tombstones, merge_runs};
 
