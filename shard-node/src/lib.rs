@@ -3,4 +3,7 @@
 
 pub mod index;
 pub mod log;
+pub mod manifest;
+pub mod optimizer;
+pub mod segment;
 pub mod shard;
