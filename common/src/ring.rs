@@ -64,8 +64,8 @@ impl TokenTable {
     /// Spreads all tokens over `shards`, each getting `TOKENS / shards` of them, rounded down or up.
     ///
     /// The table depends on the number of shards alone; the n-th shard given takes the n-th place. The ring (Karger et
-    /// al., "Consistent hashing and random trees", 1997, with 256 virtual nodes a shard) proposes an owner for each token;
-    /// then shards above their share give the excess away, so that no more tokens move than must.
+    /// al., "Consistent hashing and random trees", 1997, with 256 virtual nodes a shard) proposes an owner for each
+    /// token; then shards above their share give the excess away, so that no more tokens move than must.
     ///
     /// Takes milliseconds for tens of shards, about a second for 256. `BadInput` for no shards, too many or doubles.
     pub fn propose(shards: &[ShardId]) -> Result<TokenTable> {
