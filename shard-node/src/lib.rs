@@ -3,3 +3,8 @@
 
 pub mod index;
 pub mod log;
+pub mod node;
+pub mod raft;
+pub mod room;
+pub mod service;
+pub mod shard;

@@ -29,7 +29,7 @@ pub trait Disk: Send + Sync + 'static {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Maps a whole file for reading. The file must not change while it is mapped; it may be removed.
     fn map(&self, path: &Path) -> io::Result<Mapping>;
-    /// Renames atomically, replacing what `to` named.
+    /// Renames a file atomically, replacing what `to` named.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;

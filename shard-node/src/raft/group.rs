@@ -1,0 +1,386 @@
+//! A shard's raft group as the rest of the node uses it: found, write, wait, answer the network.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::ReadPolicy;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+use vicinal_common::api::{ReplicaStatus, WriteAck};
+use vicinal_common::disk::Disk;
+use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::{LogIndex, NodeId, ShardId};
+use vicinal_common::raft::{RaftNode, serve};
+use vicinal_common::rng::Rng;
+use vicinal_common::transport::{Address, Transport};
+
+use super::command::{Command, ShardRaft};
+use super::fault::Fault;
+use super::log_store::LogStore;
+use super::machine::Machine;
+use super::snapshot::Receiver;
+use super::transfer::serve_transfer;
+use crate::log::GroupLog;
+use crate::room::DiskRoom;
+use crate::shard::{LoggedWrite, Shard};
+
+pub(super) type Raft = openraft::Raft<ShardRaft, Machine>;
+
+/// How long a replica of a replicated shard looks for a leader before it tells the caller to ask elsewhere.
+const LEADER_PATIENCE: Duration = Duration::from_secs(2);
+/// Pauses while there is no leader: first and longest.
+const PAUSE_FIRST: Duration = Duration::from_millis(5);
+const PAUSE_LONGEST: Duration = Duration::from_millis(100);
+
+/// Longest wait for another replica to take over the lead.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Writes of one group that may be under way at a time.
+const WRITES_MAX: usize = 1_024;
+
+/// Settings of a group.
+#[derive(Clone, Debug)]
+pub struct GroupOptions {
+    /// The shard is asked to seal its fresh part when about this many bytes of log are needed to replay it. More: fewer
+    /// small segments under small writes, longer starts.
+    pub replay_bytes_max: u64,
+    /// Entries that the shard no longer needs are kept for replicas that are behind until the group's log holds this
+    /// many bytes; then such a replica gets a snapshot. More: more disk, fewer transfers of whole shards.
+    pub keep_bytes_max: u64,
+}
+
+impl Default for GroupOptions {
+    fn default() -> GroupOptions {
+        GroupOptions { replay_bytes_max: 64 << 20, keep_bytes_max: 128 << 20 }
+    }
+}
+
+/// What a group is made from.
+pub struct GroupParts {
+    /// This node.
+    pub node: NodeId,
+    /// The replica.
+    pub shard: Arc<Shard>,
+    /// Its part of the node's log.
+    pub log: GroupLog,
+    /// Where snapshots are read from and written to.
+    pub disk: Arc<dyn Disk>,
+    /// The way to the other replicas.
+    pub transport: Arc<dyn Transport>,
+    /// Names of snapshot transfers.
+    pub rng: Arc<dyn Rng>,
+    /// Whether the disk has room.
+    pub room: Arc<DiskRoom>,
+    /// Settings.
+    pub options: GroupOptions,
+}
+
+/// Whether raft runs, and why not.
+#[derive(Clone)]
+pub(super) enum State {
+    /// Not yet, or not at the moment; in words.
+    Down(String),
+    /// It runs.
+    Up(Raft),
+    /// It will not run again in this process; in words.
+    Failed(String),
+}
+
+/// The replica of one shard with its raft group.
+pub struct Group {
+    pub(super) parts: GroupParts,
+    pub(super) state: watch::Sender<State>,
+    pub(super) applied: watch::Sender<Option<LogIndex>>,
+    /// All that this replica may have applied before a restart is applied again: reads cannot go back in time.
+    pub(super) recovered: watch::Sender<bool>,
+    pub(super) fault: Arc<Fault>,
+    /// Kept over restarts of raft, because it holds the newest committed position.
+    pub(super) store: LogStore,
+    pub(super) receiver: Receiver,
+    /// Wakes the maintenance: a new durable position, or the node's log is too long.
+    pub(super) wake: Arc<Notify>,
+    /// The node's log is too long, and this group holds its oldest file.
+    pub(super) pressed: AtomicBool,
+    pub(super) stop: CancellationToken,
+    writes: Semaphore,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Group {
+    /// Starts the group. It replays its log in the background: see [`Group::started`].
+    pub fn start(parts: GroupParts) -> Arc<Group> {
+        let fault = Arc::new(Fault::default());
+        let wake = Arc::new(Notify::new());
+        let waker = wake.clone();
+        parts.shard.on_durable(Box::new(move |_| waker.notify_one()));
+        let receiver = Receiver { shard: parts.shard.clone(), disk: parts.disk.clone(), incoming: Arc::default() };
+        let group = Arc::new(Group {
+            state: watch::Sender::new(State::Down("the replica is starting".into())),
+            applied: watch::Sender::new(parts.shard.applied().map(|mark| mark.index)),
+            recovered: watch::Sender::new(false),
+            store: LogStore::new(parts.log.clone(), fault.clone()),
+            fault,
+            receiver,
+            wake,
+            pressed: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+            writes: Semaphore::new(WRITES_MAX),
+            task: Mutex::new(None),
+            parts,
+        });
+        let task = tokio::spawn(super::supervise::supervise(group.clone()));
+        *group.task.lock() = Some(task);
+        group
+    }
+
+    /// The replica's data.
+    pub fn shard(&self) -> &Arc<Shard> {
+        &self.parts.shard
+    }
+
+    /// The shard.
+    pub fn id(&self) -> ShardId {
+        self.parts.shard.spec().shard
+    }
+
+    /// Returns once the log is replayed as far as it is known to be committed, or the group has failed.
+    pub async fn started(&self) {
+        let mut state = self.state.subscribe();
+        // The sender lives as long as the group.
+        let _ = state.wait_for(|state| !matches!(state, State::Down(_))).await;
+    }
+
+    /// Why the replica does not run.
+    pub fn failed(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Failed(words) => Some(words.clone()),
+            State::Down(_) | State::Up(_) => None,
+        }
+    }
+
+    pub(super) fn raft(&self) -> Result<Raft> {
+        let shard = self.id();
+        match &*self.state.borrow() {
+            State::Up(raft) => Ok(raft.clone()),
+            State::Down(words) => Err(Error::Unavailable(format!("shard {shard}: {words}"))),
+            State::Failed(words) => Err(Error::Unavailable(format!("shard {shard} has stopped: {words}"))),
+        }
+    }
+
+    /// Founds the group with its first voters; one that is founded already is left alone.
+    pub async fn found(&self, voters: &BTreeMap<NodeId, Address>) -> Result<()> {
+        let member = |(id, address): (&NodeId, &Address)| {
+            (id.0, RaftNode { name: format!("node {id}"), address: address.clone() })
+        };
+        let members: BTreeMap<u64, RaftNode> = voters.iter().map(member).collect();
+        match self.raft()?.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(InitializeError::NotInMembers(_))) => {
+                let (node, shard) = (self.parts.node, self.id());
+                Err(Error::BadInput(format!(
+                    "node {node} is asked to found shard {shard} but is not one of its voters"
+                )))
+            }
+            Err(RaftError::Fatal(e)) => Err(self.fatal(&e)),
+        }
+    }
+
+    /// Whether a write may be proposed: the replica works, is not overloaded and has room.
+    pub fn admit(&self) -> Result<()> {
+        self.raft()?;
+        self.parts.shard.admit()
+    }
+
+    /// Proposes a write and waits until it is durable on a majority and applied here. After `Timeout` it may still
+    /// take place; the same request can be repeated.
+    pub async fn write(&self, write: LoggedWrite, deadline: Instant) -> Result<WriteAck> {
+        let Ok(_place) = self.writes.try_acquire() else {
+            let shard = self.id();
+            return Err(Error::Overloaded(format!("shard {shard} has {WRITES_MAX} writes under way; try again")));
+        };
+        let command = Command(Arc::new(write));
+        let mut waiting = Waiting::new(deadline, self.is_alone());
+        loop {
+            let raft = self.raft()?;
+            let Ok(answer) = timeout_at(deadline, raft.client_write(command.clone())).await else {
+                return Err(Error::Timeout(format!(
+                    "shard {} did not confirm the write in time; it may still take place, repeating it is safe",
+                    self.id()
+                )));
+            };
+            match answer {
+                Ok(done) => {
+                    let term = done.log_id.committed_leader_id().term;
+                    let affected = done.data.outcome?;
+                    return Ok(WriteAck { index: done.data.index, term, affected });
+                }
+                // The entry may still be committed by the new leader: the request table makes the retry safe.
+                Err(RaftError::APIError(
+                    ClientWriteError::ForwardToLeader(to) | ClientWriteError::LogEntryDiscarded(to),
+                )) => waiting.for_leader(self, &to).await?,
+                Err(RaftError::APIError(e)) => return Err(Error::Internal(format!("shard {}: {e}", self.id()))),
+                Err(RaftError::Fatal(e)) => return Err(self.fatal(&e)),
+            }
+        }
+    }
+
+    /// Returns once this replica, as the leader, has confirmed with a majority that it leads and has applied all that
+    /// was committed when it was asked.
+    pub async fn linearize(&self, deadline: Instant) -> Result<()> {
+        let mut waiting = Waiting::new(deadline, self.is_alone());
+        loop {
+            let raft = self.raft()?;
+            let Ok(answer) = timeout_at(deadline, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await else {
+                return Err(self.no_majority());
+            };
+            match answer {
+                Ok(_) => return Ok(()),
+                Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
+                    waiting.for_leader(self, &to).await?;
+                }
+                Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => return Err(self.no_majority()),
+                Err(RaftError::Fatal(e)) => return Err(self.fatal(&e)),
+            }
+        }
+    }
+
+    fn no_majority(&self) -> Error {
+        Error::Unavailable(format!("shard {}: a majority of the replicas did not answer in time", self.id()))
+    }
+
+    /// Returns once the replica has recovered what it held before a restart and has applied the log up to `floor`.
+    pub async fn wait_applied(&self, floor: LogIndex, deadline: Instant) -> Result<()> {
+        if let Some(words) = self.failed() {
+            return Err(Error::Unavailable(format!("shard {} has stopped: {words}", self.id())));
+        }
+        let mut recovered = self.recovered.subscribe();
+        let mut applied = self.applied.subscribe();
+        let reached = async {
+            let _ = recovered.wait_for(|recovered| *recovered).await;
+            let _ = applied.wait_for(|applied| applied.is_some_and(|index| index >= floor)).await;
+        };
+        timeout_at(deadline, reached).await.map_err(|_| {
+            let (shard, at) = (self.id(), *self.applied.borrow());
+            let at = at.map_or("nothing".into(), |index| format!("log index {index}"));
+            Error::Timeout(format!(
+                "this replica of shard {shard} has applied {at}, the read asks for log index {floor}"
+            ))
+        })
+    }
+
+    /// Answers a request of another replica; `None` when there is no such call.
+    pub async fn handle(&self, name: &str, body: &[u8]) -> Option<Bytes> {
+        let raft = self.raft().ok()?;
+        match serve_transfer(&self.receiver, &raft, name, body).await {
+            Some(answer) => Some(answer),
+            None => serve(&raft, name, body).await,
+        }
+    }
+
+    /// State for people and for the reconciler.
+    pub fn status(&self) -> ReplicaStatus {
+        let stats = self.parts.shard.stats();
+        let spec = self.parts.shard.spec();
+        let (leader, term, failed) = match &*self.state.borrow() {
+            State::Up(raft) => {
+                let metrics = raft.metrics().borrow_watched().clone();
+                (metrics.current_leader.map(NodeId), metrics.current_term, None)
+            }
+            State::Down(words) | State::Failed(words) => (None, 0, Some(words.clone())),
+        };
+        ReplicaStatus {
+            shard: spec.shard,
+            collection: spec.collection,
+            leader,
+            term,
+            applied: self.applied.borrow().unwrap_or_default(),
+            points: stats.points,
+            indexed_vectors: stats.indexed_vectors,
+            segments: stats.segments,
+            fresh_rows: stats.fresh_rows,
+            disk_bytes: stats.disk_bytes,
+            optimizing: stats.optimizing,
+            failed: failed.or(stats.failed),
+        }
+    }
+
+    /// Asks the group to let go of old log entries: the node's log is too long.
+    pub fn press(&self) {
+        self.pressed.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Whether this replica is the only voter.
+    fn is_alone(&self) -> bool {
+        let state = self.state.borrow();
+        let State::Up(raft) = &*state else { return false };
+        raft.voter_ids().count() <= 1
+    }
+
+    /// Gives the lead to the replica that is the furthest, if this one leads and is not alone. Waits a moment for it.
+    pub async fn hand_over(&self) {
+        let Ok(raft) = self.raft() else { return };
+        let metrics = raft.metrics().borrow_watched().clone();
+        let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+        let followers =
+            metrics.replication.iter().flatten().filter(|(id, _)| **id != metrics.id && voters.contains(*id));
+        let Some((to, _)) = followers.max_by_key(|(_, matched)| **matched) else { return };
+        if raft.trigger().transfer_leader(*to).await.is_ok() {
+            let gone = |m: &openraft::RaftMetrics<ShardRaft>| m.current_leader != Some(m.id);
+            // When nobody takes over in time, the others elect a leader by themselves.
+            let _ = raft.wait(Some(HAND_OVER_TIMEOUT)).metrics(gone, "hand over the lead").await;
+        }
+    }
+
+    /// Stops raft. The shard stays open. Entries that were acknowledged are in the log.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        let task = self.task.lock().take();
+        if let Some(task) = task {
+            let _ = task.await;
+        }
+    }
+
+    fn fatal(&self, error: &Fatal<ShardRaft>) -> Error {
+        // The supervisor says more in the replica's status once it has looked at the cause.
+        Error::Unavailable(format!("shard {}: raft has stopped ({error}); it is being started again", self.id()))
+    }
+}
+
+/// Patience while no leader is known.
+struct Waiting {
+    until: Instant,
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Waiting {
+    /// A lone replica can only wait for itself; with others, the caller had better ask another one.
+    fn new(deadline: Instant, alone: bool) -> Waiting {
+        let until = if alone { deadline } else { deadline.min(Instant::now() + LEADER_PATIENCE) };
+        Waiting { until, deadline, pause: PAUSE_FIRST }
+    }
+
+    /// Pauses when the leader may appear here; otherwise says who leads.
+    async fn for_leader(&mut self, group: &Group, to: &ForwardToLeader<ShardRaft>) -> Result<()> {
+        let elsewhere = to.leader_id.map(NodeId).filter(|leader| *leader != group.parts.node);
+        let now = Instant::now();
+        if elsewhere.is_some() || now >= self.until {
+            let term = group.raft().map_or(0, |raft| raft.metrics().borrow_watched().current_term);
+            if elsewhere.is_none() && now >= self.deadline {
+                return Err(Error::Timeout(format!("shard {} has no leader", group.id())));
+            }
+            return Err(Error::WrongLeader { shard: group.id(), hint: elsewhere, term });
+        }
+        sleep_until((now + self.pause).min(self.until)).await;
+        self.pause = (self.pause * 2).min(PAUSE_LONGEST);
+        Ok(())
+    }
+}

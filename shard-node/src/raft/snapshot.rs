@@ -1,0 +1,239 @@
+//! Moving a snapshot to another replica: the segment files of a durable manifest, in chunks, each with its checksum.
+//!
+//! A transfer is `begin` (names and sizes), then every chunk in order, then `finish` (the manifest). The receiver
+//! keeps at most one transfer; a new `begin` throws away an unfinished one, so a failed transfer starts over.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use vicinal_common::disk::{Disk, DiskFile};
+use vicinal_common::error::{Error, Result};
+
+use super::machine::on_blocking_thread;
+use crate::shard::{Shard, ShardSnapshot};
+
+/// Bytes per chunk.
+pub(super) const CHUNK_BYTES: usize = 1024 * 1024;
+/// Most files in one snapshot: far above what any shard has.
+const FILES_MAX: usize = 65_536;
+
+/// A snapshot as raft hands it around.
+pub(super) enum SnapshotData {
+    /// Of this node's shard: the files stay as long as this lives.
+    Local(Arc<ShardSnapshot>),
+    /// Received whole from another replica.
+    Received {
+        /// The manifest that makes the files a shard.
+        manifest: Bytes,
+        /// Keeps the directory of received files from being used for another transfer.
+        incoming: OwnedMutexGuard<Incoming>,
+    },
+}
+
+/// One file of a snapshot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct FileInfo {
+    pub(super) name: String,
+    pub(super) bytes: u64,
+}
+
+/// Opens a transfer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Begin {
+    /// Tells transfers apart; drawn by the sender.
+    pub(super) transfer: u64,
+    pub(super) files: Vec<FileInfo>,
+}
+
+/// A piece of a file. Pieces are sent in order: file by file, offset by offset.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Chunk {
+    pub(super) transfer: u64,
+    pub(super) file: u32,
+    pub(super) offset: u64,
+    /// CRC-32 of `bytes`.
+    pub(super) crc: u32,
+    pub(super) bytes: Bytes,
+}
+
+/// The receiving side's one transfer.
+#[derive(Default)]
+pub(super) struct Incoming(Option<Transfer>);
+
+struct Transfer {
+    id: u64,
+    dir: PathBuf,
+    files: Vec<FileInfo>,
+    /// The file being received, and how much of it is here.
+    current: usize,
+    received: u64,
+    open: Option<Box<dyn DiskFile>>,
+}
+
+/// Receives snapshots for one shard.
+#[derive(Clone)]
+pub(super) struct Receiver {
+    pub(super) shard: Arc<Shard>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) incoming: Arc<Mutex<Incoming>>,
+}
+
+impl Receiver {
+    /// Starts a transfer, giving up an unfinished one. Waits while a finished one is being installed.
+    pub(super) async fn begin(&self, begin: Begin) -> Result<()> {
+        if begin.files.len() > FILES_MAX {
+            return Err(Error::BadInput(format!("a snapshot of {} files", begin.files.len())));
+        }
+        // A name is one path component: what another process says must not lead out of the directory.
+        if let Some(bad) = begin.files.iter().find(|f| !is_plain_name(&f.name)) {
+            return Err(Error::BadInput(format!("a snapshot file is called {:?}", bad.name)));
+        }
+        let mut incoming = self.incoming.clone().lock_owned().await;
+        let (shard, disk) = (self.shard.clone(), self.disk.clone());
+        on_blocking_thread(move || {
+            incoming.0 = None;
+            let dir = shard.begin_install()?;
+            let mut transfer =
+                Transfer { id: begin.transfer, dir, files: begin.files, current: 0, received: 0, open: None };
+            transfer.settle(disk.as_ref())?;
+            incoming.0 = Some(transfer);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Takes a chunk. One that was received before is fine: its answer may have been lost.
+    pub(super) async fn chunk(&self, chunk: Chunk) -> Result<()> {
+        if crc32fast::hash(&chunk.bytes) != chunk.crc {
+            return Err(Error::Unavailable("a snapshot chunk was damaged on its way".into()));
+        }
+        let mut incoming = self.incoming.clone().lock_owned().await;
+        let disk = self.disk.clone();
+        on_blocking_thread(move || {
+            let result = incoming.transfer(chunk.transfer)?.write(disk.as_ref(), &chunk);
+            if result.is_err() {
+                // What is on the disk is unknown after a failed write: the transfer starts over.
+                incoming.0 = None;
+            }
+            result
+        })
+        .await
+    }
+
+    /// Checks that all files are here and hands over the directory, which stays locked to this snapshot.
+    pub(super) async fn finish(&self, transfer: u64, manifest: Bytes) -> Result<SnapshotData> {
+        let mut incoming = self.incoming.clone().lock_owned().await;
+        let open = incoming.transfer(transfer)?;
+        if open.current < open.files.len() {
+            let missing = &open.files[open.current].name;
+            return Err(Error::Unavailable(format!("snapshot file {missing} has not arrived whole")));
+        }
+        let (disk, dir) = (self.disk.clone(), open.dir.clone());
+        // The transfer ends here, whether raft takes the snapshot or not.
+        incoming.0 = None;
+        on_blocking_thread(move || disk.sync_dir(&dir).map_err(|e| storage_error("sync", &dir, e))).await?;
+        Ok(SnapshotData::Received { manifest, incoming })
+    }
+}
+
+impl Incoming {
+    fn transfer(&mut self, id: u64) -> Result<&mut Transfer> {
+        let open = self.0.as_mut().filter(|transfer| transfer.id == id);
+        open.ok_or_else(|| Error::Unavailable("this snapshot transfer was given up: begin again".into()))
+    }
+}
+
+impl Transfer {
+    fn write(&mut self, disk: &dyn Disk, chunk: &Chunk) -> Result<()> {
+        let end = chunk.offset + chunk.bytes.len() as u64;
+        let file = chunk.file as usize;
+        let before = file < self.current || (file == self.current && end <= self.received);
+        if before {
+            return Ok(());
+        }
+        let Some(info) = self.files.get(self.current) else {
+            return Err(Error::BadInput("a snapshot chunk after the last file".into()));
+        };
+        if file != self.current || chunk.offset != self.received || end > info.bytes || chunk.bytes.is_empty() {
+            let (name, have) = (&info.name, self.received);
+            return Err(Error::BadInput(format!("a snapshot chunk is out of order: {name} has {have} bytes so far")));
+        }
+        let path = self.dir.join(&info.name);
+        let open = self.open.as_ref().ok_or_else(|| Error::Internal("no snapshot file is open".into()))?;
+        open.write_at(chunk.offset, &chunk.bytes).map_err(|e| storage_error("write", &path, e))?;
+        self.received = end;
+        self.settle(disk)
+    }
+
+    /// Completes files that have all their bytes and opens the next one.
+    fn settle(&mut self, disk: &dyn Disk) -> Result<()> {
+        while let Some(info) = self.files.get(self.current) {
+            let path = self.dir.join(&info.name);
+            if self.open.is_none() {
+                self.open = Some(disk.create(&path).map_err(|e| storage_error("create", &path, e))?);
+            }
+            if self.received < info.bytes {
+                break;
+            }
+            if let Some(file) = self.open.take() {
+                file.sync().map_err(|e| storage_error("sync", &path, e))?;
+            }
+            self.current += 1;
+            self.received = 0;
+        }
+        Ok(())
+    }
+}
+
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
+}
+
+fn storage_error(what: &str, path: &std::path::Path, e: io::Error) -> Error {
+    Error::Unavailable(format!("{what} {}: {e}", path.display()))
+}
+
+/// The chunks of a local snapshot, read one at a time.
+pub(super) struct Chunks {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) snapshot: Arc<ShardSnapshot>,
+    pub(super) transfer: u64,
+    file: usize,
+    offset: u64,
+}
+
+impl Chunks {
+    pub(super) fn new(disk: Arc<dyn Disk>, snapshot: Arc<ShardSnapshot>, transfer: u64) -> Chunks {
+        Chunks { disk, snapshot, transfer, file: 0, offset: 0 }
+    }
+
+    pub(super) fn begin(&self) -> Begin {
+        let info = |f: &crate::shard::SnapshotFile| FileInfo { name: f.name.clone(), bytes: f.bytes };
+        Begin { transfer: self.transfer, files: self.snapshot.files.iter().map(info).collect() }
+    }
+
+    /// Reads the next chunk; `None` after the last. Blocks on the disk.
+    pub(super) fn next(&mut self) -> Result<Option<Chunk>> {
+        while let Some(file) = self.snapshot.files.get(self.file) {
+            if self.offset >= file.bytes {
+                self.file += 1;
+                self.offset = 0;
+                continue;
+            }
+            let len = (file.bytes - self.offset).min(CHUNK_BYTES as u64);
+            let mut bytes = vec![0u8; len as usize];
+            let read = self.disk.open(&file.path).and_then(|open| open.read_at(self.offset, &mut bytes));
+            read.map_err(|e| storage_error("read", &file.path, e))?;
+            let offset = self.offset;
+            self.offset += len;
+            let file = u32::try_from(self.file).map_err(|_| Error::Internal("too many snapshot files".into()))?;
+            let crc = crc32fast::hash(&bytes);
+            return Ok(Some(Chunk { transfer: self.transfer, file, offset, crc, bytes: Bytes::from(bytes) }));
+        }
+        Ok(None)
+    }
+}

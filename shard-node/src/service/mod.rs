@@ -1,0 +1,100 @@
+//! What coordinators ask of a node: [`ShardApi`] on the node's own replicas.
+
+mod pool;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use async_trait::async_trait;
+use vicinal_common::api::{
+    CountRequest, FoundGroup, NodeStatus, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, ShardAnswer,
+    ShardApi, ShardHit, StoredPoint, WriteAck, WriteOp, WriteRequest,
+};
+use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::{CollectionId, Epoch, ShardId};
+
+pub use pool::SearchPool;
+
+use crate::node::ShardNode;
+use crate::raft::Group;
+use crate::shard::LoggedWrite;
+
+/// The request must mean this collection and be routed by the token table the shard knows. Apply checks again.
+fn check_routing(group: &Group, collection: CollectionId, epoch: Epoch) -> Result<()> {
+    let spec = group.shard().spec();
+    if spec.collection != collection {
+        return Err(Error::NoSuchShard(spec.shard));
+    }
+    if spec.epoch != epoch {
+        return Err(Error::WrongEpoch { shard: spec.shard, asked: epoch, current: spec.epoch });
+    }
+    Ok(())
+}
+
+/// About how many bytes a write adds to the disk at once.
+fn written_bytes(op: &WriteOp) -> u64 {
+    match op {
+        WriteOp::Upsert(points) => points
+            .iter()
+            .map(|p| p.payload.as_bytes().len() + p.vectors.values().map(|v| v.len() * 4).sum::<usize>())
+            .sum::<usize>() as u64,
+        WriteOp::Delete(ids) => 16 * ids.len() as u64,
+        WriteOp::DeleteByFilter(filter) => filter.json.len() as u64,
+    }
+}
+
+#[async_trait]
+impl ShardApi for ShardNode {
+    async fn create_replica(&self, spec: ReplicaSpec) -> Result<()> {
+        self.create(spec).await
+    }
+
+    async fn found_group(&self, request: FoundGroup) -> Result<()> {
+        self.check_open()?;
+        self.group(request.shard)?.found(&request.voters).await
+    }
+
+    async fn drop_replica(&self, shard: ShardId) -> Result<()> {
+        self.drop_shard(shard).await
+    }
+
+    async fn write(&self, request: WriteRequest) -> Result<WriteAck> {
+        self.check_open()?;
+        let group = self.group(request.shard)?;
+        check_routing(&group, request.collection, request.epoch)?;
+        self.room.admit(written_bytes(&request.op))?;
+        group.admit()?;
+        let write = LoggedWrite {
+            request: request.request,
+            part: request.part,
+            collection: request.collection,
+            epoch: request.epoch,
+            op: request.op,
+        };
+        group.write(write, request.deadline).await
+    }
+
+    async fn search(&self, request: SearchRequest) -> Vec<ShardAnswer<Vec<Vec<ShardHit>>>> {
+        read::search(self, request).await
+    }
+
+    async fn retrieve(&self, request: RetrieveRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
+        let RetrieveRequest { context, ids, parts } = request;
+        read::each_shard(self, &context, move |view| view.retrieve(&ids, &parts)).await
+    }
+
+    async fn scroll(&self, request: ScrollRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
+        let ScrollRequest { context, from, limit, filter, parts } = request;
+        read::each_shard(self, &context, move |view| view.scroll(from, limit, filter.as_deref(), &parts)).await
+    }
+
+    async fn count(&self, request: CountRequest) -> Vec<ShardAnswer<u64>> {
+        let CountRequest { context, filter } = request;
+        read::each_shard(self, &context, move |view| view.count(filter.as_deref())).await
+    }
+
+    async fn status(&self) -> Result<NodeStatus> {
+        self.check_open()?;
+        self.node_status().await
+    }
+}
