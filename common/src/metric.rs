@@ -74,3 +74,83 @@ impl Metric {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
+
+    #[test]
+    fn serialised_names_are_those_of_the_api() {
+        let names = METRICS.map(|metric| serde_json::to_string(&metric).unwrap());
+        assert_eq!(names, ["\"Cosine\"", "\"Dot\"", "\"Euclid\"", "\"Manhattan\""]);
+    }
+
+    #[test]
+    fn a_distance_of_zero_has_a_positive_score_of_zero() {
+        for metric in METRICS {
+            assert_eq!(metric.score(0.0).to_bits(), 0, "{metric:?}");
+        }
+    }
+
+    #[test]
+    fn a_zero_vector_stays_zero() {
+        for metric in METRICS {
+            let mut vector = [0.0f32; 5];
+            metric.prepare(&mut vector);
+            assert_eq!(vector, [0.0; 5], "{metric:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_components_do_not_overflow_the_norm() {
+        let mut vector = [f32::MAX; 4];
+        Metric::Cosine.prepare(&mut vector);
+        assert_eq!(vector, [0.5; 4]);
+    }
+
+    proptest! {
+        #[test]
+        fn score_and_distance_are_inverse(distance in 0.0f32..1e6) {
+            for metric in METRICS {
+                let back = metric.distance_of_score(metric.score(distance));
+                prop_assert!((back - distance).abs() <= 1e-6 * distance, "{:?}: {} {}", metric, back, distance);
+            }
+            for metric in [Metric::Cosine, Metric::Dot] {
+                prop_assert_eq!(metric.distance_of_score(metric.score(-distance)), 0.0 - distance);
+            }
+        }
+
+        #[test]
+        fn scores_follow_the_order_of_distances(a in 0.0f32..1e6, b in 0.0f32..1e6) {
+            let (near, far) = (a.min(b), a.max(b));
+            for metric in METRICS {
+                match metric.order() {
+                    ScoreOrder::LargerIsBetter => prop_assert!(metric.score(near) >= metric.score(far)),
+                    ScoreOrder::SmallerIsBetter => prop_assert!(metric.score(near) <= metric.score(far)),
+                }
+            }
+        }
+
+        #[test]
+        fn preparing_twice_changes_no_bit(vector in prop::collection::vec(-1e3f32..1e3, 1..300)) {
+            for metric in METRICS {
+                let mut once = vector.clone();
+                metric.prepare(&mut once);
+                let mut twice = once.clone();
+                metric.prepare(&mut twice);
+                let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                prop_assert_eq!(bits(&once), bits(&twice));
+                if metric != Metric::Cosine {
+                    prop_assert_eq!(bits(&once), bits(&vector));
+                } else if vector.iter().any(|x| *x != 0.0) {
+                    let norm = once.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+                    prop_assert!((norm - 1.0).abs() < 1e-6, "{}", norm);
+                }
+            }
+        }
+    }
+}

@@ -7,4 +7,7 @@ pub mod node;
 pub mod raft;
 pub mod room;
 pub mod service;
+pub mod manifest;
+pub mod optimizer;
+pub mod segment;
 pub mod shard;

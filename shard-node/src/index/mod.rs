@@ -2,6 +2,7 @@
 
 mod flat;
 pub mod hnsw;
+mod top_k;
 
 use vicinal_common::metric::Metric;
 

@@ -1,38 +1,91 @@
 //! One replica of a shard: the fresh part, the segments, and the position in the log up to which they hold everything.
+//!
+//! Locks, in the order they are taken: `optimizer` (one merge or build at a time), `commit` (the durable state), and
+//! `writer` (the newest state). Readers take none: they load the published [`View`].
 
+mod background;
 mod builder;
+mod commit;
+mod compact;
 mod entry;
 mod environment;
+mod files;
+mod flush;
+mod matching;
+mod recover;
+mod requests;
+mod search;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod view;
+mod write;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use vicinal_common::api::{NearestQuery, PointParts, ReplicaSpec, ShardHit, StoredPoint};
-use vicinal_common::error::Result;
-use vicinal_common::filter::Filter;
-use vicinal_common::ids::LogIndex;
-use vicinal_common::point::PointId;
+use parking_lot::Mutex;
+use vicinal_common::api::ReplicaSpec;
+use vicinal_common::error::{Error, Result};
 
 pub use builder::{Builder, BuilderOptions};
 pub use entry::{Applied, ApplyEntry, ApplyOutcome, EntryPayload, LogMark, LoggedWrite};
 pub use environment::{Background, ShardEnv, ShardOptions};
+pub use snapshot::{ShardSnapshot, SnapshotFile};
+pub use view::View;
+
+use self::commit::Committed;
+use self::view::LiveSegment;
+use self::write::Writer;
+use crate::optimizer::{Action, Policy, wants_index};
+use crate::segment::{Layout, Run, StoredFile};
 
 /// A replica of a shard.
-pub struct Shard {}
+pub struct Shard {
+    env: ShardEnv,
+    dir: PathBuf,
+    spec: ReplicaSpec,
+    spec_digest: u32,
+    layout: Arc<Layout>,
+    policy: Policy,
+    /// The newest state. Replaced only while `writer` is locked.
+    view: ArcSwap<View>,
+    writer: Mutex<Writer>,
+    commit: Mutex<Committed>,
+    optimizer: Mutex<()>,
+    /// The position of `commit`, readable while a flush holds that lock.
+    durable: Mutex<Option<LogMark>>,
+    listeners: Mutex<Vec<Arc<DurableListener>>>,
+    health: Mutex<Health>,
+    next_file: AtomicU64,
+    flush_requested: AtomicBool,
+    flush_scheduled: AtomicBool,
+    optimizer_scheduled: AtomicBool,
+    closed: AtomicBool,
+    this: Weak<Shard>,
+}
 
-/// An immutable, consistent state of a shard.
-pub struct View {}
-
-/// Called with each new durable position.
+/// Called with each new durable position, on the thread that made it durable. Must not wait for the shard.
 pub type DurableListener = Box<dyn Fn(LogMark) + Send + Sync>;
+
+/// Why writes are refused, in plain words.
+#[derive(Clone, Debug, Default)]
+struct Health {
+    /// Until there is room on the disk.
+    read_only: Option<String>,
+    /// For good.
+    failed: Option<String>,
+}
 
 /// State of a shard for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardStats {
     /// Live points.
     pub points: u64,
-    /// Vectors in segments that have an index or are small enough to be scanned by design.
+    /// Vectors in segments that have an index, or are scanned by design: small ones, and all where no index is wanted.
     pub indexed_vectors: u64,
     /// Immutable segments.
     pub segments: u64,
@@ -42,139 +95,124 @@ pub struct ShardStats {
     pub disk_bytes: u64,
     /// Whether background work is under way or due.
     pub optimizing: bool,
-    /// Why writes are refused until there is room, in plain words.
+    /// Why writes are refused until there is room on the disk, in plain words.
     pub read_only: Option<String>,
     /// Why the replica refuses writes for good, in plain words.
     pub failed: Option<String>,
 }
 
-/// A durable state that stays on disk while this lives.
-pub struct ShardSnapshot {
-    /// Its position.
-    pub mark: LogMark,
-    /// The membership at that position.
-    pub membership: Option<(LogMark, Bytes)>,
-    /// The manifest: what `finish_install` takes.
-    pub manifest: Bytes,
-    /// The files the manifest names.
-    pub files: Vec<SnapshotFile>,
-}
-
-/// A file of a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SnapshotFile {
-    /// Name in the shard's directory, and in the directory of `begin_install`.
-    pub name: String,
-    /// Where it is now.
-    pub path: PathBuf,
-    /// Length in bytes.
-    pub bytes: u64,
-    /// CRC32 of the whole file.
-    pub crc: u32,
-}
-
-#[allow(unused_variables, clippy::todo)]
 impl Shard {
-    /// Creates the shard in `dir`, durably; opens it when it exists already. `Conflict` when `dir` holds another shard.
-    pub fn create(env: &ShardEnv, dir: &Path, spec: &ReplicaSpec) -> Result<Arc<Shard>> {
-        todo!()
-    }
-    /// Opens an existing shard. `NotFound` when there is none in `dir`, `Corrupt` when its files are damaged.
-    pub fn open(env: &ShardEnv, dir: &Path) -> Result<Arc<Shard>> {
-        todo!()
-    }
     /// What it was created from.
     pub fn spec(&self) -> &ReplicaSpec {
-        todo!()
+        &self.spec
     }
-    /// The last applied position; after `open` the durable one. `None`: nothing was ever applied.
+
+    /// The last applied position; after opening, the durable one. `None`: nothing was ever applied.
     pub fn applied(&self) -> Option<LogMark> {
-        todo!()
+        self.writer.lock().mark.clone()
     }
+
     /// The last applied membership and where it stands in the log.
     pub fn membership(&self) -> Option<(LogMark, Bytes)> {
-        todo!()
+        self.writer.lock().membership.clone()
     }
-    /// Applies entries in log order and publishes one new view for all of them.
-    pub fn apply(&self, entries: Vec<ApplyEntry>) -> Result<Vec<Applied>> {
-        todo!()
-    }
-    /// The newest state.
+
+    /// The newest state. It stays as it is; take a new one for newer data.
     pub fn view(&self) -> Arc<View> {
-        todo!()
+        self.view.load_full()
     }
-    /// Whether a write may be proposed.
+
+    /// Whether a write may be proposed. `Overloaded` while sealing is behind; `Unavailable` when the disk is full or
+    /// the replica has failed.
     pub fn admit(&self) -> Result<()> {
-        todo!()
+        self.check_failed()?;
+        if let Some(reason) = &self.health.lock().read_only {
+            return Err(Error::Unavailable(reason.clone()));
+        }
+        let (bytes, limit) = (self.view.load().fresh_bytes(), self.env.options.fresh_bytes_max);
+        if bytes > limit {
+            let shard = self.spec.shard;
+            return Err(Error::Overloaded(format!(
+                "shard {shard} holds {bytes} bytes that are not sealed yet, the limit is {limit}: write more slowly"
+            )));
+        }
+        Ok(())
     }
-    /// The newest durable position.
+
+    /// The newest durable position: the log is not needed up to here.
     pub fn durable(&self) -> Option<LogMark> {
-        todo!()
+        self.durable.lock().clone()
     }
-    /// Registers a listener.
+
+    /// Registers a listener for durable positions.
     pub fn on_durable(&self, listener: DurableListener) {
-        todo!()
+        self.listeners.lock().push(Arc::new(listener));
     }
-    /// Asks for the fresh part to be sealed soon.
-    pub fn request_flush(&self) {
-        todo!()
-    }
-    /// Seals the fresh part and commits the position now.
-    pub fn flush_blocking(&self) -> Result<()> {
-        todo!()
-    }
-    /// Pins the durable state.
-    pub fn snapshot(&self) -> Result<ShardSnapshot> {
-        todo!()
-    }
-    /// An empty directory to put the files of a snapshot into.
-    pub fn begin_install(&self) -> Result<PathBuf> {
-        todo!()
-    }
-    /// Replaces the whole state by the snapshot in the directory of `begin_install`.
-    pub fn finish_install(&self, manifest: &[u8]) -> Result<()> {
-        todo!()
-    }
+
     /// Numbers for people.
     pub fn stats(&self) -> ShardStats {
-        todo!()
+        let view = self.view.load_full();
+        let health = self.health.lock().clone();
+        let files = || view.segments.iter().flat_map(LiveSegment::files).map(StoredFile::info);
+        ShardStats {
+            points: view.live,
+            indexed_vectors: view.segments.iter().map(|segment| self.indexed_vectors(segment)).sum(),
+            segments: view.segments.len() as u64,
+            fresh_rows: view.fresh.iter().map(|fresh| u64::from(fresh.run.rows() - fresh.dead.count())).sum(),
+            disk_bytes: files().map(|info| info.bytes).sum(),
+            optimizing: health.failed.is_none() && self.is_optimizing(),
+            read_only: health.read_only,
+            failed: health.failed,
+        }
     }
-    /// Does one piece of background work; false when there is none.
-    pub fn maintain_once(&self) -> Result<bool> {
-        todo!()
-    }
-    /// Stops background work.
-    pub fn close(&self) {
-        todo!()
-    }
-}
 
-#[allow(unused_variables, clippy::todo)]
-impl View {
-    /// The position it holds everything up to.
-    pub fn applied(&self) -> LogIndex {
-        todo!()
+    fn is_optimizing(&self) -> bool {
+        let scheduled = |flag: &AtomicBool| flag.load(Ordering::Acquire);
+        // A flush under way holds the lock, and work is under way then.
+        let Some(_free) = self.commit.try_lock() else { return true };
+        drop(_free);
+        scheduled(&self.flush_scheduled)
+            || scheduled(&self.optimizer_scheduled)
+            || !matches!(self.next_action(), Action::Nothing)
     }
-    /// Nearest neighbours.
-    pub fn search(&self, query: &NearestQuery) -> Result<Vec<ShardHit>> {
-        todo!()
+
+    fn indexed_vectors(&self, live: &LiveSegment) -> u64 {
+        let vectors = self.layout.vectors.iter().enumerate().map(|(ordinal, vector)| {
+            let present = live.segment.vectors(ordinal).present;
+            let bytes = present.count() * vector.dim as u64 * 4;
+            if live.indexes[ordinal].is_none() && wants_index(&self.policy, ordinal, bytes) {
+                return 0;
+            }
+            let words = present.0.iter().enumerate();
+            words.map(|(word, rows)| u64::from((rows & !live.dead.word(word)).count_ones())).sum()
+        });
+        vectors.sum()
     }
-    /// Points by id, in the order of `ids`.
-    pub fn retrieve(&self, ids: &[PointId], parts: &PointParts) -> Result<Vec<StoredPoint>> {
-        todo!()
+
+    fn check_failed(&self) -> Result<()> {
+        match &self.health.lock().failed {
+            Some(reason) => Err(Error::Unavailable(reason.clone())),
+            None => Ok(()),
+        }
     }
-    /// Points in id order.
-    pub fn scroll(
-        &self,
-        from: Option<PointId>,
-        limit: usize,
-        filter: Option<&Filter>,
-        parts: &PointParts,
-    ) -> Result<Vec<StoredPoint>> {
-        todo!()
+
+    /// Refuses writes for good. The first reason stays.
+    fn fail(&self, reason: String) {
+        let mut health = self.health.lock();
+        if health.failed.is_none() {
+            tracing::error!(shard = %self.spec.shard, %reason, "the replica has failed and refuses writes");
+            health.failed = Some(format!("shard {} has failed: {reason}", self.spec.shard));
+        }
     }
-    /// Number of matching points.
-    pub fn count(&self, filter: Option<&Filter>) -> Result<u64> {
-        todo!()
+
+    fn set_read_only(&self, reason: Option<String>) {
+        self.health.lock().read_only = reason;
+    }
+
+    fn tell_durable(&self, mark: &LogMark) {
+        let listeners = self.listeners.lock().clone();
+        for listener in listeners {
+            listener(mark.clone());
+        }
     }
 }

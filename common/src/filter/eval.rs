@@ -1,0 +1,149 @@
+//! Which points a filter matches: evaluator version 1. Pure: the same answer on every replica, in every replay.
+
+use serde_json::Value;
+
+use super::{Condition, DateTime, FieldCondition, FieldTest, Filter, GeoPoint, KeyPath, Match, Values};
+use crate::payload::Fields;
+use crate::point::PointId;
+
+/// Whether the point has a vector of a name.
+type VectorsPresent<'a> = &'a dyn Fn(&str) -> bool;
+
+/// What a filter is tested on: a point, or an object inside its payload, which has no id and no vectors.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    fields: &'a Fields,
+    point: Option<(PointId, VectorsPresent<'a>)>,
+}
+
+impl Filter {
+    /// Whether the point matches. `fields` is its payload (may be empty if the filter does not
+    /// [need it](Filter::needs_payload)), `vectors_present` says whether it has a vector of a name.
+    pub fn matches(&self, id: PointId, fields: &Fields, vectors_present: &dyn Fn(&str) -> bool) -> bool {
+        self.holds(Subject { fields, point: Some((id, vectors_present)) })
+    }
+
+    fn holds(&self, subject: Subject<'_>) -> bool {
+        self.must.iter().all(|condition| condition.holds(subject))
+            && !self.must_not.iter().any(|condition| condition.holds(subject))
+            && (self.should.is_empty() || self.should.iter().any(|condition| condition.holds(subject)))
+            && self.min_should.as_ref().is_none_or(|part| {
+                let mut missing = part.min_count;
+                for condition in &part.conditions {
+                    if missing == 0 {
+                        break;
+                    }
+                    missing -= u64::from(condition.holds(subject));
+                }
+                missing == 0
+            })
+    }
+}
+
+impl Condition {
+    fn holds(&self, subject: Subject<'_>) -> bool {
+        match self {
+            Condition::Field(condition) => condition.holds(subject.fields),
+            Condition::IsEmpty(key) => !key.any(subject.fields, &mut |value| !is_empty(value)),
+            Condition::IsNull(key) => key.any(subject.fields, &mut Value::is_null),
+            Condition::HasId(ids) => subject.point.is_some_and(|(id, _)| ids.has(&id)),
+            Condition::HasVector(name) => subject.point.is_some_and(|(_, vectors_present)| vectors_present(name)),
+            Condition::Slice(slice) => subject.point.is_some_and(|(id, _)| slice.contains(id)),
+            Condition::Nested { key, filter } => {
+                key.any_element(subject.fields, &mut |value| match value.as_object() {
+                    Some(fields) => filter.holds(Subject { fields, point: None }),
+                    None => false,
+                })
+            }
+            Condition::Filter(filter) => filter.holds(subject),
+        }
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(values) => values.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => false,
+    }
+}
+
+/// Null, or an array that holds null.
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(values) => values.iter().any(Value::is_null),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => false,
+    }
+}
+
+impl FieldCondition {
+    fn holds(&self, fields: &Fields) -> bool {
+        match &self.test {
+            FieldTest::Match(test) => any_flat(&self.key, fields, |value| test.holds(value)),
+            FieldTest::Range(range) => {
+                any_flat(&self.key, fields, |value| value.as_f64().is_some_and(|number| range.contains(&number)))
+            }
+            FieldTest::DatetimeRange(range) => any_flat(&self.key, fields, |value| {
+                value.as_str().and_then(DateTime::parse).is_some_and(|time| range.contains(&time))
+            }),
+            FieldTest::GeoBoundingBox(area) => any_place(&self.key, fields, |place| area.contains(place)),
+            FieldTest::GeoRadius(area) => any_place(&self.key, fields, |place| area.contains(place)),
+            FieldTest::GeoPolygon(area) => any_place(&self.key, fields, |place| area.contains(place)),
+            FieldTest::ValuesCount(range) => self.key.any(fields, &mut |value| {
+                let count = match value {
+                    Value::Null => 0,
+                    Value::Array(values) => values.len() as u64,
+                    Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => 1,
+                };
+                range.contains(&count)
+            }),
+            FieldTest::IsEmpty(wanted) => self.any_or_missing(fields, *wanted, &|value| is_empty(value) == *wanted),
+            FieldTest::IsNull(wanted) => self.any_or_missing(fields, !*wanted, &|value| has_null(value) == *wanted),
+        }
+    }
+
+    /// Whether any value passes; `missing` is the answer when the path leads nowhere.
+    fn any_or_missing(&self, fields: &Fields, missing: bool, test: &dyn Fn(&Value) -> bool) -> bool {
+        let mut is_missing = true;
+        let passes = self.key.any(fields, &mut |value| {
+            is_missing = false;
+            test(value)
+        });
+        if is_missing { missing } else { passes }
+    }
+}
+
+/// Whether any value at the path passes, an array standing for its elements; arrays in arrays stay as they are.
+fn any_flat(key: &KeyPath, fields: &Fields, test: impl Fn(&Value) -> bool) -> bool {
+    key.any(fields, &mut |value| match value {
+        Value::Array(values) => values.iter().any(&test),
+        value => test(value),
+    })
+}
+
+fn any_place(key: &KeyPath, fields: &Fields, test: impl Fn(GeoPoint) -> bool) -> bool {
+    any_flat(key, fields, |value| GeoPoint::from_stored(value).is_some_and(&test))
+}
+
+impl Match {
+    fn holds(&self, value: &Value) -> bool {
+        match self {
+            Match::Keyword(keyword) => value.as_str() == Some(keyword),
+            Match::Integer(integer) => value.as_i64() == Some(*integer),
+            Match::Bool(truth) => value.as_bool() == Some(*truth),
+            Match::Any(values) => values.has(value),
+            Match::Except(values) => !value.is_null() && !values.has(value),
+            Match::Prefix(prefix) => value.as_str().is_some_and(|text| text.starts_with(prefix)),
+        }
+    }
+}
+
+impl Values {
+    fn has(&self, value: &Value) -> bool {
+        match self {
+            Values::Keywords(keywords) => value.as_str().is_some_and(|text| keywords.has(text)),
+            Values::Integers(integers) => value.as_i64().is_some_and(|integer| integers.has(&integer)),
+        }
+    }
+}

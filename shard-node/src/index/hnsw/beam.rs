@@ -1,0 +1,229 @@
+//! What a search works in: the beam (a sorted array), the visited set, and a bounded pool that reuses both.
+
+use parking_lot::Mutex;
+
+/// A node with its distance to whatever is being searched for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Found {
+    /// Never NaN (see the distance kernels).
+    pub(super) distance: f32,
+    pub(super) node: u32,
+}
+
+impl Found {
+    /// The order of everything in this module: distance, then node, so that a build does not depend on chance.
+    #[inline]
+    pub(super) fn is_before(&self, other: &Found) -> bool {
+        self.distance < other.distance || (self.distance == other.distance && self.node < other.node)
+    }
+
+    /// The same as an [`std::cmp::Ordering`].
+    pub(super) fn cmp_total(&self, other: &Found) -> std::cmp::Ordering {
+        self.distance.total_cmp(&other.distance).then(self.node.cmp(&other.node))
+    }
+}
+
+/// Marks a node whose neighbours have been looked at. Node numbers stay below it.
+const EXPANDED: u32 = 1 << 31;
+
+/// The best `capacity` nodes seen, sorted, each expanded at most once.
+#[derive(Default)]
+pub(super) struct Beam {
+    /// Sorted by [`Found`] order of (distance, node without the mark).
+    slots: Vec<Found>,
+    capacity: usize,
+    /// Every slot before it is expanded.
+    cursor: usize,
+}
+
+impl Beam {
+    /// Empties the beam and sets how many nodes it keeps (at least 1).
+    pub(super) fn reset(&mut self, capacity: usize) {
+        self.slots.clear();
+        self.capacity = capacity.max(1);
+        self.cursor = 0;
+    }
+
+    /// Offers a node that was not offered before. Returns whether it was kept.
+    #[inline]
+    pub(super) fn insert(&mut self, found: Found) -> bool {
+        let plain = |slot: &Found| Found { distance: slot.distance, node: slot.node & !EXPANDED };
+        if self.slots.len() == self.capacity {
+            if self.slots.last().is_some_and(|worst| !found.is_before(&plain(worst))) {
+                return false;
+            }
+            self.slots.pop();
+        }
+        let at = self.slots.partition_point(|slot| plain(slot).is_before(&found));
+        self.slots.insert(at, found);
+        self.cursor = self.cursor.min(at);
+        true
+    }
+
+    /// The nearest node not yet expanded, which then counts as expanded. `None`: the search is over.
+    #[inline]
+    pub(super) fn expand_next(&mut self) -> Option<u32> {
+        while let Some(slot) = self.slots.get_mut(self.cursor) {
+            self.cursor += 1;
+            if slot.node & EXPANDED == 0 {
+                let node = slot.node;
+                slot.node |= EXPANDED;
+                return Some(node);
+            }
+        }
+        None
+    }
+
+    /// What the beam holds, nearest first.
+    pub(super) fn found(&self) -> impl Iterator<Item = Found> {
+        self.slots.iter().map(|slot| Found { distance: slot.distance, node: slot.node & !EXPANDED })
+    }
+}
+
+/// A set of node numbers that is emptied in time proportional to its content.
+#[derive(Default)]
+pub(super) struct Visited {
+    words: Vec<u64>,
+    /// Words that are not zero.
+    touched: Vec<u32>,
+}
+
+impl Visited {
+    /// Empties the set and makes room for nodes below `nodes`.
+    pub(super) fn reset(&mut self, nodes: usize) {
+        for word in self.touched.drain(..) {
+            self.words[word as usize] = 0;
+        }
+        let words = nodes.div_ceil(64);
+        if self.words.len() < words {
+            self.words.resize(words, 0);
+        }
+    }
+
+    /// Adds a node. Returns whether it is new.
+    #[inline]
+    pub(super) fn insert(&mut self, node: u32) -> bool {
+        let index = node / 64;
+        let word = &mut self.words[index as usize];
+        let bit = 1u64 << (node % 64);
+        if *word & bit != 0 {
+            return false;
+        }
+        if *word == 0 {
+            self.touched.push(index);
+        }
+        *word |= bit;
+        true
+    }
+}
+
+/// The working memory of one search.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) beam: Beam,
+    pub(super) visited: Visited,
+    /// Neighbours of the node being expanded that were not seen before.
+    pub(super) fresh: Vec<u32>,
+    /// Where a search of one layer starts: nodes of that layer.
+    pub(super) entries: Vec<Found>,
+}
+
+/// Keeps the working memory of finished searches for the next ones.
+pub(super) struct ScratchPool {
+    idle: Mutex<Vec<Scratch>>,
+    idle_max: usize,
+}
+
+impl ScratchPool {
+    /// A pool that keeps as many idle scratches as the machine runs threads.
+    pub(super) fn new() -> ScratchPool {
+        let idle_max = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        ScratchPool { idle: Mutex::new(Vec::new()), idle_max }
+    }
+
+    /// Working memory until the guard is dropped.
+    pub(super) fn take(&self) -> PooledScratch<'_> {
+        PooledScratch { scratch: self.idle.lock().pop().unwrap_or_default(), pool: self }
+    }
+}
+
+/// A [`Scratch`] on loan from its pool.
+pub(super) struct PooledScratch<'a> {
+    scratch: Scratch,
+    pool: &'a ScratchPool,
+}
+
+impl std::ops::Deref for PooledScratch<'_> {
+    type Target = Scratch;
+
+    fn deref(&self) -> &Scratch {
+        &self.scratch
+    }
+}
+
+impl std::ops::DerefMut for PooledScratch<'_> {
+    fn deref_mut(&mut self) -> &mut Scratch {
+        &mut self.scratch
+    }
+}
+
+impl Drop for PooledScratch<'_> {
+    fn drop(&mut self) {
+        let mut idle = self.pool.idle.lock();
+        if idle.len() < self.pool.idle_max {
+            idle.push(std::mem::take(&mut self.scratch));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_beam_keeps_the_best_and_expands_each_once(
+            distances in prop::collection::vec(0u8..20, 1..200),
+            capacity in 1usize..30,
+            expand_every in 1usize..10,
+        ) {
+            let mut beam = Beam::default();
+            beam.reset(capacity);
+            let mut expanded = Vec::new();
+            let mut all = Vec::new();
+            for (node, distance) in distances.iter().enumerate() {
+                let found = Found { distance: f32::from(*distance), node: node as u32 };
+                beam.insert(found);
+                all.push(found);
+                if node % expand_every == 0 {
+                    expanded.extend(beam.expand_next());
+                }
+            }
+            while let Some(node) = beam.expand_next() {
+                expanded.push(node);
+            }
+            all.sort_by(Found::cmp_total);
+            all.truncate(capacity);
+            prop_assert_eq!(beam.found().collect::<Vec<_>>(), all.clone());
+            let count = expanded.len();
+            expanded.sort_unstable();
+            expanded.dedup();
+            prop_assert_eq!(expanded.len(), count);
+            prop_assert!(all.iter().all(|found| expanded.binary_search(&found.node).is_ok()));
+        }
+
+        #[test]
+        fn the_visited_set_is_a_set(rounds in prop::collection::vec(prop::collection::vec(0u32..500, 0..100), 1..5)) {
+            let mut visited = Visited::default();
+            for round in rounds {
+                visited.reset(500);
+                let mut model = std::collections::BTreeSet::new();
+                for node in round {
+                    prop_assert_eq!(visited.insert(node), model.insert(node));
+                }
+            }
+        }
+    }
+}

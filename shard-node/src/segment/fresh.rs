@@ -1,0 +1,174 @@
+//! A run in memory: a sorted batch of upserts, or the merger of several.
+
+use bytes::Bytes;
+use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::LogIndex;
+use vicinal_common::payload::Payload;
+use vicinal_common::point::{Point, PointId};
+
+use super::ids::Ids;
+use super::layout::Layout;
+use super::merge::{RowRef, Source};
+use super::present::{Present, set};
+use super::{Run, Vectors};
+use crate::index::Rows;
+
+/// One vector name of a run.
+struct Column {
+    dim: usize,
+    /// Rows the run will have.
+    rows: usize,
+    present: Vec<u64>,
+    /// Row-major; empty when no row has the vector.
+    data: Vec<f32>,
+}
+
+/// Rows sorted by id, in memory.
+pub struct MemoryRun {
+    nums: Vec<u64>,
+    uuids: Vec<[u8; 16]>,
+    versions: Vec<u64>,
+    columns: Vec<Column>,
+    payloads: Vec<Bytes>,
+    bytes: u64,
+}
+
+impl MemoryRun {
+    /// Takes the points of one write; of several with the same id the last one counts. `BadInput`, with nothing done,
+    /// when a vector does not fit the layout.
+    pub fn from_points(points: &[Point], version: LogIndex, layout: &Layout) -> Result<MemoryRun> {
+        for point in points {
+            check(point, layout)?;
+        }
+        let mut order: Vec<u32> = (0..points.len() as u32).collect();
+        // Stable: among equal ids the last one written stays last.
+        order.sort_by_key(|i| points[*i as usize].id);
+        let mut kept: Vec<u32> = Vec::with_capacity(order.len());
+        for i in order {
+            match kept.last_mut() {
+                Some(last) if points[*last as usize].id == points[i as usize].id => *last = i,
+                Some(_) | None => kept.push(i),
+            }
+        }
+        let mut run = MemoryRun::with_capacity(kept.len(), layout);
+        run.versions.resize(kept.len(), version.0);
+        for (row, i) in kept.into_iter().enumerate() {
+            let point = &points[i as usize];
+            run.push_id(point.id);
+            run.payloads.push(point.payload.as_bytes().clone());
+            for (name, vector) in &point.vectors {
+                let ordinal = layout.ordinal(name).expect("checked above");
+                run.columns[ordinal].push(row as u32, vector);
+            }
+        }
+        Ok(run.finish())
+    }
+
+    /// Copies the given rows, which must be in id order and of distinct ids, out of other runs.
+    pub fn from_rows(sources: &[Source<'_>], order: &[RowRef], layout: &Layout) -> MemoryRun {
+        let mut run = MemoryRun::with_capacity(order.len(), layout);
+        for row in order {
+            let source = sources[row.source as usize].run;
+            run.push_id(source.ids().get(row.row));
+            run.versions.push(source.versions()[row.row as usize]);
+            run.payloads.push(source.payload_owned(row.row).as_bytes().clone());
+        }
+        for (ordinal, column) in run.columns.iter_mut().enumerate() {
+            let vectors: Vec<Vectors<'_>> = sources.iter().map(|source| source.run.vectors(ordinal)).collect();
+            for (target, row) in order.iter().enumerate() {
+                if let Some(vector) = vectors[row.source as usize].get(row.row) {
+                    column.push(target as u32, vector);
+                }
+            }
+        }
+        run.finish()
+    }
+
+    fn with_capacity(rows: usize, layout: &Layout) -> MemoryRun {
+        let column = |dim| Column { dim, rows, present: vec![0; Present::words(rows as u32)], data: Vec::new() };
+        MemoryRun {
+            nums: Vec::new(),
+            uuids: Vec::new(),
+            versions: Vec::with_capacity(rows),
+            columns: layout.vectors.iter().map(|vector| column(vector.dim)).collect(),
+            payloads: Vec::with_capacity(rows),
+            bytes: 0,
+        }
+    }
+
+    fn push_id(&mut self, id: PointId) {
+        match id {
+            PointId::Num(number) => self.nums.push(number),
+            PointId::Uuid(uuid) => self.uuids.push(*uuid.as_bytes()),
+        }
+    }
+
+    fn finish(mut self) -> MemoryRun {
+        let rows = self.versions.len();
+        for column in &mut self.columns {
+            if !column.data.is_empty() {
+                column.data.resize(rows * column.dim, 0.0);
+            }
+        }
+        let data: usize = self.columns.iter().map(|column| column.data.len() * 4 + column.present.len() * 8).sum();
+        let payloads: usize = self.payloads.iter().map(|payload| payload.len() + size_of::<Bytes>()).sum();
+        self.bytes = (data + payloads + self.nums.len() * 8 + self.uuids.len() * 16 + rows * 8) as u64;
+        debug_assert!(self.ids().are_sorted());
+        self
+    }
+
+    /// Memory it takes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Column {
+    /// Rows come in ascending order; those left out stay zero.
+    fn push(&mut self, row: u32, vector: &[f32]) {
+        if self.data.is_empty() {
+            self.data.reserve_exact(self.rows * self.dim);
+        }
+        self.data.resize(row as usize * self.dim, 0.0);
+        self.data.extend_from_slice(vector);
+        set(&mut self.present, row);
+    }
+}
+
+/// Whether the vectors of a point fit the layout.
+fn check(point: &Point, layout: &Layout) -> Result<()> {
+    for (name, vector) in &point.vectors {
+        let Some(ordinal) = layout.ordinal(name) else {
+            return Err(Error::BadInput(format!("Not existing vector name error: {name}")));
+        };
+        let expected = layout.vectors[ordinal].dim;
+        if vector.len() != expected {
+            let got = vector.len();
+            return Err(Error::BadInput(format!("Vector dimension error: expected dim: {expected}, got {got}")));
+        }
+    }
+    Ok(())
+}
+
+impl Run for MemoryRun {
+    fn ids(&self) -> Ids<'_> {
+        Ids { nums: &self.nums, uuids: &self.uuids }
+    }
+
+    fn versions(&self) -> &[u64] {
+        &self.versions
+    }
+
+    fn vectors(&self, ordinal: usize) -> Vectors<'_> {
+        let column = &self.columns[ordinal];
+        Vectors { rows: Rows { data: &column.data, dim: column.dim }, present: Present(&column.present) }
+    }
+
+    fn payload(&self, row: u32) -> &[u8] {
+        &self.payloads[row as usize]
+    }
+
+    fn payload_owned(&self, row: u32) -> Payload {
+        Payload::from_stored(self.payloads[row as usize].clone())
+    }
+}

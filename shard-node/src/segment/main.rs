@@ -1,0 +1,240 @@
+//! A segment: a mapped file, read in place.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use bytes::Bytes;
+use rayon::prelude::*;
+use vicinal_common::disk::{Disk, Mapping};
+use vicinal_common::error::{Error, Result};
+use vicinal_common::payload::Payload;
+
+use super::file::StoredFile;
+use super::format::{ENTRY_BYTES, Entry, FOOTER_BYTES, Footer, HEADER_BYTES, Header, Kind, corrupt, padded};
+use super::ids::Ids;
+use super::layout::Layout;
+use super::present::Present;
+use super::writer::ROWS_MAX;
+use super::{Run, Vectors};
+use crate::index::Rows;
+
+/// Where one vector name is in the file.
+struct Column {
+    dim: usize,
+    present: Range<usize>,
+    data: Range<usize>,
+}
+
+/// An immutable segment.
+pub struct Segment {
+    mapping: Mapping,
+    file: StoredFile,
+    nums: Range<usize>,
+    uuids: Range<usize>,
+    versions: Range<usize>,
+    columns: Vec<Column>,
+    offsets: Range<usize>,
+    payloads: Range<usize>,
+}
+
+/// Checksums of large sections are computed in pieces of this size, in parallel.
+const CHECK_BYTES: usize = 8 << 20;
+
+impl Segment {
+    /// Maps and verifies a segment file: every checksum, and that its content is the expected one. `at` is where the
+    /// file is now; `file` knows where it will be.
+    pub fn open(disk: &Arc<dyn Disk>, at: &std::path::Path, file: StoredFile, layout: &Layout) -> Result<Segment> {
+        let name = at.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mapping = disk.map(at).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::Corrupt(format!("{name}: the file is missing")),
+            _ => Error::Internal(format!("map {name}: {error}")),
+        })?;
+        Segment::from_mapping(mapping, file, layout).map_err(|error| match error {
+            Error::Corrupt(text) => Error::Corrupt(format!("{name}: {text}")),
+            other => other,
+        })
+    }
+
+    fn from_mapping(mapping: Mapping, file: StoredFile, layout: &Layout) -> Result<Segment> {
+        if mapping.len() as u64 != file.info().bytes {
+            return Err(corrupt("the file has another length than the manifest says"));
+        }
+        let sections = read_sections(&mapping, layout, file.info().crc)?;
+        let segment = Segment {
+            nums: sections.nums,
+            uuids: sections.uuids,
+            versions: sections.versions,
+            columns: sections.columns,
+            offsets: sections.offsets,
+            payloads: sections.payloads,
+            mapping,
+            file,
+        };
+        segment.check_content()?;
+        Ok(segment)
+    }
+
+    /// What a checksum cannot tell: that the numbers make sense.
+    fn check_content(&self) -> Result<()> {
+        if !self.ids().are_sorted() {
+            return Err(corrupt("ids are not sorted"));
+        }
+        let offsets = self.array::<u64>(&self.offsets);
+        let ends_right = offsets.first() == Some(&0) && offsets.last() == Some(&(self.payloads.len() as u64));
+        if !ends_right || !offsets.is_sorted() {
+            return Err(corrupt("payload offsets are not sorted"));
+        }
+        Ok(())
+    }
+
+    /// The file.
+    pub fn file(&self) -> &StoredFile {
+        &self.file
+    }
+
+    fn array<T: Pod>(&self, range: &Range<usize>) -> &[T] {
+        // Cannot fail: `read_sections` checked lengths, and sections are aligned to 64 bytes in an aligned mapping.
+        bytemuck::cast_slice(&self.mapping[range.clone()])
+    }
+}
+
+/// The sections of a file, with lengths that fit each other.
+struct Sections {
+    nums: Range<usize>,
+    uuids: Range<usize>,
+    versions: Range<usize>,
+    columns: Vec<Column>,
+    offsets: Range<usize>,
+    payloads: Range<usize>,
+}
+
+fn read_sections(mapping: &[u8], layout: &Layout, crc: u32) -> Result<Sections> {
+    if mapping.len() < HEADER_BYTES + FOOTER_BYTES {
+        return Err(corrupt("the file is too short"));
+    }
+    if mapping.as_ptr().align_offset(64) != 0 {
+        return Err(Error::Internal("a segment is mapped at an unaligned address".into()));
+    }
+    let (rest, footer_bytes) = mapping.split_at(mapping.len() - FOOTER_BYTES);
+    let header = Header::decode(&mapping[..HEADER_BYTES])?;
+    let footer = Footer::decode(footer_bytes)?;
+    let toc = usize::try_from(footer.toc_offset).ok().and_then(|offset| rest.get(offset..));
+    let toc = toc.ok_or_else(|| corrupt("the table of contents is outside the file"))?;
+    if toc.len() != footer.entries as usize * ENTRY_BYTES || crc32fast::hash(toc) != footer.toc_crc {
+        return Err(corrupt("wrong checksum of the table of contents"));
+    }
+    let entries = toc.chunks_exact(ENTRY_BYTES).map(Entry::decode).collect::<Result<Vec<Entry>>>()?;
+
+    // Header, sections, table and footer cover the file without a gap, so their checksums make up the file's.
+    let mut whole = crc32fast::Hasher::new();
+    whole.update(&mapping[..HEADER_BYTES]);
+    let mut position = HEADER_BYTES as u64;
+    let mut ranges = Vec::with_capacity(entries.len());
+    for entry in &entries {
+        let end = entry.bytes.checked_add(63).and_then(|_| position.checked_add(padded(entry.bytes)));
+        let end = end.filter(|end| *end <= footer.toc_offset).ok_or_else(|| corrupt("a section is too long"))?;
+        if entry.offset != position {
+            return Err(corrupt("a section is out of place"));
+        }
+        // Offsets below the file's length fit usize.
+        let section = &mapping[position as usize..end as usize];
+        let checksum = checksum(section);
+        if checksum.clone().finalize() != entry.crc {
+            return Err(corrupt(&format!("wrong checksum of section {:?} {}", entry.kind, entry.ordinal)));
+        }
+        whole.combine(&checksum);
+        ranges.push(position as usize..(position + entry.bytes) as usize);
+        position = end;
+    }
+    if position != footer.toc_offset {
+        return Err(corrupt("there is a gap before the table of contents"));
+    }
+    whole.update(toc);
+    whole.update(footer_bytes);
+    if whole.finalize() != crc {
+        return Err(corrupt("this is not the file that the manifest names"));
+    }
+    arrange(&header, &entries, &ranges, layout)
+}
+
+/// Checks that the sections are those of the layout, in order, with the lengths that the header asks for.
+fn arrange(header: &Header, entries: &[Entry], ranges: &[Range<usize>], layout: &Layout) -> Result<Sections> {
+    let wrong = || corrupt("the sections do not fit the header");
+    let rows = usize::try_from(header.rows).ok().filter(|rows| *rows <= ROWS_MAX).ok_or_else(wrong)?;
+    let nums = usize::try_from(header.nums).ok().filter(|nums| *nums <= rows).ok_or_else(wrong)?;
+    if header.vectors as usize != layout.vectors.len() {
+        return Err(corrupt("the file has other vectors than the collection"));
+    }
+    let mut sections = entries.iter().zip(ranges);
+    let mut take = |kind: Kind, ordinal: usize, bytes: Option<usize>, dim: usize| -> Result<Range<usize>> {
+        let (entry, range) = sections.next().ok_or_else(wrong)?;
+        let fits = entry.kind == kind && entry.ordinal as usize == ordinal && entry.dim as usize == dim;
+        if !fits || bytes.is_some_and(|bytes| bytes != range.len()) {
+            return Err(wrong());
+        }
+        Ok(range.clone())
+    };
+    let ids = take(Kind::Nums, 0, Some(nums * 8), 0)?;
+    let uuids = take(Kind::Uuids, 0, Some((rows - nums) * 16), 0)?;
+    let versions = take(Kind::Versions, 0, Some(rows * 8), 0)?;
+    let mut columns = Vec::with_capacity(layout.vectors.len());
+    for (ordinal, vector) in layout.vectors.iter().enumerate() {
+        let present = take(Kind::Present, ordinal, Some(Present::words(rows as u32) * 8), 0)?;
+        let data = take(Kind::Vectors, ordinal, None, vector.dim)?;
+        if !data.is_empty() && Some(data.len()) != rows.checked_mul(vector.dim * 4) {
+            return Err(wrong());
+        }
+        columns.push(Column { dim: vector.dim, present, data });
+    }
+    let offsets = take(Kind::PayloadOffsets, 0, Some((rows + 1) * 8), 0)?;
+    let payloads = take(Kind::Payloads, 0, None, 0)?;
+    if sections.next().is_some() {
+        return Err(wrong());
+    }
+    Ok(Sections { nums: ids, uuids, versions, columns, offsets, payloads })
+}
+
+fn checksum(section: &[u8]) -> crc32fast::Hasher {
+    let hash = |piece: &[u8]| {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(piece);
+        hasher
+    };
+    if section.len() <= CHECK_BYTES {
+        return hash(section);
+    }
+    let pieces: Vec<crc32fast::Hasher> = section.par_chunks(CHECK_BYTES).map(hash).collect();
+    let mut whole = crc32fast::Hasher::new();
+    for piece in &pieces {
+        whole.combine(piece);
+    }
+    whole
+}
+
+impl Run for Segment {
+    fn ids(&self) -> Ids<'_> {
+        Ids { nums: self.array(&self.nums), uuids: self.array(&self.uuids) }
+    }
+
+    fn versions(&self) -> &[u64] {
+        self.array(&self.versions)
+    }
+
+    fn vectors(&self, ordinal: usize) -> Vectors<'_> {
+        let column = &self.columns[ordinal];
+        let rows = Rows { data: self.array(&column.data), dim: column.dim };
+        Vectors { rows, present: Present(self.array(&column.present)) }
+    }
+
+    fn payload(&self, row: u32) -> &[u8] {
+        let offsets = self.array::<u64>(&self.offsets);
+        let (start, end) = (offsets[row as usize] as usize, offsets[row as usize + 1] as usize);
+        &self.mapping[self.payloads.clone()][start..end]
+    }
+
+    fn payload_owned(&self, row: u32) -> Payload {
+        Payload::from_stored(Bytes::copy_from_slice(self.payload(row)))
+    }
+}

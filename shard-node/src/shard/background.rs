@@ -1,0 +1,146 @@
+//! When background work runs: on the pool by itself, or one step at a time for tests.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use vicinal_common::error::Result;
+
+use super::Shard;
+use super::builder::Lane;
+use super::commit::StepError;
+use super::environment::Background;
+
+/// How long to wait for room on a full disk before trying again.
+const DISK_FULL_PAUSE: Duration = Duration::from_secs(1);
+/// Free space beyond what is to be written, before a full disk counts as having room again: 1 MiB.
+const DISK_MARGIN_BYTES: u64 = 1 << 20;
+
+impl Shard {
+    /// Does one step of background work: seals when that is due or asked for, else merges or builds. Returns false
+    /// when there is nothing to do. For [`Background::Manual`].
+    pub fn maintain_once(&self) -> Result<bool> {
+        let is_due = self.view.load().fresh_bytes() >= self.env.options.seal_bytes;
+        if (is_due || self.flush_requested.load(Ordering::Acquire)) && self.flush()? {
+            return Ok(true);
+        }
+        let _single = self.optimizer.lock();
+        Ok(self.optimize_once()?)
+    }
+
+    /// Stops background work and waits for what is running; a running build is cancelled. Afterwards this object
+    /// writes no file any more, so the directory can be opened again or removed. Reads still work. What was not sealed
+    /// is not lost: the log has it.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        drop(self.optimizer.lock());
+        drop(self.commit.lock());
+    }
+
+    /// Seals on the pool, unless that is scheduled already.
+    pub(super) fn schedule_flush(&self) {
+        self.schedule(Lane::Seal, Duration::ZERO);
+    }
+
+    /// Merges and builds on the pool until nothing is left, unless that is scheduled already.
+    pub(super) fn schedule_optimizer(&self, delay: Duration) {
+        self.schedule(Lane::Build, delay);
+    }
+
+    fn schedule(&self, lane: Lane, delay: Duration) {
+        if self.env.options.background == Background::Manual || self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        if self.scheduled(lane).swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let this = self.this.clone();
+        let job = move || {
+            if let Some(shard) = this.upgrade() {
+                shard.run_guarded(lane);
+            }
+        };
+        self.env.builder.run(lane, delay, Box::new(job));
+    }
+
+    fn scheduled(&self, lane: Lane) -> &AtomicBool {
+        match lane {
+            Lane::Seal => &self.flush_scheduled,
+            Lane::Build => &self.optimizer_scheduled,
+        }
+    }
+
+    /// A panic makes the shard refuse writes: the work it was doing is not done, and nobody else would do it.
+    fn run_guarded(self: Arc<Self>, lane: Lane) {
+        let step = || match lane {
+            Lane::Seal => self.run_flush(),
+            Lane::Build => self.run_optimizer(),
+        };
+        match catch_unwind(AssertUnwindSafe(step)) {
+            Ok(again) => {
+                self.scheduled(lane).store(false, Ordering::Release);
+                match (again, lane) {
+                    (Some(delay), _) => self.schedule(lane, delay),
+                    // It may have become due just before the flag was cleared.
+                    (None, Lane::Seal) if self.is_flush_due() => self.schedule_flush(),
+                    (None, Lane::Seal | Lane::Build) => {}
+                }
+            }
+            Err(panic) => self.fail(format!("background work panicked: {}", panic_text(&*panic))),
+        }
+    }
+
+    fn is_flush_due(&self) -> bool {
+        let is_full = self.view.load().fresh_bytes() >= self.env.options.seal_bytes;
+        (is_full || self.flush_requested.load(Ordering::Acquire)) && self.check_failed().is_ok()
+    }
+
+    /// Seals once. Returns when to do so again.
+    fn run_flush(&self) -> Option<Duration> {
+        if self.closed.load(Ordering::Acquire) {
+            return None;
+        }
+        let is_read_only = self.health.lock().read_only.is_some();
+        let needed = self.view.load().fresh_bytes() + DISK_MARGIN_BYTES;
+        if is_read_only && self.env.disk.free_bytes(&self.dir).is_ok_and(|free| free < needed) {
+            return Some(DISK_FULL_PAUSE);
+        }
+        match self.flush() {
+            Ok(sealed) => {
+                if sealed {
+                    self.schedule_optimizer(Duration::ZERO);
+                }
+                None
+            }
+            Err(StepError::DiskFull(error)) => {
+                tracing::warn!(shard = %self.spec.shard, %error, "no room to seal, writes are refused until there is");
+                Some(DISK_FULL_PAUSE)
+            }
+            // The shard has failed, and says so where it is asked.
+            Err(StepError::Fatal(_) | StepError::Closed) => None,
+        }
+    }
+
+    /// Merges or builds once. Returns when to do so again.
+    fn run_optimizer(&self) -> Option<Duration> {
+        if self.closed.load(Ordering::Acquire) {
+            return None;
+        }
+        let _single = self.optimizer.lock();
+        match self.optimize_once() {
+            Ok(true) => Some(Duration::ZERO),
+            Ok(false) | Err(StepError::Closed | StepError::Fatal(_)) => None,
+            Err(StepError::DiskFull(error)) => {
+                tracing::warn!(shard = %self.spec.shard, %error, "no room to merge or index segments, trying again");
+                Some(DISK_FULL_PAUSE)
+            }
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

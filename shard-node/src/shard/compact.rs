@@ -1,0 +1,217 @@
+//! Merging segments and building their indexes, one step at a time. The commit lock is held only to commit, so sealing
+//! never waits for a build.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use vicinal_common::error::Error;
+
+use super::Shard;
+use super::commit::{Committed, CommittedSegment, StepError};
+use super::flush::translate;
+use super::view::{LiveSegment, SegmentIndex, View};
+use crate::index::VectorIndex;
+use crate::index::hnsw::{BuildControl, BuildError, HnswIndex, HnswParams};
+use crate::optimizer::{Action, Policy, SegmentStats, VectorStats, next_action};
+use crate::segment::{Run, Source, StoredFile, Tombstones, write_whole};
+
+impl Shard {
+    /// What the optimizer would do now.
+    pub(super) fn next_action(&self) -> Action {
+        let committed = self.commit.lock();
+        let stats: Vec<SegmentStats> = committed.segments.iter().map(|segment| self.segment_stats(segment)).collect();
+        next_action(&stats, &self.policy)
+    }
+
+    fn segment_stats(&self, segment: &CommittedSegment) -> SegmentStats {
+        let vectors = self.layout.vectors.iter().enumerate().map(|(ordinal, vector)| VectorStats {
+            bytes: segment.segment.vectors(ordinal).present.count() * vector.dim as u64 * 4,
+            indexed: segment.indexes[ordinal].is_some(),
+        });
+        SegmentStats {
+            number: segment.number,
+            rows: u64::from(segment.segment.rows()),
+            dead: u64::from(segment.dead.count()),
+            bytes: segment.segment.file().info().bytes,
+            vectors: vectors.collect(),
+        }
+    }
+
+    /// Does what the optimizer wants next. Returns false when it wants nothing.
+    pub(super) fn optimize_once(&self) -> Result<bool, StepError> {
+        self.check_failed().map_err(StepError::Fatal)?;
+        let result = match self.next_action() {
+            Action::Nothing => return Ok(false),
+            Action::Merge(numbers) => self.merge(&numbers),
+            Action::BuildIndex { segment, ordinal } => self.build_index(segment, ordinal),
+        };
+        if let Err(StepError::Fatal(error)) = &result {
+            self.fail(format!("cannot merge or index segments: {error}"));
+        }
+        result.map(|()| true)
+    }
+
+    /// Writes one segment out of several, without the rows that are dead in the durable state.
+    fn merge(&self, numbers: &[u64]) -> Result<(), StepError> {
+        let inputs = self.committed_segments(numbers);
+        let sources: Vec<Source<'_>> =
+            inputs.iter().map(|input| Source { run: &*input.segment, dead: &input.dead }).collect();
+        // The order of the rows is held in memory, the rows are not.
+        let rows: u64 = sources.iter().map(|source| u64::from(source.run.rows())).sum();
+        let reserved = self.env.builder.reserve(rows * 8);
+        let merged = self.write_new_segment(&sources)?;
+        drop(reserved);
+
+        let mut committed = self.commit.lock();
+        if !holds_all(&committed, &inputs) {
+            // A snapshot was installed meanwhile: these segments are gone.
+            merged.iter().flat_map(LiveSegment::files).for_each(StoredFile::mark_obsolete);
+            return Ok(());
+        }
+        let mut next = Committed { segments: Vec::new(), ..committed.clone() };
+        let mut dead = Tombstones::default();
+        for segment in &committed.segments {
+            let Some(input) = inputs.iter().find(|input| input.number == segment.number) else {
+                next.segments.push(segment.clone());
+                continue;
+            };
+            // Rows that a flush committed as dead while the merge was running.
+            if let Some(merged) = &merged {
+                dead.extend(translate(&*input.segment, &segment.dead, &input.dead, &*merged.segment));
+            }
+        }
+        next.segments.extend(merged.as_ref().map(|merged| CommittedSegment { dead, ..CommittedSegment::of(merged) }));
+        if let Err(error) = self.store_manifest(&next) {
+            self.drop_uncommitted(merged, &error);
+            return Err(error);
+        }
+        *committed = next;
+        self.swap_merged(&inputs, merged);
+        inputs.iter().for_each(CommittedSegment::mark_obsolete);
+        Ok(())
+    }
+
+    /// The published view reads the merged segment instead of the inputs. The commit lock is held.
+    fn swap_merged(&self, inputs: &[CommittedSegment], merged: Option<LiveSegment>) {
+        let writer = self.writer.lock();
+        let mut view = View::clone(&self.view.load());
+        let (old, kept): (Vec<LiveSegment>, Vec<LiveSegment>) =
+            view.segments.into_iter().partition(|live| inputs.iter().any(|input| input.number == live.number));
+        view.segments = kept;
+        if let Some(mut merged) = merged {
+            for live in &old {
+                if let Some(input) = inputs.iter().find(|input| input.number == live.number) {
+                    merged.dead.extend(translate(&*live.segment, &live.dead, &input.dead, &*merged.segment));
+                }
+            }
+            view.segments.push(merged);
+        }
+        self.view.store(Arc::new(view));
+        drop(writer);
+    }
+
+    /// Builds the index of one vector of a segment, beside the segment's file.
+    fn build_index(&self, number: u64, ordinal: usize) -> Result<(), StepError> {
+        let Some(input) = self.committed_segments(&[number]).pop() else { return Ok(()) };
+        let index = Arc::new(self.write_index(&input, ordinal)?);
+
+        let mut committed = self.commit.lock();
+        if !holds_all(&committed, std::slice::from_ref(&input)) {
+            index.file.mark_obsolete();
+            return Ok(());
+        }
+        let mut next = committed.clone();
+        for segment in next.segments.iter_mut().filter(|segment| segment.number == number) {
+            segment.indexes[ordinal] = Some(Arc::clone(&index));
+        }
+        if let Err(error) = self.store_manifest(&next) {
+            if !matches!(error, StepError::Fatal(_)) {
+                index.file.mark_obsolete();
+            }
+            return Err(error);
+        }
+        *committed = next;
+        let writer = self.writer.lock();
+        let mut view = View::clone(&self.view.load());
+        for live in view.segments.iter_mut().filter(|live| live.number == number) {
+            live.indexes[ordinal] = Some(Arc::clone(&index));
+        }
+        self.view.store(Arc::new(view));
+        drop(writer);
+        Ok(())
+    }
+
+    /// Builds, writes and maps an index.
+    fn write_index(&self, input: &CommittedSegment, ordinal: usize) -> Result<SegmentIndex, StepError> {
+        let vector = &self.layout.vectors[ordinal];
+        let config = vector.hnsw.unwrap_or_default();
+        let params = HnswParams {
+            m: config.m.clamp(*HnswParams::M.start(), *HnswParams::M.end()),
+            ef_construction: config
+                .ef_construction
+                .clamp(*HnswParams::EF_CONSTRUCTION.start(), *HnswParams::EF_CONSTRUCTION.end()),
+            seed: input.number,
+        };
+        let rows = input.segment.vectors(ordinal).rows;
+        // The graph while it is built, and its encoded form: 2 m links of 4 bytes on level 0, and some more above it.
+        let _reserved = self.env.builder.reserve(rows.len() as u64 * (params.m as u64 * 10 + 32) * 2);
+        let control = BuildControl {
+            cancel: &self.closed,
+            done: &AtomicU64::new(0),
+            threads: self.env.builder.options().threads_per_build.max(1),
+        };
+        let built = HnswIndex::build(rows, vector.metric, params, control).map_err(|error| match error {
+            BuildError::Cancelled => StepError::Closed,
+            BuildError::Params { .. } | BuildError::TooManyRows { .. } | BuildError::Threads(_) => {
+                StepError::Fatal(Error::from(error))
+            }
+        })?;
+        let mut bytes = Vec::with_capacity(usize::try_from(built.bytes()).unwrap_or(0) + 4_096);
+        built.encode(&mut bytes);
+        drop(built);
+
+        let path = self.dir.join(super::files::index_name(input.number, ordinal as u32));
+        let disk = &self.env.disk;
+        let info = write_whole(&**disk, &path, &bytes)?;
+        drop(bytes);
+        let file = StoredFile::new(Arc::clone(disk), path.clone(), info);
+        let opened = disk.sync_dir(&self.dir).map_err(StepError::from).and_then(|()| {
+            let mapping = disk.map(&path)?;
+            HnswIndex::open(mapping, rows).map_err(StepError::Fatal)
+        });
+        match opened {
+            Ok(hnsw) => Ok(SegmentIndex { hnsw, file }),
+            Err(error) => {
+                file.mark_obsolete();
+                Err(error)
+            }
+        }
+    }
+
+    fn committed_segments(&self, numbers: &[u64]) -> Vec<CommittedSegment> {
+        let committed = self.commit.lock();
+        committed.segments.iter().filter(|segment| numbers.contains(&segment.number)).cloned().collect()
+    }
+
+    /// The policy of a collection.
+    pub(super) fn policy_of(
+        options: &super::ShardOptions,
+        schema: &vicinal_common::collection::CollectionSchema,
+        layout: &crate::segment::Layout,
+    ) -> Policy {
+        let threshold = schema.indexing_threshold_kib.saturating_mul(1_024);
+        let from =
+            |vector: &crate::segment::VectorLayout| (threshold > 0 && vector.hnsw.is_some()).then_some(threshold);
+        Policy {
+            segments_target: options.segments_target,
+            segment_bytes_max: options.segment_bytes_max,
+            index_from_bytes: layout.vectors.iter().map(from).collect(),
+        }
+    }
+}
+
+/// Whether the durable state still has these very segments.
+fn holds_all(committed: &Committed, inputs: &[CommittedSegment]) -> bool {
+    let has = |input: &CommittedSegment| committed.segments.iter().any(|s| Arc::ptr_eq(&s.segment, &input.segment));
+    inputs.iter().all(has)
+}

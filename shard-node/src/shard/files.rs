@@ -1,0 +1,28 @@
+//! Names of a shard's files.
+
+use std::collections::BTreeSet;
+
+use crate::manifest::{MANIFEST, Manifest, SPEC};
+
+/// Directory for the files of a snapshot that is being received.
+pub(super) const INCOMING: &str = "incoming";
+
+/// The file of a segment.
+pub(super) fn segment_name(number: u64) -> String {
+    format!("{number:06}.seg")
+}
+
+/// The file of the index of one vector of a segment.
+pub(super) fn index_name(number: u64, ordinal: u32) -> String {
+    format!("{number:06}.{ordinal}.hnsw")
+}
+
+/// All names that belong to a state.
+pub(super) fn names_of(manifest: &Manifest) -> BTreeSet<String> {
+    let mut names = BTreeSet::from([MANIFEST.to_owned(), SPEC.to_owned()]);
+    for segment in &manifest.segments {
+        names.insert(segment_name(segment.number));
+        names.extend(segment.indexes.iter().map(|index| index_name(segment.number, index.ordinal)));
+    }
+    names
+}

@@ -1,0 +1,74 @@
+//! Filters on the rows of a run.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use vicinal_common::error::{Error, Result};
+use vicinal_common::filter::Filter;
+use vicinal_common::payload::{Fields, parse_fields};
+
+use crate::segment::{Layout, Run};
+
+/// A filter, or none, on one run.
+pub(super) struct Matcher<'a> {
+    filter: Option<&'a Filter>,
+    run: &'a dyn Run,
+    layout: &'a Layout,
+    needs_payload: bool,
+    /// The first payload that could not be read. Predicates cannot fail, so it waits here for [`Matcher::finish`].
+    error: OnceLock<Error>,
+    /// What is known of each row, when rows are asked for more than once: 0 nothing, 1 no, 2 yes.
+    known: Vec<AtomicU8>,
+}
+
+impl<'a> Matcher<'a> {
+    pub(super) fn of(filter: Option<&'a Filter>, run: &'a dyn Run, layout: &'a Layout) -> Matcher<'a> {
+        let needs_payload = filter.is_some_and(Filter::needs_payload);
+        Matcher { filter, run, layout, needs_payload, error: OnceLock::new(), known: Vec::new() }
+    }
+
+    /// Remembers what was decided: for searches that ask for a row more than once.
+    pub(super) fn remember(mut self) -> Matcher<'a> {
+        if self.needs_payload {
+            self.known.resize_with(self.run.rows() as usize, AtomicU8::default);
+        }
+        self
+    }
+
+    /// Whether a row matches; `Corrupt` when its payload cannot be read.
+    pub(super) fn check(&self, row: u32) -> Result<bool> {
+        let Some(filter) = self.filter else { return Ok(true) };
+        let fields = if self.needs_payload { parse_fields(self.run.payload(row))? } else { Fields::new() };
+        let has_vector = |name: &str| {
+            let ordinal = self.layout.ordinal(name);
+            ordinal.is_some_and(|ordinal| self.run.vectors(ordinal).present.contains(row))
+        };
+        Ok(filter.matches(self.run.ids().get(row), &fields, &has_vector))
+    }
+
+    /// [`Matcher::check`] as a predicate: an error counts as no match and is kept.
+    pub(super) fn accepts(&self, row: u32) -> bool {
+        if self.filter.is_none() {
+            return true;
+        }
+        let known = self.known.get(row as usize);
+        match known.map(|known| known.load(Ordering::Relaxed)) {
+            Some(1) => return false,
+            Some(2) => return true,
+            Some(_) | None => {}
+        }
+        let matches = self.check(row).unwrap_or_else(|error| {
+            let _ = self.error.set(error);
+            false
+        });
+        if let Some(known) = known {
+            known.store(1 + u8::from(matches), Ordering::Relaxed);
+        }
+        matches
+    }
+
+    /// The error of an earlier [`Matcher::accepts`], if there was one.
+    pub(super) fn finish(self) -> Result<()> {
+        self.error.into_inner().map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,174 @@
+//! Nearest neighbours in a view: each run by itself, then the best of all.
+
+use std::collections::BinaryHeap;
+
+use vicinal_common::api::{NearestQuery, ShardHit};
+use vicinal_common::distance::Kernel;
+use vicinal_common::error::{Error, Result};
+use vicinal_common::filter::Filter;
+use vicinal_common::ids::LogIndex;
+use vicinal_common::metric::Metric;
+
+use super::matching::Matcher;
+use super::view::View;
+use crate::index::{FlatIndex, Hit, SearchParams, VectorIndex};
+use crate::segment::{Source, Vectors};
+
+/// Query beam when the query names none, at least.
+const EF_DEFAULT: usize = 128;
+
+/// A query whose names are resolved.
+struct Plan<'a> {
+    query: &'a NearestQuery,
+    ordinal: usize,
+    metric: Metric,
+    params: SearchParams,
+}
+
+impl View {
+    /// The nearest points to the query, best first: by distance, then by id. Exact in runs without an index.
+    /// `BadInput` when there is no vector of that name or its dimension is another.
+    pub fn search(&self, query: &NearestQuery) -> Result<Vec<ShardHit>> {
+        let plan = self.plan(query)?;
+        if query.k == 0 {
+            return Ok(Vec::new());
+        }
+        let mut hits = Vec::new();
+        match query.filter.as_deref().and_then(Filter::ids) {
+            Some(ids) => {
+                let mut ids = ids.to_vec();
+                ids.sort_unstable();
+                ids.dedup();
+                for id in ids {
+                    if let Some((source, row)) = self.locate(id) {
+                        hits.extend(self.score(&plan, source, row)?);
+                    }
+                }
+            }
+            None => {
+                for segment in &self.segments {
+                    let index = segment.indexes[plan.ordinal].as_ref().map(|index| &index.hnsw);
+                    let index = index.filter(|_| !query.exact).map(|index| index as &dyn VectorIndex);
+                    self.search_run(&plan, segment.source(), index, &mut hits)?;
+                }
+                for fresh in &self.fresh {
+                    self.search_run(&plan, fresh.source(), None, &mut hits)?;
+                }
+            }
+        }
+        if let Some(limit) = query.distance_max {
+            hits.retain(|hit| hit.distance <= limit);
+        }
+        hits.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
+        hits.truncate(query.k);
+        Ok(hits)
+    }
+
+    fn plan<'a>(&self, query: &'a NearestQuery) -> Result<Plan<'a>> {
+        let Some(ordinal) = self.layout.ordinal(&query.vector_name) else {
+            let name = &query.vector_name;
+            return Err(Error::BadInput(format!("Not existing vector name error: {name}")));
+        };
+        let vector = &self.layout.vectors[ordinal];
+        if vector.dim != query.vector.len() {
+            let (expected, got) = (vector.dim, query.vector.len());
+            return Err(Error::BadInput(format!("Vector dimension error: expected dim: {expected}, got {got}")));
+        }
+        let ef = query.ef.unwrap_or(EF_DEFAULT).max(query.k);
+        Ok(Plan { query, ordinal, metric: vector.metric, params: SearchParams { k: query.k, ef } })
+    }
+
+    /// Adds the best rows of one run.
+    fn search_run(
+        &self,
+        plan: &Plan<'_>,
+        source: Source<'_>,
+        index: Option<&dyn VectorIndex>,
+        hits: &mut Vec<ShardHit>,
+    ) -> Result<()> {
+        let vectors = source.run.vectors(plan.ordinal);
+        if vectors.rows.is_empty() || source.dead.count() == source.run.rows() {
+            return Ok(());
+        }
+        let alive = |row: u32| !source.dead.contains(row) && vectors.present.contains(row);
+        let (query, params) = (&plan.query.vector, plan.params);
+        let found = match (index, plan.query.filter.as_deref()) {
+            (Some(index), filter @ Some(_)) => {
+                let matcher = Matcher::of(filter, source.run, &self.layout).remember();
+                let accept = |row: u32| alive(row) && matcher.accepts(row);
+                let found = index.search(vectors.rows, query, params, &accept);
+                matcher.finish()?;
+                found
+            }
+            (Some(index), None) => index.search(vectors.rows, query, params, &alive),
+            (None, filter @ Some(_)) => {
+                let matcher = Matcher::of(filter, source.run, &self.layout);
+                let found = scan_matching(plan, vectors, &alive, &matcher);
+                matcher.finish()?;
+                found
+            }
+            (None, None) => FlatIndex::new(plan.metric).search(vectors.rows, query, params, &alive),
+        };
+        let (ids, versions) = (source.run.ids(), source.run.versions());
+        hits.extend(found.into_iter().map(|Hit { distance, row }| ShardHit {
+            distance,
+            id: ids.get(row),
+            version: LogIndex(versions[row as usize]),
+        }));
+        Ok(())
+    }
+
+    /// Scores one live row, if it has the vector and matches.
+    fn score(&self, plan: &Plan<'_>, source: Source<'_>, row: u32) -> Result<Option<ShardHit>> {
+        let Some(vector) = source.run.vectors(plan.ordinal).get(row) else { return Ok(None) };
+        if !Matcher::of(plan.query.filter.as_deref(), source.run, &self.layout).check(row)? {
+            return Ok(None);
+        }
+        let distance = Kernel::new(plan.metric).distance(&plan.query.vector, vector);
+        let version = LogIndex(source.run.versions()[row as usize]);
+        Ok(Some(ShardHit { distance, id: source.run.ids().get(row), version }))
+    }
+}
+
+/// An exact scan that scores before it filters: a payload is parsed only when its row would be among the best, which
+/// is about `k * ln(rows / k)` times instead of once per row.
+fn scan_matching(
+    plan: &Plan<'_>,
+    vectors: Vectors<'_>,
+    alive: &dyn Fn(u32) -> bool,
+    matcher: &Matcher<'_>,
+) -> Vec<Hit> {
+    let kernel = Kernel::new(plan.metric);
+    // Rows of a run fit u32.
+    let rows = vectors.rows.len() as u32;
+    let mut best: BinaryHeap<(i32, u32)> = BinaryHeap::new();
+    for row in (0..rows).filter(|row| alive(*row)) {
+        let key = order_key(kernel.distance(&plan.query.vector, vectors.rows.row(row)));
+        if best.len() < plan.params.k {
+            if matcher.accepts(row) {
+                best.push((key, row));
+            }
+        } else if let Some(mut worst) = best.peek_mut()
+            && (key, row) < *worst
+            && matcher.accepts(row)
+        {
+            *worst = (key, row);
+        }
+    }
+    let hit = |(key, row): (i32, u32)| Hit { distance: distance_of_key(key), row };
+    best.into_sorted_vec().into_iter().map(hit).collect()
+}
+
+/// An integer that is ordered as [`f32::total_cmp`] orders distances.
+fn order_key(distance: f32) -> i32 {
+    flip(distance.to_bits() as i32)
+}
+
+fn distance_of_key(key: i32) -> f32 {
+    f32::from_bits(flip(key) as u32)
+}
+
+/// Reverses the order of negative numbers; its own inverse.
+fn flip(bits: i32) -> i32 {
+    bits ^ (((bits >> 31) as u32) >> 1) as i32
+}

@@ -1,0 +1,204 @@
+//! Snapshots: the durable state pinned for a reader, and a received one put in place of everything.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::LogIndex;
+
+use super::Shard;
+use super::commit::{Committed, CommittedSegment, StepError};
+use super::entry::LogMark;
+use super::files::{INCOMING, index_name, segment_name};
+use super::view::{SegmentIndex, View};
+use crate::index::hnsw::HnswIndex;
+use crate::manifest::{Manifest, SegmentRecord};
+use crate::segment::{FileInfo, Run, Segment, StoredFile};
+
+/// A durable state that stays on disk while this lives.
+pub struct ShardSnapshot {
+    /// Its position.
+    pub mark: LogMark,
+    /// The last membership up to that position.
+    pub membership: Option<(LogMark, Bytes)>,
+    /// The manifest: what [`Shard::finish_install`] takes.
+    pub manifest: Bytes,
+    /// The files the manifest names.
+    pub files: Vec<SnapshotFile>,
+    /// Keeps the files.
+    _segments: Vec<CommittedSegment>,
+}
+
+/// A file of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotFile {
+    /// Name in the shard's directory, and in the directory of [`Shard::begin_install`].
+    pub name: String,
+    /// Where it is now.
+    pub path: PathBuf,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// CRC32 of the whole file.
+    pub crc: u32,
+}
+
+impl Shard {
+    /// Pins the durable state. `Unavailable` when nothing was made durable yet.
+    pub fn snapshot(&self) -> Result<ShardSnapshot> {
+        let committed = self.commit.lock().clone();
+        let Some(mark) = committed.mark.clone() else {
+            return Err(Error::Unavailable(format!("shard {} has no durable state yet", self.spec.shard)));
+        };
+        let manifest = Bytes::from(self.manifest_of(&committed).encode()?);
+        let files = committed.segments.iter().flat_map(CommittedSegment::files);
+        let files = files.map(|(name, file)| SnapshotFile {
+            name,
+            path: file.path().to_path_buf(),
+            bytes: file.info().bytes,
+            crc: file.info().crc,
+        });
+        let files = files.collect();
+        Ok(ShardSnapshot { mark, membership: committed.membership, manifest, files, _segments: committed.segments })
+    }
+
+    /// An empty directory to put the files of a snapshot into, under the names they have there. What it held before is
+    /// gone.
+    pub fn begin_install(&self) -> Result<PathBuf> {
+        let incoming = self.dir.join(INCOMING);
+        let disk = &self.env.disk;
+        let made = disk.remove_dir_all(&incoming).and_then(|()| disk.create_dir_all(&incoming));
+        made.map_err(|e| Error::from(StepError::from(e)))?;
+        Ok(incoming)
+    }
+
+    /// Replaces the whole state by the snapshot in the directory of [`Shard::begin_install`]. Durable when it returns;
+    /// after a crash on the way the shard has the old state or the new one. `Corrupt` when a file is damaged or
+    /// missing, `BadInput` when the snapshot is of another shard or older than what is applied: the old state stays.
+    pub fn finish_install(&self, manifest: &[u8]) -> Result<()> {
+        let mut manifest = Manifest::decode(manifest)?;
+        let mark = self.check_snapshot(&manifest)?;
+        let incoming = self.dir.join(INCOMING);
+
+        let mut committed = self.commit.lock();
+        self.check_failed()?;
+        // The sender's numbers may be in use here.
+        let mut segments = Vec::with_capacity(manifest.segments.len());
+        let mut moves = Vec::new();
+        for record in &mut manifest.segments {
+            let number = self.next_file.fetch_add(1, Ordering::AcqRel);
+            let names = std::iter::once((segment_name(record.number), segment_name(number)));
+            let indexes = record.indexes.iter();
+            let indexes = indexes.map(|i| (index_name(record.number, i.ordinal), index_name(number, i.ordinal)));
+            moves.extend(names.chain(indexes).map(|(from, to)| (incoming.join(from), self.dir.join(to))));
+            segments.push(self.open_segment(&incoming, record, number)?);
+            record.number = number;
+        }
+        self.move_durably(&moves).map_err(|error| Error::from(StepError::from(error)))?;
+
+        let next = Committed {
+            mark: Some(mark.clone()),
+            membership: manifest.membership,
+            requests: manifest.requests,
+            segments,
+        };
+        if let Err(error) = self.store_manifest(&next) {
+            match &error {
+                StepError::Fatal(error) => self.fail(format!("cannot install a snapshot: {error}")),
+                StepError::DiskFull(_) | StepError::Closed => {
+                    next.segments.iter().for_each(CommittedSegment::mark_obsolete);
+                }
+            }
+            return Err(error.into());
+        }
+        let old = std::mem::replace(&mut *committed, next);
+        self.show(&committed, mark.index);
+        old.segments.iter().for_each(CommittedSegment::mark_obsolete);
+        drop(committed);
+        // Best effort: it holds nothing any more, and the next start removes it too.
+        let _ = self.env.disk.remove_dir_all(&incoming);
+        self.tell_durable(&mark);
+        Ok(())
+    }
+
+    fn check_snapshot(&self, manifest: &Manifest) -> Result<LogMark> {
+        if manifest.spec_digest != self.spec_digest {
+            return Err(Error::BadInput(format!("the snapshot is not of shard {}", self.spec.shard)));
+        }
+        let mark = manifest.mark.clone().ok_or_else(|| Error::BadInput("the snapshot has no position".into()))?;
+        if let Some(applied) = self.applied().filter(|applied| applied.index > mark.index) {
+            let (applied, offered) = (applied.index, mark.index);
+            return Err(Error::BadInput(format!("the snapshot is of log index {offered}, {applied} is applied here")));
+        }
+        Ok(mark)
+    }
+
+    /// Makes moved files durable in their new place: content first, for whoever wrote them may not have.
+    fn move_durably(&self, moves: &[(PathBuf, PathBuf)]) -> std::io::Result<()> {
+        let disk = &self.env.disk;
+        for (from, to) in moves {
+            disk.open(from)?.sync()?;
+            disk.rename(from, to)?;
+        }
+        disk.sync_dir(&self.dir)
+    }
+
+    /// Publishes the durable state as the newest one. The commit lock must be held.
+    pub(super) fn show(&self, committed: &Committed, applied: LogIndex) {
+        let segments = committed.segments.iter().map(CommittedSegment::live).collect();
+        let mut writer = self.writer.lock();
+        writer.mark.clone_from(&committed.mark);
+        writer.membership.clone_from(&committed.membership);
+        writer.requests = committed.requests.iter().cloned().collect();
+        writer.frozen = 0;
+        self.view.store(Arc::new(View::of_segments(Arc::clone(&self.layout), applied, segments)));
+    }
+
+    /// Maps and verifies a segment and its indexes in the directory `from`. They belong, or will belong, to `number`.
+    pub(super) fn open_segment(&self, from: &Path, record: &SegmentRecord, number: u64) -> Result<CommittedSegment> {
+        let disk = &self.env.disk;
+        let stored = |name: String, info| StoredFile::new(Arc::clone(disk), self.dir.join(name), info);
+        let file = stored(segment_name(number), record.info());
+        let segment = Segment::open(disk, &from.join(segment_name(record.number)), file, &self.layout)?;
+        if segment.rows() != record.rows {
+            return Err(Error::Corrupt(format!("segment {number} has another number of rows than the manifest says")));
+        }
+        let mut indexes = vec![None; self.layout.vectors.len()];
+        for index in &record.indexes {
+            let slot = indexes.get_mut(index.ordinal as usize);
+            let slot = slot.ok_or_else(|| Error::Corrupt("an index is of no vector of the collection".into()))?;
+            let path = from.join(index_name(record.number, index.ordinal));
+            let file = stored(index_name(number, index.ordinal), index.info());
+            let rows = segment.vectors(index.ordinal as usize).rows;
+            *slot = Some(Arc::new(self.open_index(&path, file, rows)?));
+        }
+        let dead = record.decode_dead()?;
+        Ok(CommittedSegment { number, segment: Arc::new(segment), indexes, dead })
+    }
+
+    fn open_index(&self, path: &Path, file: StoredFile, rows: crate::index::Rows<'_>) -> Result<SegmentIndex> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let mapping = self.env.disk.map(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::Corrupt(format!("{name}: the file is missing")),
+            _ => Error::Internal(format!("map {name}: {error}")),
+        })?;
+        let FileInfo { bytes, crc } = file.info();
+        if mapping.len() as u64 != bytes || crc32fast::hash(&mapping) != crc {
+            return Err(Error::Corrupt(format!("{name}: this is not the file that the manifest names")));
+        }
+        Ok(SegmentIndex { hnsw: HnswIndex::open(mapping, rows)?, file })
+    }
+}
+
+impl CommittedSegment {
+    /// All its files, with their names.
+    fn files(&self) -> impl Iterator<Item = (String, &StoredFile)> {
+        let indexes = self
+            .indexes
+            .iter()
+            .enumerate()
+            .filter_map(|(ordinal, index)| Some((index_name(self.number, ordinal as u32), &index.as_ref()?.file)));
+        std::iter::once((segment_name(self.number), self.segment.file())).chain(indexes)
+    }
+}

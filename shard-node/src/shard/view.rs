@@ -1,0 +1,218 @@
+//! A consistent state of a shard, immutable once published: what every read works on.
+
+use std::sync::Arc;
+
+use vicinal_common::api::{PointParts, StoredPoint, VectorSelector};
+use vicinal_common::error::{Error, Result};
+use vicinal_common::filter::Filter;
+use vicinal_common::ids::LogIndex;
+use vicinal_common::payload::Payload;
+use vicinal_common::point::{PointId, Vectors};
+
+use super::matching::Matcher;
+use crate::index::hnsw::HnswIndex;
+use crate::segment::{Layout, MemoryRun, Run, Segment, Source, StoredFile, Tombstones, live_rows};
+
+/// The index of one vector of a segment.
+pub(super) struct SegmentIndex {
+    pub(super) hnsw: HnswIndex,
+    pub(super) file: StoredFile,
+}
+
+/// A segment in a view.
+#[derive(Clone)]
+pub(super) struct LiveSegment {
+    /// Number in its file name: its identity.
+    pub(super) number: u64,
+    pub(super) segment: Arc<Segment>,
+    /// By ordinal of the vector.
+    pub(super) indexes: Vec<Option<Arc<SegmentIndex>>>,
+    pub(super) dead: Tombstones,
+}
+
+/// A fresh run in a view.
+#[derive(Clone)]
+pub(super) struct LiveRun {
+    pub(super) run: Arc<MemoryRun>,
+    pub(super) dead: Tombstones,
+}
+
+/// A state of a shard. Over all runs, at most one live row has a given id.
+#[derive(Clone)]
+pub struct View {
+    pub(super) layout: Arc<Layout>,
+    pub(super) applied: LogIndex,
+    pub(super) segments: Vec<LiveSegment>,
+    /// Oldest first.
+    pub(super) fresh: Vec<LiveRun>,
+    /// Live rows of all runs.
+    pub(super) live: u64,
+}
+
+impl LiveSegment {
+    pub(super) fn source(&self) -> Source<'_> {
+        Source { run: &*self.segment, dead: &self.dead }
+    }
+
+    /// All files of the segment.
+    pub(super) fn files(&self) -> impl Iterator<Item = &StoredFile> {
+        std::iter::once(self.segment.file()).chain(self.indexes.iter().flatten().map(|index| &index.file))
+    }
+}
+
+impl LiveRun {
+    pub(super) fn source(&self) -> Source<'_> {
+        Source { run: &*self.run, dead: &self.dead }
+    }
+}
+
+impl View {
+    /// A state of segments only.
+    pub(super) fn of_segments(layout: Arc<Layout>, applied: LogIndex, segments: Vec<LiveSegment>) -> View {
+        let live = segments.iter().map(|s| u64::from(s.segment.rows() - s.dead.count())).sum();
+        View { layout, applied, segments, fresh: Vec::new(), live }
+    }
+
+    /// All runs, newest first.
+    pub(super) fn sources(&self) -> impl Iterator<Item = Source<'_>> {
+        let fresh = self.fresh.iter().rev().map(LiveRun::source);
+        fresh.chain(self.segments.iter().rev().map(LiveSegment::source))
+    }
+
+    /// Memory of the fresh part, in bytes.
+    pub(super) fn fresh_bytes(&self) -> u64 {
+        self.fresh.iter().map(|fresh| fresh.run.bytes()).sum()
+    }
+
+    /// The live row of an id.
+    pub(super) fn locate(&self, id: PointId) -> Option<(Source<'_>, u32)> {
+        self.sources().find_map(|source| {
+            let row = source.run.ids().find(id)?;
+            (!source.dead.contains(row)).then_some((source, row))
+        })
+    }
+
+    /// The log index up to which this state holds everything; 0 before the first entry.
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// Points by id, in the order of `ids`; those that do not exist are left out.
+    pub fn retrieve(&self, ids: &[PointId], parts: &PointParts) -> Result<Vec<StoredPoint>> {
+        let parts = Parts::new(parts, &self.layout)?;
+        Ok(ids.iter().filter_map(|id| self.locate(*id)).map(|(source, row)| parts.read(source.run, row)).collect())
+    }
+
+    /// The first `limit` points in id order from the id `from` on (`None`: from the beginning) that match the filter.
+    pub fn scroll(
+        &self,
+        from: Option<PointId>,
+        limit: usize,
+        filter: Option<&Filter>,
+        parts: &PointParts,
+    ) -> Result<Vec<StoredPoint>> {
+        let parts = Parts::new(parts, &self.layout)?;
+        let mut page = Vec::new();
+        if let Some(ids) = filter.and_then(Filter::ids) {
+            let mut ids: Vec<PointId> = ids.iter().copied().filter(|id| from.is_none_or(|from| *id >= from)).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            for id in ids {
+                if page.len() >= limit {
+                    break;
+                }
+                if let Some((source, row)) = self.locate(id)
+                    && Matcher::of(filter, source.run, &self.layout).check(row)?
+                {
+                    page.push(parts.read(source.run, row));
+                }
+            }
+            return Ok(page);
+        }
+        let sources: Vec<Source<'_>> = self.sources().collect();
+        let matchers: Vec<Matcher<'_>> =
+            sources.iter().map(|source| Matcher::of(filter, source.run, &self.layout)).collect();
+        let mut rows = live_rows(&sources, from);
+        while page.len() < limit
+            && let Some((_, row)) = rows.next()
+        {
+            if matchers[row.source as usize].check(row.row)? {
+                page.push(parts.read(sources[row.source as usize].run, row.row));
+            }
+        }
+        Ok(page)
+    }
+
+    /// How many points match; all without a filter, which costs nothing.
+    pub fn count(&self, filter: Option<&Filter>) -> Result<u64> {
+        let Some(filter) = filter else { return Ok(self.live) };
+        Ok(self.matching(filter)?.len() as u64)
+    }
+
+    /// The ids of all points that match, in no order.
+    pub(super) fn matching(&self, filter: &Filter) -> Result<Vec<PointId>> {
+        let mut found = Vec::new();
+        if let Some(ids) = filter.ids() {
+            let mut ids = ids.to_vec();
+            ids.sort_unstable();
+            ids.dedup();
+            for id in ids {
+                if let Some((source, row)) = self.locate(id)
+                    && Matcher::of(Some(filter), source.run, &self.layout).check(row)?
+                {
+                    found.push(id);
+                }
+            }
+            return Ok(found);
+        }
+        for source in self.sources() {
+            let ids = source.run.ids();
+            let matcher = Matcher::of(Some(filter), source.run, &self.layout);
+            for row in (0..ids.len()).filter(|row| !source.dead.contains(*row)) {
+                if matcher.check(row)? {
+                    found.push(ids.get(row));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The parts of a point to return, with names resolved.
+struct Parts {
+    payload: bool,
+    vectors: Vec<(usize, String)>,
+}
+
+impl Parts {
+    fn new(parts: &PointParts, layout: &Layout) -> Result<Parts> {
+        let all = || layout.vectors.iter().enumerate().map(|(ordinal, vector)| (ordinal, vector.name.clone()));
+        let vectors = match &parts.vectors {
+            VectorSelector::None => Vec::new(),
+            VectorSelector::All => all().collect(),
+            VectorSelector::Named(names) => {
+                let resolve = |name: &String| match layout.ordinal(name) {
+                    Some(ordinal) => Ok((ordinal, name.clone())),
+                    None => Err(Error::BadInput(format!("Not existing vector name error: {name}"))),
+                };
+                names.iter().map(resolve).collect::<Result<_>>()?
+            }
+        };
+        Ok(Parts { payload: parts.payload, vectors })
+    }
+
+    fn read(&self, run: &dyn Run, row: u32) -> StoredPoint {
+        let mut vectors = Vectors::new();
+        for (ordinal, name) in &self.vectors {
+            if let Some(vector) = run.vectors(*ordinal).get(row) {
+                vectors.insert(name.clone(), vector.to_vec());
+            }
+        }
+        StoredPoint {
+            id: run.ids().get(row),
+            version: LogIndex(run.versions()[row as usize]),
+            payload: if self.payload { run.payload_owned(row) } else { Payload::EMPTY },
+            vectors,
+        }
+    }
+}
