@@ -1,0 +1,195 @@
+//! Applies commands to the state: a pure function of both, the same on every coordinator and in every replay.
+
+use std::sync::Arc;
+
+use vicinal_common::error::Error;
+use vicinal_common::ids::{CollectionId, Epoch};
+
+use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};
+use super::state::{
+    COLLECTIONS_MAX, Collection, CollectionState, MetaState, NodeInfo, Operation, OperationId, OperationKind,
+    REPLIES_MAX, collection_missing,
+};
+
+impl MetaState {
+    /// Applies one request. A request that is remembered changes nothing and gets the reply it got before.
+    pub fn apply(&mut self, request: &MetaRequest) -> MetaReply {
+        if let Some((_, reply)) = self.replies.iter().find(|(known, _)| *known == request.request) {
+            return reply.clone();
+        }
+        let reply = self.apply_command(&request.command);
+        if self.replies.len() == REPLIES_MAX {
+            self.replies.pop_front();
+        }
+        self.replies.push_back((request.request, reply.clone()));
+        reply
+    }
+
+    fn apply_command(&mut self, command: &MetaCommand) -> MetaReply {
+        match command {
+            MetaCommand::FoundCluster { cluster } => match self.cluster {
+                Some(known) if known != *cluster => {
+                    refuse(Error::Conflict(format!("this is cluster {known} already, not {cluster}")))
+                }
+                Some(_) => MetaReply::Done,
+                None => {
+                    self.cluster = Some(*cluster);
+                    MetaReply::Done
+                }
+            },
+            MetaCommand::RegisterNode { node, name, address, now_ms } => {
+                let registered_ms = self.nodes.get(node).map_or(*now_ms, |known| known.registered_ms);
+                let info = NodeInfo { name: name.clone(), address: address.clone(), registered_ms };
+                self.nodes.insert(*node, info);
+                MetaReply::Done
+            }
+            MetaCommand::CreateCollection(create) => self.create(create),
+            MetaCommand::ActivateCollection { collection } => match self.collections.get_mut(collection) {
+                Some(found) if found.state == CollectionState::Creating => {
+                    Arc::make_mut(found).state = CollectionState::Active;
+                    self.end_operations(*collection);
+                    MetaReply::Done
+                }
+                Some(found) if found.state == CollectionState::Active => MetaReply::Done,
+                Some(_) | None => refuse(Error::NotFound(format!("Collection {collection} was deleted"))),
+            },
+            MetaCommand::BeginDelete { collection, now_ms } => self.begin_delete(*collection, *now_ms),
+            MetaCommand::FinishDelete { collection } => {
+                if self.collections.get(collection).is_some_and(|found| found.state != CollectionState::Deleting) {
+                    return refuse(Error::Conflict(format!("Collection {collection} is not being deleted")));
+                }
+                self.collections.remove(collection);
+                self.end_operations(*collection);
+                MetaReply::Done
+            }
+            MetaCommand::UpdateAliases(changes) => self.update_aliases(changes),
+            MetaCommand::Progress { operation, steps_done } => {
+                if let Some(operation) = self.operations.get_mut(operation) {
+                    operation.steps_done = (*steps_done).min(operation.steps_total);
+                }
+                MetaReply::Done
+            }
+        }
+    }
+
+    fn create(&mut self, create: &CreateCommand) -> MetaReply {
+        let name = &create.name;
+        if self.names.get(name) == Some(&create.id) {
+            return MetaReply::Done;
+        }
+        if self.names.contains_key(name) {
+            return refuse(Error::Conflict(format!("Collection `{name}` already exists!")));
+        }
+        if self.aliases.contains_key(name) {
+            return refuse(Error::BadInput(format!(
+                "Can't create collection with name {name}. Alias with the same name already exists"
+            )));
+        }
+        if self.collections.contains_key(&create.id) {
+            return refuse(Error::Conflict(format!("collection id {} was used before", create.id)));
+        }
+        if self.collections.len() >= COLLECTIONS_MAX {
+            let text = format!("there are {COLLECTIONS_MAX} collections, which is the most a cluster can have");
+            return refuse(Error::BadInput(text));
+        }
+        let (Some(first), Some(last)) = (create.shards.first(), create.shards.last()) else {
+            return refuse(Error::BadInput("a collection needs at least one shard".into()));
+        };
+        if create.shards.windows(2).any(|pair| pair[0].id >= pair[1].id) {
+            return refuse(Error::Internal("shard ids of a new collection must ascend".into()));
+        }
+        if first.id.0 < self.next_shard {
+            return MetaReply::ShardIdsTaken { next_shard: self.next_shard };
+        }
+        let Some(next_shard) = last.id.0.checked_add(1) else {
+            return refuse(Error::Internal("shard ids are used up".into()));
+        };
+        let nodes = create.shards.iter().flat_map(|shard| &shard.replicas);
+        if let Some(unknown) = nodes.into_iter().find(|node| !self.nodes.contains_key(node)) {
+            return refuse(Error::BadInput(format!("node {unknown} is not registered")));
+        }
+        self.next_shard = next_shard;
+        self.names.insert(name.clone(), create.id);
+        let replicas = create.shards.iter().map(|shard| shard.replicas.len()).sum::<usize>();
+        // One step per replica made, one per group founded, one per leader seen.
+        let steps = replicas + 2 * create.shards.len();
+        self.begin_operation(OperationKind::CreateCollection, create.id, create.now_ms, steps);
+        let collection = Collection {
+            id: create.id,
+            name: name.clone(),
+            schema: create.schema.clone(),
+            state: CollectionState::Creating,
+            epoch: Epoch(1),
+            shards: create.shards.clone(),
+            tokens: create.tokens.clone(),
+            replication_factor: create.replication_factor,
+            write_consistency_factor: create.write_consistency_factor,
+            config_json: create.config_json.clone(),
+            created_ms: create.now_ms,
+        };
+        self.collections.insert(create.id, Arc::new(collection));
+        MetaReply::Done
+    }
+
+    fn begin_delete(&mut self, id: CollectionId, now_ms: u64) -> MetaReply {
+        let Some(collection) = self.collections.get_mut(&id) else { return MetaReply::Done };
+        if collection.state == CollectionState::Deleting {
+            return MetaReply::Done;
+        }
+        Arc::make_mut(collection).state = CollectionState::Deleting;
+        let name = collection.name.clone();
+        let replicas = collection.shards.iter().map(|shard| shard.replicas.len()).sum();
+        // The name is free at once: a new collection may take it while the old one's replicas are being dropped.
+        self.names.remove(&name);
+        self.aliases.retain(|_, target| *target != name);
+        self.end_operations(id);
+        self.begin_operation(OperationKind::DeleteCollection, id, now_ms, replicas);
+        MetaReply::Done
+    }
+
+    fn update_aliases(&mut self, changes: &[AliasChange]) -> MetaReply {
+        let mut aliases = self.aliases.clone();
+        for change in changes {
+            match change {
+                AliasChange::Create { alias, collection } => {
+                    if !self.names.contains_key(collection) {
+                        return refuse(collection_missing(collection));
+                    }
+                    if self.names.contains_key(alias) {
+                        return refuse(Error::Conflict(format!("Collection `{alias}` already exists!")));
+                    }
+                    aliases.insert(alias.clone(), collection.clone());
+                }
+                AliasChange::Delete { alias } => {
+                    aliases.remove(alias);
+                }
+                AliasChange::Rename { from, to } => {
+                    if self.names.contains_key(to) {
+                        return refuse(Error::Conflict(format!("Collection `{to}` already exists!")));
+                    }
+                    let Some(collection) = aliases.remove(from) else {
+                        return refuse(Error::NotFound(format!("Alias {from} does not exists!")));
+                    };
+                    aliases.insert(to.clone(), collection);
+                }
+            }
+        }
+        self.aliases = aliases;
+        MetaReply::Done
+    }
+
+    fn begin_operation(&mut self, kind: OperationKind, collection: CollectionId, started_ms: u64, steps: usize) {
+        let steps_total = u32::try_from(steps).unwrap_or(u32::MAX);
+        let operation = Operation { kind, collection, started_ms, steps_done: 0, steps_total };
+        self.operations.insert(OperationId(self.next_operation), operation);
+        self.next_operation += 1;
+    }
+
+    fn end_operations(&mut self, collection: CollectionId) {
+        self.operations.retain(|_, operation| operation.collection != collection);
+    }
+}
+
+fn refuse(error: Error) -> MetaReply {
+    MetaReply::Refused(error)
+}

@@ -1,0 +1,294 @@
+//! [`Catalog`]: the metadata as the rest of a coordinator uses it. Reading is local and immediate; changes go through
+//! the leader of the metadata group, wherever it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use vicinal_common::clock::Clock;
+use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::{ClusterId, NodeId};
+use vicinal_common::raft::{CallError, NetworkFactory, RaftNode, metadata_config};
+use vicinal_common::rng::Rng;
+use vicinal_common::transport::{Address, Handler, Transport};
+
+use super::command::{MetaCommand, MetaReply, MetaRequest};
+use super::identity::{Founding, Identity, check_cluster};
+use super::network::{META_PREFIX, PROPOSE, Proposed, WholeSnapshot, handler, propose_here};
+use super::raft::{MetaRaft, Published, StateMachine};
+use super::raft_log::LogStore;
+use super::state::MetaState;
+use super::store::{Change, MetaStore, Record, encode};
+use super::writer::Writer;
+
+/// Longest wait for a sole coordinator to be current after a start.
+const RECOVERY: Duration = Duration::from_secs(30);
+/// Longest time one attempt to propose may take; an attempt at a leader that lost its group would wait forever.
+const ATTEMPT: Duration = Duration::from_secs(2);
+/// Pause between attempts: first and longest.
+const PAUSE_FIRST: Duration = Duration::from_millis(10);
+const PAUSE_LONGEST: Duration = Duration::from_millis(250);
+
+/// What a coordinator's catalog is opened with.
+pub struct CatalogOptions {
+    /// The operator's name for this coordinator.
+    pub name: String,
+    /// Where the other coordinators reach it.
+    pub address: Address,
+    /// Where the metadata is kept.
+    pub store: Box<dyn MetaStore>,
+    /// The way to the other coordinators.
+    pub transport: Arc<dyn Transport>,
+    /// Identities are drawn from here.
+    pub rng: Arc<dyn Rng>,
+    /// Times in the metadata come from here.
+    pub clock: Arc<dyn Clock>,
+    /// Whether to found a cluster when there is no data.
+    pub founding: Founding,
+    /// The cluster the data must belong to, if the operator named one.
+    pub cluster: Option<ClusterId>,
+}
+
+/// The metadata group as this coordinator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// This coordinator.
+    pub node: NodeId,
+    /// The leader it knows.
+    pub leader: Option<NodeId>,
+    /// Its term.
+    pub term: u64,
+    /// Index of the last entry it has applied.
+    pub applied: Option<u64>,
+    /// All members by id.
+    pub members: BTreeMap<NodeId, RaftNode>,
+    /// Those of them that vote.
+    pub voters: BTreeSet<NodeId>,
+}
+
+/// Handle to the metadata. Clones share it.
+#[derive(Clone)]
+pub struct Catalog {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    raft: MetaRaft,
+    published: Arc<Published>,
+    network: NetworkFactory<WholeSnapshot>,
+    writer: Arc<Writer>,
+    pub(super) rng: Arc<dyn Rng>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Catalog {
+    /// Opens the metadata and takes part in its group. The caller makes [`Catalog::handler`] reachable at its address.
+    /// A founder, and a sole coordinator, returns only when its state is current.
+    pub async fn open(options: CatalogOptions) -> Result<Catalog> {
+        let CatalogOptions { name, address, mut store, transport, rng, clock, founding, cluster } = options;
+        let loaded = tokio::task::spawn_blocking(move || store.load().map(|stored| (store, stored))).await;
+        let (store, stored) = loaded.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
+        let known = Identity::load(&stored).map_err(|error| refused(&error))?;
+        let writer = Arc::new(Writer::start(store).map_err(|error| refused(&error))?);
+        let identity = match known {
+            Some(identity) => identity,
+            None => {
+                let identity = Identity::draw(&*rng, &name, founding);
+                let bytes = encode(&identity).map_err(|error| refused(&error))?;
+                let stored = writer.write(vec![Change::Set(Record::Identity, bytes)]).await;
+                stored.map_err(|error| refused(&error))?;
+                identity
+            }
+        };
+        identity.check_name(&name)?;
+        let log = LogStore::open(&stored, writer.clone()).map_err(|error| refused(&error))?;
+        let (machine, published) = StateMachine::open(&stored, writer.clone()).map_err(|error| refused(&error))?;
+        drop(stored);
+        let network = NetworkFactory::new(transport, META_PREFIX, WholeSnapshot);
+        let id = identity.node.0;
+        let raft = MetaRaft::new(id, metadata_config(), network.clone(), log, machine).await;
+        let raft = raft.map_err(|error| refused(&error))?;
+        let catalog = Catalog { inner: Arc::new(Inner { raft, published, network, writer, rng, clock }) };
+        let started = catalog.start(&identity, RaftNode { name, address }, cluster).await;
+        match started {
+            Ok(()) => Ok(catalog),
+            Err(error) => {
+                catalog.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start(&self, identity: &Identity, me: RaftNode, expected: Option<ClusterId>) -> Result<()> {
+        let raft = &self.inner.raft;
+        check_cluster(identity.founded.or(self.state().cluster), expected)?;
+        let initialized = raft.is_initialized().await.map_err(|error| refused(&error))?;
+        if let (false, Some(_)) = (initialized, identity.founded) {
+            let founded = raft.initialize(BTreeMap::from([(identity.node.0, me)])).await;
+            founded.map_err(|error| refused(&error))?;
+        }
+        let sole = self.group().voters == BTreeSet::from([identity.node]);
+        if sole || (!initialized && identity.founded.is_some()) {
+            let recovered = raft.wait_for_recovery(Some(RECOVERY)).await;
+            recovered.map_err(|error| Error::Unavailable(format!("the metadata is not current: {error}")))?;
+            check_cluster(self.state().cluster, expected)?;
+        }
+        // Also after a crash between founding the group and naming the cluster: then the founder is the sole member.
+        if let (Some(cluster), None) = (identity.founded, self.state().cluster)
+            && self.group().voters == BTreeSet::from([identity.node])
+        {
+            self.change(MetaCommand::FoundCluster { cluster }, Instant::now() + RECOVERY).await?;
+        }
+        Ok(())
+    }
+
+    /// The latest state this coordinator has applied.
+    pub fn state(&self) -> Arc<MetaState> {
+        self.inner.published.state()
+    }
+
+    /// Tells of changes: the value is one more than the index of the last applied log entry.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.inner.published.watch()
+    }
+
+    /// Answers what other coordinators send to routes that begin with `raft/meta/`.
+    pub fn handler(&self) -> Arc<dyn Handler> {
+        handler(self.inner.raft.clone())
+    }
+
+    /// This coordinator's identity in the group.
+    pub fn node(&self) -> NodeId {
+        NodeId(*self.inner.raft.node_id())
+    }
+
+    /// Whether this coordinator leads the group, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        self.inner.raft.is_leader()
+    }
+
+    /// The group.
+    pub fn group(&self) -> GroupStatus {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        GroupStatus {
+            node: NodeId(metrics.id),
+            leader: metrics.current_leader.map(NodeId),
+            term: metrics.current_term,
+            applied: metrics.last_applied.map(|id| id.index),
+            members: membership.nodes().map(|(id, node)| (NodeId(*id), node.clone())).collect(),
+            voters: membership.voter_ids().map(NodeId).collect(),
+        }
+    }
+
+    /// Takes a coordinator into the group as a voter, once it has caught up. Only the leader can.
+    pub async fn add_coordinator(&self, node: NodeId, info: RaftNode) -> Result<()> {
+        let unavailable = |error: &dyn std::fmt::Display| Error::Unavailable(format!("not added: {error}"));
+        let raft = &self.inner.raft;
+        raft.add_learner(node.0, info, true).await.map_err(|error| unavailable(&error))?;
+        let mut voters: BTreeSet<u64> = self.group().voters.into_iter().map(|voter| voter.0).collect();
+        voters.insert(node.0);
+        raft.change_membership(voters, false).await.map_err(|error| unavailable(&error))?;
+        Ok(())
+    }
+
+    /// Proposes a command and waits until it is applied here. Finds the leader and repeats until the deadline; however
+    /// often it is sent, it is applied once. `Timeout` leaves open whether it will be.
+    pub async fn propose(&self, command: MetaCommand, deadline: Instant) -> Result<MetaReply> {
+        let request = MetaRequest { request: self.inner.rng.request_id(), command };
+        let mut pause = PAUSE_FIRST;
+        let mut last_error = "the metadata group has no leader at the moment".to_string();
+        let mut leader = None;
+        loop {
+            let attempt = deadline.min(Instant::now() + ATTEMPT);
+            match timeout_at(attempt, self.propose_at(leader, request.clone(), attempt)).await {
+                Ok(Ok(Proposed::Applied { reply, index })) => {
+                    self.wait_applied(index, deadline).await?;
+                    return Ok(reply);
+                }
+                Ok(Ok(Proposed::NotLeader { leader: hint })) => {
+                    let first_try = leader.is_none() && hint.is_some();
+                    leader = hint;
+                    if first_try {
+                        continue;
+                    }
+                }
+                Ok(Err(error)) => (leader, last_error) = (None, error),
+                Err(_) => (leader, last_error) = (None, "the metadata group did not agree in time".into()),
+            }
+            if let Some(stopped) = self.stopped() {
+                return Err(Error::Unavailable(format!("this coordinator keeps no metadata any more: {stopped}")));
+            }
+            let next = Instant::now() + pause;
+            if next >= deadline {
+                return Err(Error::Timeout(format!("the change was not confirmed in time: {last_error}")));
+            }
+            sleep_until(next).await;
+            pause = (pause * 2).min(PAUSE_LONGEST);
+        }
+    }
+
+    /// Like [`Catalog::propose`], for commands whose only answer is that they took effect.
+    pub async fn change(&self, command: MetaCommand, deadline: Instant) -> Result<()> {
+        match self.propose(command, deadline).await? {
+            MetaReply::Done => Ok(()),
+            MetaReply::Refused(error) => Err(error),
+            MetaReply::ShardIdsTaken { next_shard } => {
+                Err(Error::Internal(format!("shard ids below {next_shard} are taken, which this command has none of")))
+            }
+        }
+    }
+
+    async fn propose_at(
+        &self,
+        leader: Option<u64>,
+        request: MetaRequest,
+        until: Instant,
+    ) -> std::result::Result<Proposed, String> {
+        let raft = &self.inner.raft;
+        let Some(leader) = leader.filter(|leader| leader != raft.node_id()) else {
+            return propose_here(raft, request).await;
+        };
+        let Some(node) = self.group().members.remove(&NodeId(leader)) else {
+            return Ok(Proposed::NotLeader { leader: None });
+        };
+        let within = until.saturating_duration_since(Instant::now());
+        let answer = self.inner.network.link(leader, node.address).call(PROPOSE, &request, within).await;
+        answer.map_err(|error: CallError| error.to_string())
+    }
+
+    async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<()> {
+        let mut applied = self.changed();
+        let reached = timeout_at(deadline, applied.wait_for(|applied| *applied > index)).await;
+        match reached {
+            Ok(Ok(_)) => Ok(()),
+            // It took effect, but this coordinator has not heard of it yet.
+            Ok(Err(_)) | Err(_) => Err(Error::Timeout("the change is made but not yet visible here".into())),
+        }
+    }
+
+    fn stopped(&self) -> Option<String> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.running_state.as_ref().err().map(ToString::to_string)
+    }
+
+    /// Stops taking part, writes what is to be written and closes the store.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::error!(%error, "the metadata group's task did not end well");
+        }
+        let writer = self.inner.writer.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || writer.close()).await {
+            tracing::error!(%error, "the metadata store was not closed");
+        }
+    }
+}
+
+fn refused(error: &dyn std::fmt::Display) -> Error {
+    Error::Internal(format!("metadata cannot be opened: {error}"))
+}

@@ -1,0 +1,137 @@
+//! What clients and nodes ask the catalog to change: collections, aliases, node registration.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use vicinal_common::collection::CollectionSchema;
+use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::{CollectionId, NodeId, ShardId};
+use vicinal_common::ring::TokenTable;
+use vicinal_common::transport::Address;
+
+use super::catalog::Catalog;
+use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply};
+use super::state::{CollectionState, MetaState, Shard};
+use crate::placement::place;
+
+/// Longest wait for the replicas of a deleted collection to be dropped. The collection is gone for clients at once; the
+/// wait is for the room it takes.
+const DROP_WAIT: Duration = Duration::from_secs(5);
+
+/// A collection to create.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateCollection {
+    /// Its name.
+    pub name: String,
+    /// What its shards are created from.
+    pub schema: CollectionSchema,
+    /// Number of shards, at least 1.
+    pub shard_number: u32,
+    /// Replicas per shard, at least 1.
+    pub replication_factor: u32,
+    /// Replicas a write waits for, at least 1.
+    pub write_consistency_factor: u32,
+    /// The client's create body after validation, echoed when the collection is described.
+    pub config_json: String,
+}
+
+impl Catalog {
+    /// Creates a collection and returns once it is served. `Conflict` when the name is taken, `BadInput` when there are
+    /// too few nodes, `Timeout` when it is not served at the deadline (it will be, if its nodes come back).
+    pub async fn create_collection(&self, create: CreateCollection, deadline: Instant) -> Result<()> {
+        let id = CollectionId(self.inner.rng.uuid());
+        let shard_ids_max = u64::MAX - u64::from(create.shard_number);
+        let mut floor = 0;
+        loop {
+            let state = self.state();
+            if state.names.contains_key(&create.name) {
+                return Err(Error::Conflict(format!("Collection `{}` already exists!", create.name)));
+            }
+            let first = state.next_shard.max(floor).min(shard_ids_max);
+            let command = plan(&state, &create, id, first, self.inner.clock.unix_millis())?;
+            match self.propose(MetaCommand::CreateCollection(Box::new(command)), deadline).await? {
+                MetaReply::Done => break,
+                MetaReply::Refused(error) => return Err(error),
+                // Another collection was created in between; the deadline of `propose` bounds this loop.
+                MetaReply::ShardIdsTaken { next_shard } => floor = next_shard,
+            }
+        }
+        let name = &create.name;
+        let served = self.wait_for(deadline, |state| match state.collections.get(&id).map(|found| found.state) {
+            Some(CollectionState::Active) => Some(Ok(())),
+            Some(CollectionState::Creating) => None,
+            Some(CollectionState::Deleting) | None => {
+                Some(Err(Error::NotFound(format!("Collection `{name}` was deleted while it was being created"))))
+            }
+        });
+        served.await.unwrap_or_else(|| {
+            Err(Error::Timeout(format!("Collection `{name}` is still being created; its nodes did not answer in time")))
+        })
+    }
+
+    /// Deletes the collection of this name (an alias does not count) with its aliases; `false` when there is none.
+    pub async fn delete_collection(&self, name: &str, deadline: Instant) -> Result<bool> {
+        let Some(id) = self.state().names.get(name).copied() else { return Ok(false) };
+        let now_ms = self.inner.clock.unix_millis();
+        self.change(MetaCommand::BeginDelete { collection: id, now_ms }, deadline).await?;
+        let dropped = deadline.min(Instant::now() + DROP_WAIT);
+        // Not an error when it takes longer: a node that is away drops its replicas when it comes back.
+        let _ = self.wait_for(dropped, |state| (!state.collections.contains_key(&id)).then_some(())).await;
+        Ok(true)
+    }
+
+    /// Changes aliases in order, all of them or none.
+    pub async fn update_aliases(&self, changes: Vec<AliasChange>, deadline: Instant) -> Result<()> {
+        self.change(MetaCommand::UpdateAliases(changes), deadline).await
+    }
+
+    /// Makes a shard node known under its name and address.
+    pub async fn register_node(&self, node: NodeId, name: String, address: Address, deadline: Instant) -> Result<()> {
+        let known = self.state();
+        if known.nodes.get(&node).is_some_and(|info| info.name == name && info.address == address) {
+            return Ok(());
+        }
+        let now_ms = self.inner.clock.unix_millis();
+        self.change(MetaCommand::RegisterNode { node, name, address, now_ms }, deadline).await
+    }
+
+    /// Waits until `found` says something of the state; `None` at the deadline.
+    async fn wait_for<T>(&self, deadline: Instant, found: impl Fn(&MetaState) -> Option<T>) -> Option<T> {
+        let mut changed = self.changed();
+        loop {
+            // Marked as seen before the state is read: a change in between wakes the wait below.
+            changed.borrow_and_update();
+            if let Some(value) = found(&self.state()) {
+                return Some(value);
+            }
+            match timeout_at(deadline, changed.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// Decides placement and token table of a new collection whose shards get the ids from `first` on.
+fn plan(
+    state: &MetaState,
+    create: &CreateCollection,
+    id: CollectionId,
+    first: u64,
+    now_ms: u64,
+) -> Result<CreateCommand> {
+    let nodes = place(&state.replicas_per_node(), create.shard_number, create.replication_factor)?;
+    let shards: Vec<Shard> = (first..).map(ShardId).zip(nodes).map(|(id, replicas)| Shard { id, replicas }).collect();
+    let ids: Vec<ShardId> = shards.iter().map(|shard| shard.id).collect();
+    Ok(CreateCommand {
+        id,
+        name: create.name.clone(),
+        schema: create.schema.clone(),
+        shards,
+        tokens: TokenTable::propose(&ids)?,
+        replication_factor: create.replication_factor,
+        write_consistency_factor: create.write_consistency_factor,
+        config_json: create.config_json.clone(),
+        now_ms,
+    })
+}

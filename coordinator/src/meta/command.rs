@@ -1,0 +1,152 @@
+//! What the metadata group agrees on, one log entry at a time. Stored in postcard form: variants are only ever added at
+//! the end.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use vicinal_common::collection::CollectionSchema;
+use vicinal_common::error::Error;
+use vicinal_common::ids::{ClusterId, CollectionId, NodeId, RequestId};
+use vicinal_common::ring::TokenTable;
+use vicinal_common::transport::Address;
+
+use super::state::{OperationId, Shard};
+
+/// A log entry: a command and the identity by which it is applied at most once, however often it is proposed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetaRequest {
+    /// Identity, the same for every attempt.
+    pub request: RequestId,
+    /// What to do.
+    pub command: MetaCommand,
+}
+
+/// A change of the metadata. Everything that depends on time, chance or placement was decided by the one who proposes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum MetaCommand {
+    /// Gives the cluster its identity. Refused when it has another one.
+    FoundCluster {
+        /// The identity.
+        cluster: ClusterId,
+    },
+    /// Makes a shard node known, or updates its name and address.
+    RegisterNode {
+        /// The node.
+        node: NodeId,
+        /// The operator's name for it.
+        name: String,
+        /// Where it can be reached.
+        address: Address,
+        /// The time, in Unix milliseconds.
+        now_ms: u64,
+    },
+    /// Begins a collection: it exists, its name is taken, nothing is served yet.
+    CreateCollection(Box<CreateCommand>),
+    /// Serves a collection all of whose shards have a leader.
+    ActivateCollection {
+        /// The collection.
+        collection: CollectionId,
+    },
+    /// Takes a collection and its aliases away from clients. Its replicas are dropped after this.
+    BeginDelete {
+        /// The collection.
+        collection: CollectionId,
+        /// The time, in Unix milliseconds.
+        now_ms: u64,
+    },
+    /// Forgets a collection whose replicas are all dropped.
+    FinishDelete {
+        /// The collection.
+        collection: CollectionId,
+    },
+    /// Changes aliases in order, all of them or none.
+    UpdateAliases(Vec<AliasChange>),
+    /// Notes how far an operation is.
+    Progress {
+        /// The operation; one that is finished is left alone.
+        operation: OperationId,
+        /// Steps done.
+        steps_done: u32,
+    },
+}
+
+/// A new collection, with its placement and token table decided.
+///
+/// Shard ids are drawn by the proposer from the `next_shard` it sees, because the token table names them. Apply refuses
+/// ids below its own `next_shard` with [`MetaReply::ShardIdsTaken`] (another proposal came first); the proposer then
+/// draws again. So ids are never used twice, and a refused proposal wastes none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CreateCommand {
+    /// Identity.
+    pub id: CollectionId,
+    /// Name.
+    pub name: String,
+    /// What the shards are created from.
+    pub schema: CollectionSchema,
+    /// Shards with their replicas, ids ascending.
+    pub shards: Vec<Shard>,
+    /// Which shard a point belongs to; names the ids of `shards` only.
+    pub tokens: TokenTable,
+    /// Replicas per shard.
+    pub replication_factor: u32,
+    /// Replicas a write waits for.
+    pub write_consistency_factor: u32,
+    /// The client's create body after validation.
+    pub config_json: String,
+    /// The time, in Unix milliseconds.
+    pub now_ms: u64,
+}
+
+/// One change of an alias.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AliasChange {
+    /// Points an alias, new or existing, to a collection.
+    Create {
+        /// The alias.
+        alias: String,
+        /// Name of the collection.
+        collection: String,
+    },
+    /// Removes an alias; a missing one is fine.
+    Delete {
+        /// The alias.
+        alias: String,
+    },
+    /// Gives an alias another name, replacing an alias that has it.
+    Rename {
+        /// The name it has.
+        from: String,
+        /// The name it gets.
+        to: String,
+    },
+}
+
+/// What applying a command came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum MetaReply {
+    /// It took effect, or had taken effect before.
+    Done,
+    /// It changed nothing, and why.
+    Refused(Error),
+    /// It changed nothing: shard ids of the proposal are below this number.
+    ShardIdsTaken {
+        /// The least free shard id.
+        next_shard: u64,
+    },
+}
+
+impl fmt::Display for MetaRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match &self.command {
+            MetaCommand::FoundCluster { .. } => "found cluster",
+            MetaCommand::RegisterNode { .. } => "register node",
+            MetaCommand::CreateCollection(_) => "create collection",
+            MetaCommand::ActivateCollection { .. } => "activate collection",
+            MetaCommand::BeginDelete { .. } => "begin to delete collection",
+            MetaCommand::FinishDelete { .. } => "finish deleting collection",
+            MetaCommand::UpdateAliases(_) => "update aliases",
+            MetaCommand::Progress { .. } => "progress of an operation",
+        };
+        write!(f, "{what} ({})", self.request)
+    }
+}

@@ -1,0 +1,31 @@
+//! The cluster's metadata: which nodes, collections, shards and aliases there are. One raft group of the coordinators
+//! keeps it; every coordinator holds the whole state in memory.
+//!
+//! `state`, `command` and `apply` are pure: no clock, no disk, no runtime. The rest is the shell around them.
+
+mod apply;
+mod catalog;
+mod collections;
+mod command;
+mod disk_store;
+mod identity;
+mod network;
+mod raft;
+mod raft_log;
+mod sled_store;
+mod state;
+mod store;
+mod writer;
+
+pub use catalog::{Catalog, CatalogOptions, GroupStatus};
+pub use collections::CreateCollection;
+pub use command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};
+pub use disk_store::DiskStore;
+pub use identity::Founding;
+pub use network::META_PREFIX;
+pub use sled_store::SledStore;
+pub use state::{
+    COLLECTIONS_MAX, Collection, CollectionState, MetaState, NodeInfo, Operation, OperationId, OperationKind,
+    REPLIES_MAX, Shard,
+};
+pub use store::{Change, MetaStore, Record, Stored};

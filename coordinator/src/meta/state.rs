@@ -1,0 +1,194 @@
+//! The metadata itself, and the questions asked of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use vicinal_common::collection::CollectionSchema;
+use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::{ClusterId, CollectionId, Epoch, NodeId, RequestId, ShardId};
+use vicinal_common::ring::TokenTable;
+use vicinal_common::transport::Address;
+
+use super::command::MetaReply;
+
+/// Collections that can exist at a time, those being deleted included.
+pub const COLLECTIONS_MAX: usize = 1_000;
+/// Requests whose replies are remembered, so that one sent again is applied once.
+pub const REPLIES_MAX: usize = 256;
+
+/// Everything the metadata group has agreed on. Cloned by readers behind an `Arc`; changed by apply only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetaState {
+    /// The cluster; `None` until it is founded.
+    pub cluster: Option<ClusterId>,
+    /// Shard nodes that have ever registered.
+    pub nodes: BTreeMap<NodeId, NodeInfo>,
+    /// All collections by identity, those being created or deleted included. Shared, so that a reader can keep one and
+    /// that copying the state stays cheap.
+    pub collections: BTreeMap<CollectionId, Arc<Collection>>,
+    /// Names in use. A collection being deleted has given its name up already.
+    pub names: BTreeMap<String, CollectionId>,
+    /// Alias to the name of its collection. Disjoint from the keys of `names`.
+    pub aliases: BTreeMap<String, String>,
+    /// No shard with this id or a larger one was ever created.
+    pub next_shard: u64,
+    /// Id of the next operation.
+    pub next_operation: u64,
+    /// Operations under way.
+    pub operations: BTreeMap<OperationId, Operation>,
+    /// Latest replies, oldest first, at most [`REPLIES_MAX`].
+    pub(super) replies: VecDeque<(RequestId, MetaReply)>,
+}
+
+/// A shard node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// The operator's name for it.
+    pub name: String,
+    /// Where it can be reached.
+    pub address: Address,
+    /// When it first registered, in Unix milliseconds.
+    pub registered_ms: u64,
+}
+
+/// A collection as the cluster sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Collection {
+    /// Identity.
+    pub id: CollectionId,
+    /// Name clients use; no longer in use while the collection is being deleted.
+    pub name: String,
+    /// What its shards are created from.
+    pub schema: CollectionSchema,
+    /// Where it is in its life.
+    pub state: CollectionState,
+    /// Version of the token table.
+    pub epoch: Epoch,
+    /// Its shards with their replicas, in order of their ids.
+    pub shards: Vec<Shard>,
+    /// Which shard a point belongs to.
+    pub tokens: TokenTable,
+    /// Replicas per shard, as asked for.
+    pub replication_factor: u32,
+    /// Replicas a write waits for, as asked for. Raft's majority is the least in any case.
+    pub write_consistency_factor: u32,
+    /// The client's create body after validation, echoed when the collection is described.
+    pub config_json: String,
+    /// When it was created, in Unix milliseconds.
+    pub created_ms: u64,
+}
+
+impl Collection {
+    /// Ids of all shards, ascending.
+    pub fn shard_ids(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.shards.iter().map(|shard| shard.id)
+    }
+
+    /// One of its shards.
+    pub fn shard(&self, id: ShardId) -> Option<&Shard> {
+        self.shards.iter().find(|shard| shard.id == id)
+    }
+}
+
+/// Where a collection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CollectionState {
+    /// Agreed on; its replicas are being created. Not served yet.
+    Creating,
+    /// Served.
+    Active,
+    /// Gone for clients; its replicas are being dropped.
+    Deleting,
+}
+
+/// A shard and the nodes that hold it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// The shard.
+    pub id: ShardId,
+    /// Nodes with a replica, distinct. The first one founds the group.
+    pub replicas: Vec<NodeId>,
+}
+
+/// Identity of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OperationId(pub u64);
+
+impl fmt::Display for OperationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Work under way for a collection, removed when it is finished.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// What is being done.
+    pub kind: OperationKind,
+    /// To which collection.
+    pub collection: CollectionId,
+    /// Since when, in Unix milliseconds.
+    pub started_ms: u64,
+    /// Steps done.
+    pub steps_done: u32,
+    /// Steps in all.
+    pub steps_total: u32,
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperationKind {
+    /// Creates the replicas of a new collection and founds their groups.
+    CreateCollection,
+    /// Drops the replicas of a collection.
+    DeleteCollection,
+}
+
+impl MetaState {
+    /// The collection served under a name or an alias. `NotFound` (404) when there is none; `Unavailable` (503) while it
+    /// is being created.
+    pub fn resolve(&self, name: &str) -> Result<&Arc<Collection>> {
+        let collection = self.lookup(name).ok_or_else(|| collection_missing(name))?;
+        match collection.state {
+            CollectionState::Active => Ok(collection),
+            CollectionState::Creating => {
+                Err(Error::Unavailable(format!("Collection `{name}` is still being created, try again shortly")))
+            }
+            CollectionState::Deleting => Err(collection_missing(name)),
+        }
+    }
+
+    /// The collection under a name or an alias, also while it is being created.
+    pub fn lookup(&self, name: &str) -> Option<&Arc<Collection>> {
+        let name = self.aliases.get(name).map_or(name, String::as_str);
+        self.collections.get(self.names.get(name)?)
+    }
+
+    /// The collections that are served, in order of their names.
+    pub fn active(&self) -> impl Iterator<Item = &Arc<Collection>> + '_ {
+        let by_name = self.names.values().filter_map(|id| self.collections.get(id));
+        by_name.filter(|collection| collection.state == CollectionState::Active)
+    }
+
+    /// Aliases of one collection, in order.
+    pub fn aliases_of<'a>(&'a self, collection: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+        self.aliases.iter().filter(move |(_, target)| *target == collection).map(|(alias, _)| alias.as_str())
+    }
+
+    /// Replicas that each registered node holds, those of collections being created or deleted included.
+    pub fn replicas_per_node(&self) -> BTreeMap<NodeId, usize> {
+        let mut count: BTreeMap<NodeId, usize> = self.nodes.keys().map(|node| (*node, 0)).collect();
+        let shards = self.collections.values().flat_map(|collection| &collection.shards);
+        for node in shards.flat_map(|shard| &shard.replicas) {
+            *count.entry(*node).or_default() += 1;
+        }
+        count
+    }
+}
+
+/// What clients are told of a name that nothing answers to.
+pub(super) fn collection_missing(name: &str) -> Error {
+    Error::NotFound(format!("Collection `{name}` doesn't exist!"))
+}

@@ -1,0 +1,113 @@
+//! Which nodes hold the replicas of new shards. A pure function of the load.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::NodeId;
+use vicinal_common::limits::GROUPS_PER_NODE_MAX;
+
+/// Chooses nodes for `shards` new shards with `replication` replicas each. `load` names every node that may be chosen
+/// with the replicas it has. The nodes of a shard are distinct and the least loaded ones; the first is the one that
+/// founds the group and most likely leads it, so the first places are spread evenly too.
+///
+/// `BadInput` when there are too few nodes, or when they cannot carry so many groups.
+pub fn place(load: &BTreeMap<NodeId, usize>, shards: u32, replication: u32) -> Result<Vec<Vec<NodeId>>> {
+    let wanted = replication as usize;
+    if wanted == 0 || shards == 0 {
+        return Err(Error::BadInput("shard_number and replication_factor must be at least 1".into()));
+    }
+    if load.len() < wanted {
+        let nodes = load.len();
+        return Err(Error::BadInput(format!(
+            "replication_factor {wanted} needs at least {wanted} shard nodes, the cluster has {nodes}"
+        )));
+    }
+    let mut load = load.clone();
+    let mut firsts: BTreeMap<NodeId, usize> = BTreeMap::new();
+    let mut placed = Vec::new();
+    for _ in 0..shards {
+        let mut by_load: BTreeSet<(usize, usize, NodeId)> = BTreeSet::new();
+        for (node, replicas) in &load {
+            by_load.insert((*replicas, firsts.get(node).copied().unwrap_or(0), *node));
+        }
+        let mut chosen: Vec<NodeId> = Vec::with_capacity(wanted);
+        for (replicas, _, node) in by_load.into_iter().take(wanted) {
+            if replicas >= GROUPS_PER_NODE_MAX {
+                return Err(Error::BadInput(format!(
+                    "{shards} shards with {wanted} replicas each do not fit: a shard node carries at most \
+                     {GROUPS_PER_NODE_MAX} replicas; use fewer shards, delete collections or add nodes"
+                )));
+            }
+            chosen.push(node);
+        }
+        // The node that is first for the fewest shards so far becomes first; ties go to the smaller load, then the id.
+        chosen.sort_by_key(|node| (firsts.get(node).copied().unwrap_or(0), load.get(node).copied(), *node));
+        for node in &chosen {
+            *load.entry(*node).or_default() += 1;
+        }
+        *firsts.entry(chosen[0]).or_default() += 1;
+        placed.push(chosen);
+    }
+    Ok(placed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn nodes(loads: &[usize]) -> BTreeMap<NodeId, usize> {
+        (1..).map(NodeId).zip(loads.iter().copied()).collect()
+    }
+
+    #[test]
+    fn too_few_nodes_names_both_numbers() {
+        let error = place(&nodes(&[0, 0]), 1, 3).unwrap_err();
+        assert_eq!(error.http_status(), 400);
+        let text = error.to_string();
+        assert!(text.contains("replication_factor 3") && text.contains("the cluster has 2"), "{text}");
+        assert!(place(&nodes(&[0]), 0, 1).is_err());
+        assert!(place(&nodes(&[0]), 1, 0).is_err());
+    }
+
+    #[test]
+    fn full_nodes_are_refused() {
+        assert!(place(&nodes(&[0]), GROUPS_PER_NODE_MAX as u32, 1).is_ok());
+        assert!(place(&nodes(&[1]), GROUPS_PER_NODE_MAX as u32, 1).is_err());
+    }
+
+    #[test]
+    fn first_places_are_spread() {
+        let placed = place(&nodes(&[0, 0, 0]), 6, 3).unwrap();
+        for node in 1..=3 {
+            assert_eq!(placed.iter().filter(|replicas| replicas[0] == NodeId(node)).count(), 2);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn distinct_and_even(loads in prop::collection::vec(0_usize..20, 1..9), shards in 1_u32..12, replication in 1_u32..6) {
+            let before = nodes(&loads);
+            let Ok(placed) = place(&before, shards, replication) else {
+                prop_assert!(loads.len() < replication as usize);
+                return Ok(());
+            };
+            prop_assert_eq!(placed.len(), shards as usize);
+            let mut after = before.clone();
+            for replicas in &placed {
+                prop_assert_eq!(replicas.len(), replication as usize);
+                prop_assert_eq!(replicas.iter().collect::<BTreeSet<_>>().len(), replicas.len());
+                for node in replicas {
+                    *after.get_mut(node).expect("only known nodes are chosen") += 1;
+                }
+            }
+            // Whoever got replicas is at most one above every node that could have taken one of them instead.
+            let least = after.values().min().copied().unwrap_or(0);
+            for (node, load) in &after {
+                let taken = load - before[node];
+                prop_assert!(taken == 0 || *load <= least + 1 || taken == shards as usize || replication > 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Makes replicas match the metadata: creates those of new collections and drops those of deleted ones. Runs on every
+//! coordinator and acts on the one that leads the metadata group.
+//!
+//! Every step can be repeated, and what is still to do is read from the metadata each time: a crash or a change of the
+//! leader at any point only means that the next one does it again. Two coordinators may act at once for a moment; what a
+//! late step of the old one leaves behind is found by the sweep.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use vicinal_common::api::{FoundGroup, ReplicaSpec, ReplicaStatus, ShardApi};
+use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::{CollectionId, NodeId, ShardId};
+use vicinal_common::transport::Address;
+
+use crate::meta::{Catalog, Collection, CollectionState, MetaCommand, MetaState, Shard};
+use crate::shard_client::NodeDirectory;
+
+/// How often the lead is looked at when nothing changes.
+const TICK: Duration = Duration::from_millis(250);
+/// How often replicas that belong to nothing are looked for.
+const SWEEP: Duration = Duration::from_secs(30);
+/// Collections worked on at a time, and calls under way for each.
+const COLLECTIONS_AT_ONCE: usize = 16;
+const CALLS_AT_ONCE: usize = 16;
+/// Longest time of one call to a node.
+const CALL: Duration = Duration::from_secs(10);
+/// Longest wait for the leaders of new groups before it is reported.
+const LEADERS: Duration = Duration::from_secs(10);
+/// How often new groups are asked whether they have a leader.
+const LEADER_POLL: Duration = Duration::from_millis(20);
+/// Longest time of one change of the metadata.
+const CHANGE: Duration = Duration::from_secs(10);
+/// Pause after a failed attempt: first and longest.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_LONGEST: Duration = Duration::from_secs(2);
+
+/// Keeps replicas and metadata in agreement.
+#[derive(Clone)]
+pub struct Reconciler {
+    catalog: Catalog,
+    nodes: NodeDirectory,
+}
+
+/// An attempt that failed, with what it had done.
+struct Failed {
+    steps_done: usize,
+    error: Error,
+}
+
+impl Reconciler {
+    /// A reconciler over the nodes of the directory.
+    pub fn new(catalog: Catalog, nodes: NodeDirectory) -> Reconciler {
+        Reconciler { catalog, nodes }
+    }
+
+    /// Works until `stop` is cancelled.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut changed = self.catalog.changed();
+        let mut works = JoinSet::new();
+        let mut running: BTreeMap<CollectionId, AbortHandle> = BTreeMap::new();
+        let mut next_sweep = None;
+        loop {
+            // Marked as seen before the state is read: a change in between wakes the wait below.
+            changed.borrow_and_update();
+            while let Some(ended) = works.try_join_next() {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "placing replicas ended unexpectedly and is begun again");
+                }
+            }
+            running.retain(|_, work| !work.is_finished());
+            if self.catalog.is_leader() {
+                for collection in self.catalog.state().collections.values() {
+                    let due = collection.state != CollectionState::Active && !running.contains_key(&collection.id);
+                    if due && running.len() < COLLECTIONS_AT_ONCE {
+                        let work = works.spawn(self.clone().work(collection.id));
+                        running.insert(collection.id, work);
+                    }
+                }
+                if next_sweep.is_none_or(|due| due <= Instant::now()) {
+                    works.spawn(self.clone().sweep());
+                    next_sweep = Some(Instant::now() + SWEEP);
+                }
+            } else {
+                next_sweep = None;
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                alive = changed.changed() => if alive.is_err() { break },
+                _ = works.join_next(), if !works.is_empty() => {}
+                () = sleep(TICK) => {}
+            }
+        }
+        works.shutdown().await;
+    }
+
+    /// Works on one collection until there is nothing left to do, or another coordinator leads.
+    async fn work(self, id: CollectionId) {
+        let mut pause = PAUSE_FIRST;
+        let mut told = String::new();
+        while self.catalog.is_leader() {
+            let state = self.catalog.state();
+            let Some(collection) = state.collections.get(&id).cloned() else { return };
+            let attempt = match collection.state {
+                CollectionState::Active => return,
+                CollectionState::Creating => self.create(&state, &collection).await,
+                CollectionState::Deleting => self.delete(&collection).await,
+            };
+            let Err(Failed { steps_done, error }) = attempt else {
+                pause = PAUSE_FIRST;
+                continue;
+            };
+            let what = match collection.state {
+                CollectionState::Creating => "creating",
+                CollectionState::Deleting => "dropping",
+                CollectionState::Active => "serving",
+            };
+            let text = error.to_string();
+            if text != told {
+                tracing::warn!("{what} the replicas of collection `{}` has to wait: {text}", collection.name);
+                self.note_progress(&state, id, steps_done).await;
+                told = text;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_LONGEST);
+        }
+    }
+
+    async fn create(&self, state: &MetaState, collection: &Arc<Collection>) -> Result<(), Failed> {
+        let id = collection.id;
+        let created = self.on_each(all_replicas(collection), |api, shard| {
+            let (schema, epoch) = (collection.schema.clone(), collection.epoch);
+            async move { api.create_replica(ReplicaSpec { shard, collection: id, schema, epoch }).await }
+        });
+        let mut steps_done = all(created.await, 0)?;
+
+        let mut groups = BTreeMap::new();
+        for shard in &collection.shards {
+            let voters = voters(state, shard).map_err(|error| Failed { steps_done, error })?;
+            groups.insert(shard.id, voters);
+        }
+        let founded = self.on_each(first_replicas(collection), |api, shard| {
+            let voters = groups.get(&shard).cloned().unwrap_or_default();
+            async move { api.found_group(FoundGroup { shard, voters }).await }
+        });
+        steps_done = all(founded.await, steps_done)?;
+
+        let led = self.wait_for_leaders(collection).await;
+        if !led.map_err(|error| Failed { steps_done, error })? {
+            return Ok(());
+        }
+        let activated = self.change(MetaCommand::ActivateCollection { collection: id }).await;
+        activated.map_err(|error| Failed { steps_done, error })
+    }
+
+    /// Whether every shard has a leader; `false` when the collection is not to be created any more.
+    async fn wait_for_leaders(&self, collection: &Collection) -> Result<bool> {
+        let mut missing: BTreeSet<ShardId> = collection.shard_ids().collect();
+        let give_up = Instant::now() + LEADERS;
+        loop {
+            let shards = collection.shards.iter().filter(|shard| missing.contains(&shard.id));
+            let nodes: BTreeSet<NodeId> = shards.flat_map(|shard| shard.replicas.iter().copied()).collect();
+            let mut failure = None;
+            for (_, answer) in self.replicas_of(nodes).await {
+                match answer {
+                    Ok(replicas) => {
+                        for replica in replicas {
+                            if replica.leader.is_some() && replica.failed.is_none() {
+                                missing.remove(&replica.shard);
+                            }
+                        }
+                    }
+                    Err(error) => failure = Some(error),
+                }
+            }
+            let Some(first) = missing.first() else { return Ok(true) };
+            let now = self.catalog.state().collections.get(&collection.id).map(|found| found.state);
+            if now != Some(CollectionState::Creating) {
+                return Ok(false);
+            }
+            if Instant::now() >= give_up {
+                let text = format!("{} of its shards have no leader yet, shard {first} is one", missing.len());
+                return Err(failure.unwrap_or(Error::Unavailable(text)));
+            }
+            sleep(LEADER_POLL).await;
+        }
+    }
+
+    async fn delete(&self, collection: &Collection) -> Result<(), Failed> {
+        let dropped = self.on_each(all_replicas(collection), |api, shard| async move { api.drop_replica(shard).await });
+        let steps_done = all(dropped.await, 0)?;
+        let finished = self.change(MetaCommand::FinishDelete { collection: collection.id }).await;
+        finished.map_err(|error| Failed { steps_done, error })
+    }
+
+    /// Drops replicas that belong to no collection: a late step of a coordinator that led before, or a node that was
+    /// away when its collection was deleted. A shard id below `next_shard` that no collection has was deleted for good,
+    /// even if this coordinator's state is old, because ids are never used again.
+    async fn sweep(self) {
+        let nodes = self.nodes.ids().into_iter().collect();
+        for (node, answer) in self.replicas_of(nodes).await {
+            let state = self.catalog.state();
+            let kept: BTreeSet<ShardId> = state.collections.values().flat_map(|found| found.shard_ids()).collect();
+            for replica in answer.unwrap_or_default() {
+                if replica.shard.0 < state.next_shard && !kept.contains(&replica.shard) {
+                    let dropped = self.call(node, |api| async move { api.drop_replica(replica.shard).await }).await;
+                    match dropped {
+                        Ok(()) => tracing::info!("dropped a replica of deleted shard {} on node {node}", replica.shard),
+                        Err(error) => tracing::warn!("a replica of deleted shard {} stays: {error}", replica.shard),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn replicas_of(&self, nodes: BTreeSet<NodeId>) -> Vec<(NodeId, Result<Vec<ReplicaStatus>>)> {
+        let calls = nodes.into_iter().map(|node| async move {
+            let status = self.call(node, |api| async move { api.status().await }).await;
+            (node, status.map(|status| status.replicas))
+        });
+        stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).collect().await
+    }
+
+    /// Makes one call for each shard and node, several at a time.
+    async fn on_each<F: Future<Output = Result<()>>>(
+        &self,
+        targets: Vec<(ShardId, NodeId)>,
+        call: impl Fn(Arc<dyn ShardApi>, ShardId) -> F,
+    ) -> Vec<Result<()>> {
+        let call = &call;
+        let calls = targets.into_iter().map(|(shard, node)| self.call(node, move |api| call(api, shard)));
+        stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).collect().await
+    }
+
+    async fn call<T, F: Future<Output = Result<T>>>(
+        &self,
+        node: NodeId,
+        call: impl FnOnce(Arc<dyn ShardApi>) -> F,
+    ) -> Result<T> {
+        let Some(api) = self.nodes.get(node) else {
+            let name = self.catalog.state().nodes.get(&node).map(|info| format!("`{}`", info.name));
+            let name = name.unwrap_or_else(|| node.to_string());
+            return Err(Error::Unavailable(format!("shard node {name} is not connected")));
+        };
+        let answer = timeout(CALL, call(api)).await;
+        answer.unwrap_or_else(|_| Err(Error::Timeout(format!("node {node} did not answer within {CALL:?}"))))
+    }
+
+    async fn change(&self, command: MetaCommand) -> Result<()> {
+        self.catalog.change(command, Instant::now() + CHANGE).await
+    }
+
+    /// Shows how far a collection is that has to wait. Those that go through at once need no such entry.
+    async fn note_progress(&self, state: &MetaState, id: CollectionId, steps: usize) {
+        let steps_done = u32::try_from(steps).unwrap_or(u32::MAX);
+        let operation = state.operations.iter().find(|(_, operation)| operation.collection == id);
+        if let Some((operation, known)) = operation
+            && known.steps_done != steps_done
+            && let Err(error) = self.change(MetaCommand::Progress { operation: *operation, steps_done }).await
+        {
+            report(&error);
+        }
+    }
+}
+
+fn report(error: &impl Display) {
+    tracing::debug!("progress was not noted: {error}");
+}
+
+fn all_replicas(collection: &Collection) -> Vec<(ShardId, NodeId)> {
+    let mut replicas = Vec::new();
+    for shard in &collection.shards {
+        replicas.extend(shard.replicas.iter().map(|node| (shard.id, *node)));
+    }
+    replicas
+}
+
+/// One replica of each shard, the one that founds its group.
+fn first_replicas(collection: &Collection) -> Vec<(ShardId, NodeId)> {
+    collection.shards.iter().filter_map(|shard| Some((shard.id, *shard.replicas.first()?))).collect()
+}
+
+/// Adds up what was done; the first error, if there is one, with the sum.
+fn all(results: Vec<Result<()>>, before: usize) -> Result<usize, Failed> {
+    let steps_done = before + results.iter().filter(|result| result.is_ok()).count();
+    match results.into_iter().find_map(Result::err) {
+        None => Ok(steps_done),
+        Some(error) => Err(Failed { steps_done, error }),
+    }
+}
+
+fn voters(state: &MetaState, shard: &Shard) -> Result<BTreeMap<NodeId, Address>> {
+    let address = |node: &NodeId| {
+        let info = state.nodes.get(node).ok_or_else(|| Error::Internal(format!("node {node} is not registered")))?;
+        Ok((*node, info.address.clone()))
+    };
+    shard.replicas.iter().map(address).collect()
+}
