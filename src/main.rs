@@ -1,2 +1,48 @@
-//! The vicinal binary.
-fn main() {}
+//! The `vicinal` binary: one file per subcommand.
+
+mod bench;
+mod config;
+mod data_dir;
+mod demo;
+mod dev;
+mod logging;
+mod rest;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Returns freed memory to the system soon, and costs less time than the system's allocator under many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A distributed, sharded retrieval cluster for approximate nearest neighbours.
+#[derive(Parser)]
+#[command(name = "vicinal", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything in one process: REST server, coordinator and shard nodes
+    Dev(config::DevArgs),
+    /// Measure a running server
+    #[command(subcommand)]
+    Bench(bench::Bench),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Dev(args) => dev::run(&args),
+        Command::Bench(bench) => bench::run(&bench),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vicinal: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! `vicinal bench`: measures a running server over REST and prints one line of JSON. The figures hold for server and
+//! client together, on the machines they run on.
+
+mod data;
+mod ingest;
+mod npy;
+mod query;
+mod timing;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// The measurements.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Create a collection and upload vectors; every body is encoded before the clock starts
+    Ingest(ingest::Ingest),
+    /// Ask for nearest neighbours; with the exact answers in gt.npy also the recall
+    Query(query::Query),
+}
+
+/// Where the vectors come from.
+#[derive(Debug, Args)]
+struct Source {
+    /// Directory with base.npy or base_u8.npy, query.npy or query_u8.npy, gt.npy
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Instead of a directory: so many random vectors (uniform in 0..1, the same each time)
+    #[arg(long, value_name = "N", conflicts_with = "data")]
+    random: Option<usize>,
+    /// Dimension of the random vectors
+    #[arg(long, default_value_t = 128)]
+    dim: usize,
+}
+
+/// Runs a measurement to its end.
+pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let line = runtime.block_on(async {
+        match bench {
+            Bench::Ingest(ingest) => ingest::run(ingest).await,
+            Bench::Query(query) => query::run(query).await,
+        }
+    })?;
+    #[expect(clippy::print_stdout, reason = "the line is what the subcommand is for")]
+    {
+        println!("{line}");
+    }
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! Settings of `vicinal dev`: built-in values, then a TOML file, then `VICINAL_*` variables, then flags; later ones win.
+//! A key that nobody reads is refused by name, wherever it stands.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use figment::providers::{Env, Format, Serialized, Toml};
+use figment::{Figment, Profile, Provider};
+use serde::{Deserialize, Serialize};
+
+/// Beginning of the names of variables that are settings.
+const ENV_PREFIX: &str = "VICINAL_";
+/// The one variable that is no setting itself: path of the TOML file.
+const CONFIG_KEY: &str = "config";
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// One readable line per event.
+    Text,
+    /// One JSON object per event.
+    Json,
+}
+
+/// The settings as the rest of the program sees them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DevConfig {
+    /// Where everything is stored; made when missing.
+    pub(crate) data_dir: PathBuf,
+    /// Host and port of the REST server; port 0 lets the system choose.
+    pub(crate) listen: String,
+    /// Shard nodes in this process; `None`: as many as the data directory holds, 3 at first.
+    pub(crate) nodes: Option<usize>,
+    /// Shards of a collection whose creator names no `shard_number`.
+    pub(crate) shards: u32,
+    /// Load the demo collection and show searches.
+    pub(crate) demo: bool,
+    /// Which log lines are written, in the syntax of `RUST_LOG`.
+    pub(crate) log: String,
+    /// How they look.
+    pub(crate) log_format: LogFormat,
+    /// Bytes of fresh rows at which a shard seals them into a segment file; `None`: the engine's own choice.
+    pub(crate) seal_bytes: Option<u64>,
+    /// Free disk space below which writes are refused, in bytes; `None`: the node's own choice.
+    pub(crate) disk_reserve_bytes: Option<u64>,
+}
+
+impl Default for DevConfig {
+    fn default() -> DevConfig {
+        DevConfig {
+            data_dir: PathBuf::from("./vicinal-data"),
+            listen: "127.0.0.1:6333".to_owned(),
+            nodes: None,
+            shards: 4,
+            demo: false,
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            seal_bytes: None,
+            disk_reserve_bytes: None,
+        }
+    }
+}
+
+/// The flags of `vicinal dev`. Each is also a key of the TOML file and, in capitals after `VICINAL_`, a variable.
+#[derive(Debug, Default, Args, Serialize)]
+pub(crate) struct DevArgs {
+    /// TOML file with settings (also VICINAL_CONFIG)
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) config: Option<PathBuf>,
+    /// Where everything is stored; made when missing [default: ./vicinal-data]
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_dir: Option<PathBuf>,
+    /// Host and port of the REST server [default: 127.0.0.1:6333]
+    #[arg(long, value_name = "HOST:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<String>,
+    /// Shard nodes in this process [default: as many as the data directory holds, 3 at first]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<usize>,
+    /// Shards of a collection created without `shard_number` [default: 4]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shards: Option<u32>,
+    /// Load 10,000 labelled pictures and show searches among them
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    demo: Option<bool>,
+    /// Which log lines are written, for example `debug` or `info,vicinal_shard_node=debug` [default: info]
+    #[arg(long, value_name = "FILTER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
+    /// How log lines look [default: text]
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_format: Option<LogFormat>,
+    /// Bytes of new rows at which a shard writes them into a segment file
+    #[arg(long, value_name = "BYTES", hide_short_help = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seal_bytes: Option<u64>,
+    /// Free disk space below which writes are refused
+    #[arg(long, value_name = "BYTES", hide_short_help = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_reserve_bytes: Option<u64>,
+}
+
+impl DevConfig {
+    /// Joins the layers and checks ranges. The error text names the key and where it was set.
+    pub(crate) fn load(args: &DevArgs) -> anyhow::Result<DevConfig> {
+        let defaults = Serialized::defaults(DevConfig::default());
+        let known = keys(&defaults)?;
+        let variables = Env::prefixed(ENV_PREFIX).ignore(&[CONFIG_KEY]);
+        refuse_unknown(&keys(&variables)?, &known, |key| {
+            format!("the variable {ENV_PREFIX}{}", key.to_ascii_uppercase())
+        })?;
+        let mut figment = Figment::from(defaults);
+        if let Some(path) = args.config.clone().or_else(|| std::env::var_os("VICINAL_CONFIG").map(PathBuf::from)) {
+            if !path.is_file() {
+                bail!("the settings file {} does not exist", path.display());
+            }
+            let file = Toml::file_exact(&path);
+            refuse_unknown(&keys(&file)?, &known, |key| format!("`{key}` in {}", path.display()))?;
+            figment = figment.merge(file);
+        }
+        let config: DevConfig = figment
+            .merge(variables)
+            .merge(Serialized::defaults(args))
+            .extract()
+            .map_err(|error| anyhow::anyhow!("wrong setting: {error}"))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let shards_max = vicinal_common::limits::SHARDS_PER_COLLECTION_MAX;
+        if !(1..=shards_max).contains(&self.shards) {
+            bail!("wrong setting: shards is {}, it must be 1 to {shards_max}", self.shards);
+        }
+        if let Some(nodes) = self.nodes.filter(|nodes| !(1..=NODES_MAX).contains(nodes)) {
+            bail!("wrong setting: nodes is {nodes}, it must be 1 to {NODES_MAX}");
+        }
+        if self.seal_bytes == Some(0) {
+            bail!("wrong setting: seal_bytes is 0, it must be 1 or larger");
+        }
+        Ok(())
+    }
+}
+
+/// Most shard nodes in one process: enough to try any placement on a laptop.
+pub(crate) const NODES_MAX: usize = 16;
+
+/// Top-level keys a layer sets.
+fn keys(layer: &dyn Provider) -> anyhow::Result<Vec<String>> {
+    let profiles = layer.data().context("wrong settings")?;
+    let default = profiles.into_iter().filter(|(profile, _)| *profile == Profile::Default);
+    Ok(default.flat_map(|(_, dict)| dict.into_keys()).collect())
+}
+
+fn refuse_unknown(set: &[String], known: &[String], place: impl Fn(&str) -> String) -> anyhow::Result<()> {
+    match set.iter().find(|key| !known.contains(key)) {
+        None => Ok(()),
+        Some(key) => bail!("unknown setting: {}; the settings are {}", place(key), known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str) -> anyhow::Result<DevConfig> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vicinal.toml");
+        std::fs::write(&path, toml).unwrap();
+        DevConfig::load(&DevArgs { config: Some(path), ..DevArgs::default() })
+    }
+
+    #[test]
+    fn defaults_hold_without_a_file() {
+        assert_eq!(load("").unwrap(), DevConfig::default());
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vicinal.toml");
+        std::fs::write(&path, "shards = 8\nnodes = 5\nlog_format = \"json\"").unwrap();
+        let config = DevConfig::load(&DevArgs { config: Some(path), shards: Some(2), ..DevArgs::default() }).unwrap();
+        assert_eq!((config.shards, config.nodes, config.log_format), (2, Some(5), LogFormat::Json));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let text = load("shardz = 4").unwrap_err().to_string();
+        assert!(text.contains("`shardz`") && text.contains("shards"), "{text}");
+        let text = load("[storage]\nseal = 1").unwrap_err().to_string();
+        assert!(text.contains("`storage`"), "{text}");
+    }
+
+    #[test]
+    fn values_out_of_range_or_of_a_wrong_type_are_named() {
+        for (toml, named) in [("shards = 0", "shards"), ("nodes = 99", "nodes"), ("shards = \"many\"", "shards")] {
+            let text = load(toml).unwrap_err().to_string();
+            assert!(text.contains(named), "{toml}: {text}");
+        }
+        assert!(load("shards = ").is_err());
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error() {
+        let args = DevArgs { config: Some(PathBuf::from("no-such-file.toml")), ..DevArgs::default() };
+        assert!(DevConfig::load(&args).unwrap_err().to_string().contains("no-such-file.toml"));
+    }
+}
