@@ -131,8 +131,7 @@ fn run(seed: u64, entries: usize) -> Interruptions {
     }
     shard.flush_blocking().unwrap();
     model.check(&shard);
-    let counts = std::mem::take(&mut *counts.lock());
-    counts
+    std::mem::take(&mut *counts.lock())
 }
 
 /// A hook that writes, and flushes where that is possible: not in a flush, and not while a manifest is committed.
