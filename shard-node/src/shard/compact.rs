@@ -16,9 +16,8 @@ use crate::optimizer::{Action, Policy, SegmentStats, VectorStats, next_action};
 use crate::segment::{Run, Source, StoredFile, Tombstones, write_whole};
 
 impl Shard {
-    /// What the optimizer would do now.
-    pub(super) fn next_action(&self) -> Action {
-        let committed = self.commit.lock();
+    /// What the optimizer would do in a durable state.
+    pub(super) fn next_action(&self, committed: &Committed) -> Action {
         let stats: Vec<SegmentStats> = committed.segments.iter().map(|segment| self.segment_stats(segment)).collect();
         next_action(&stats, &self.policy)
     }
@@ -40,7 +39,8 @@ impl Shard {
     /// Does what the optimizer wants next. Returns false when it wants nothing.
     pub(super) fn optimize_once(&self) -> Result<bool, StepError> {
         self.check_failed().map_err(StepError::Fatal)?;
-        let result = match self.next_action() {
+        let action = self.next_action(&self.commit.lock());
+        let result = match action {
             Action::Nothing => return Ok(false),
             Action::Merge(numbers) => self.merge(&numbers),
             Action::BuildIndex { segment, ordinal } => self.build_index(segment, ordinal),
