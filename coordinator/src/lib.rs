@@ -1,6 +1,15 @@
 //! The coordinator: REST in, answers out. Routes requests to shards, merges their answers, and keeps the metadata of the
 //! cluster in a raft group of coordinators. Holds no point data and reaches shards through `ShardApi` only.
 
+mod coordinator;
+pub mod http;
 pub mod meta;
+#[cfg(test)]
+mod model;
 pub mod placement;
+pub mod query;
 pub mod shard_client;
+pub mod shards;
+pub mod write;
+
+pub use coordinator::{Coordinator, CoordinatorOptions};

@@ -3,11 +3,11 @@
 
 pub mod index;
 pub mod log;
+pub mod manifest;
 pub mod node;
+pub mod optimizer;
 pub mod raft;
 pub mod room;
-pub mod service;
-pub mod manifest;
-pub mod optimizer;
 pub mod segment;
+pub mod service;
 pub mod shard;

@@ -1,6 +1,8 @@
 //! The owner of a node's replicas: opens what is on the disk, creates and drops replicas, keeps the shared log short,
 //! and hands raft's calls to the right group.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod identity;
 mod open;
 mod replicas;

@@ -162,7 +162,7 @@ impl State {
             .cloned()
             .collect();
         for change in std::mem::take(&mut self.unsynced) {
-            if change.dir == dir || gone.iter().any(|gone| change.dir == *gone) {
+            if change.dir == dir || gone.contains(&change.dir) {
                 self.apply_durably(change);
             } else {
                 self.unsynced.push(change);

@@ -193,3 +193,6 @@ impl MetaState {
 fn refuse(error: Error) -> MetaReply {
     MetaReply::Refused(error)
 }
+
+#[cfg(test)]
+mod tests;

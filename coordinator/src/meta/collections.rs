@@ -48,7 +48,10 @@ impl Catalog {
                 return Err(Error::Conflict(format!("Collection `{}` already exists!", create.name)));
             }
             let first = state.next_shard.max(floor).min(shard_ids_max);
-            let command = plan(&state, &create, id, first, self.inner.clock.unix_millis())?;
+            let (now_ms, wanted) = (self.inner.clock.unix_millis(), create.clone());
+            // The token table of many shards takes a while to compute.
+            let planned = tokio::task::spawn_blocking(move || plan(&state, &wanted, id, first, now_ms)).await;
+            let command = planned.map_err(|error| Error::Internal(format!("placement failed: {error}")))??;
             match self.propose(MetaCommand::CreateCollection(Box::new(command)), deadline).await? {
                 MetaReply::Done => break,
                 MetaReply::Refused(error) => return Err(error),

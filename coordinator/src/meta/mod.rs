@@ -17,6 +17,11 @@ mod state;
 mod store;
 mod writer;
 
+#[cfg(test)]
+mod group_tests;
+#[cfg(test)]
+mod store_tests;
+
 pub use catalog::{Catalog, CatalogOptions, GroupStatus};
 pub use collections::CreateCollection;
 pub use command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};

@@ -2,6 +2,8 @@
 
 mod plan;
 mod reconcile;
+#[cfg(test)]
+mod reconcile_tests;
 
 pub use plan::place;
 pub use reconcile::Reconciler;

@@ -164,6 +164,39 @@ fn a_removed_group_can_begin_anew() {
     assert!(open(&disk).unwrap().1.groups.is_empty());
 }
 
+/// While a truncation is queued, the files hold other entries under the same indexes.
+#[test]
+fn a_replaced_entry_is_read_from_memory_until_it_is_written() {
+    let disk = FaultyDisk::new(1);
+    let options = LogOptions { cache_bytes: 0, batch_bytes: 100, ..small() };
+    let (log, _) = ShardLog::open(Arc::new(disk.clone()), dir(), options).unwrap();
+    let (a, b) = (log.group(ShardId(1)), log.group(ShardId(2)));
+    append(&a, entries(0..6, 20)).unwrap();
+    // The flusher stands still in a callback, first before the batch of `b`, then between it and that of `a`.
+    let stop = |group: &GroupLog, index| {
+        let ((reached, is_reached), (release, released)) = (channel(), channel::<()>());
+        let done = move |_| {
+            reached.send(()).unwrap();
+            released.recv().unwrap_or(());
+        };
+        group.append(entries(index..index + 1, 200), Box::new(done));
+        (is_reached, release)
+    };
+    let (reached, release) = stop(&b, 0);
+    reached.recv().unwrap();
+    let (reached_again, release_again) = stop(&b, 1);
+    a.truncate_after(Some(2)).unwrap();
+    let (done, written) = answer();
+    a.append(entries(3..5, 33), done);
+    drop(release);
+    reached_again.recv().unwrap();
+    let expected = [entries(0..3, 20), entries(3..5, 33)].concat();
+    assert_eq!(all(&a), expected);
+    drop(release_again);
+    written.recv().unwrap().unwrap();
+    assert_eq!(all(&a), expected);
+}
+
 #[test]
 fn gaps_and_giants_are_refused() {
     let disk = FaultyDisk::new(1);

@@ -145,6 +145,12 @@ impl Group {
         &self.parts.shard
     }
 
+    /// Its part of the node's log.
+    #[cfg(test)]
+    pub(crate) fn log(&self) -> &GroupLog {
+        &self.parts.log
+    }
+
     /// The shard.
     pub fn id(&self) -> ShardId {
         self.parts.shard.spec().shard

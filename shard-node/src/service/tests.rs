@@ -1,1 +1,154 @@
-//! t
+//! Several nodes: replication, failover, snapshots, retries, deadlines, floors.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use vicinal_common::api::{CountRequest, SearchRequest, ShardApi};
+use vicinal_common::consistency::Consistency;
+use vicinal_common::error::Error;
+use vicinal_common::ids::{Epoch, LogIndex, ShardId};
+use vicinal_common::point::PointId;
+
+use crate::node::fixture::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_converge_and_reads_wait_for_their_floor() {
+    let cluster = Cluster::start(3).await;
+    cluster.make_shard(1).await;
+    let mut last = LogIndex(0);
+    for i in 0..20 {
+        last = cluster.write(upsert(1, i * 5..i * 5 + 5)).await.unwrap().index;
+        // No pause: the floor makes each replica wait for the write.
+        for node in 0..3 {
+            assert_eq!(count(cluster.node(node), 1, last).await, Ok(i * 5 + 5));
+        }
+    }
+    let mut late = context(1, LogIndex(last.0 + 1), Consistency::ReadYourWrites);
+    late.deadline = Instant::now() + Duration::from_millis(100);
+    let answer = cluster.node(1).count(CountRequest { context: late, filter: None }).await.remove(0);
+    assert!(matches!(answer.result, Err(Error::Timeout(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_answer_every_query_of_every_shard() {
+    let cluster = Cluster::start(1).await;
+    cluster.make_shard(1).await;
+    cluster.make_shard(2).await;
+    cluster.write(upsert(1, 0..50)).await.unwrap();
+    cluster.write(upsert(2, 50..100)).await.unwrap();
+    let mut context = context(1, LogIndex(0), Consistency::Linearizable);
+    context.shards = vec![(ShardId(2), LogIndex(0)), (ShardId(9), LogIndex(0)), (ShardId(1), LogIndex(0))];
+    let queries = Arc::new((0..30).map(|i| nearest(i as f32, 2)).collect::<Vec<_>>());
+    let answers = cluster.node(0).search(SearchRequest { context, queries }).await;
+    assert_eq!(answers.iter().map(|a| a.shard.0).collect::<Vec<_>>(), [2, 9, 1]);
+    assert!(matches!(answers[1].result, Err(Error::NoSuchShard(ShardId(9)))));
+    let hits = answers[2].result.as_ref().unwrap();
+    assert_eq!(hits.len(), 30);
+    for (i, hits) in hits.iter().enumerate() {
+        assert_eq!(hits[0].id, PointId::Num(i as u64));
+        assert_eq!(hits.len(), 2);
+    }
+    assert!(answers[0].result.as_ref().unwrap().iter().all(|hits| hits[0].id == PointId::Num(50)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_leads_when_the_leader_goes_and_a_retry_is_applied_once() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.make_shard(1).await;
+    let request = upsert(1, 0..10);
+    let first = cluster.write(request.clone()).await.unwrap();
+    for orderly in [true, false] {
+        let old = cluster.leader(1).await.unwrap();
+        let follower = (old + 1) % 3;
+        let wrong = cluster.node(follower).write(upsert(1, 0..1)).await;
+        let leader = cluster.node(old).id();
+        assert!(matches!(wrong, Err(Error::WrongLeader { hint, .. }) if hint == Some(leader)), "{wrong:?}");
+        match orderly {
+            true => cluster.stop(old).await,
+            false => cluster.crash(old).await,
+        }
+        let again = cluster.write(request.clone()).await.unwrap();
+        assert_eq!((again.index, again.affected), (first.index, first.affected), "applied once");
+        assert!(again.term >= first.term);
+        let more = cluster.write(upsert(1, 10..20)).await.unwrap();
+        assert!(more.index > first.index);
+        cluster.restart(old).await;
+        for node in 0..3 {
+            assert_eq!(count(cluster.node(node), 1, more.index).await, Ok(20));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn linearizable_reads_are_the_leaders() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.make_shard(1).await;
+    cluster.write(upsert(1, 0..10)).await.unwrap();
+    let leader = cluster.leader(1).await.unwrap();
+    let read = |context| CountRequest { context, filter: None };
+    let strong = || context(1, LogIndex(0), Consistency::Linearizable);
+    assert_eq!(cluster.node(leader).count(read(strong())).await.remove(0).result, Ok(10));
+    let (other, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    let answer = cluster.node(other).count(read(strong())).await.remove(0).result;
+    assert!(matches!(answer, Err(Error::WrongLeader { hint: Some(_), .. })), "{answer:?}");
+    // Without a majority nobody answers such a read, however sure it is of itself.
+    cluster.crash(other).await;
+    cluster.crash(third).await;
+    let mut context = strong();
+    context.deadline = Instant::now() + Duration::from_secs(3);
+    let answer = cluster.node(leader).count(read(context)).await.remove(0).result;
+    assert!(answer.is_err(), "{answer:?}");
+    assert_eq!(count(cluster.node(leader), 1, LogIndex(0)).await, Ok(10), "a read of any replica goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_missed_purged_entries_gets_a_snapshot() {
+    let mut cluster = Cluster::start_with(3, |options| options.group.keep_bytes_max = 0).await;
+    cluster.make_shard(1).await;
+    cluster.write(upsert(1, 0..10)).await.unwrap();
+    let down = (cluster.leader(1).await.unwrap() + 1) % 3;
+    cluster.crash(down).await;
+    let mut last = LogIndex(0);
+    for i in 1..30 {
+        last = cluster.write(upsert(1, i * 100..i * 100 + 100)).await.unwrap().index;
+    }
+    let leader = cluster.leader(1).await.unwrap();
+    for i in (0..3).filter(|i| *i != down) {
+        let group = cluster.node(i).group(ShardId(1)).unwrap();
+        let shard = group.shard().clone();
+        tokio::task::spawn_blocking(move || shard.flush_blocking()).await.unwrap().unwrap();
+        until("the purge", async || group.log().bounds().unwrap().first > last.0).await;
+    }
+    cluster.restart(down).await;
+    assert_eq!(count(cluster.node(down), 1, last).await, Ok(2_910));
+    assert_eq!(ids(cluster.node(down), 1, last, 0..10).await, (0..10).collect::<Vec<_>>());
+    let next = cluster.write(upsert(1, 5_000..5_010)).await.unwrap();
+    assert_eq!(count(cluster.node(down), 1, next.index).await, Ok(2_920));
+    // The installed state is durable.
+    cluster.crash(down).await;
+    cluster.disks[down].reboot();
+    cluster.restart(down).await;
+    assert_eq!(count(cluster.node(down), 1, next.index).await, Ok(2_920));
+    assert!(cluster.leader(1).await.is_some_and(|now| now == leader || now != down));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deadlines_and_routing_are_honoured() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.make_shard(1).await;
+    cluster.write(upsert(1, 0..10)).await.unwrap();
+    let leader = cluster.leader(1).await.unwrap();
+    let mut stale = upsert(1, 0..1);
+    stale.epoch = Epoch(0);
+    assert!(matches!(cluster.node(leader).write(stale).await, Err(Error::WrongEpoch { .. })));
+    for i in (0..3).filter(|i| *i != leader) {
+        cluster.crash(i).await;
+    }
+    let mut request = upsert(1, 10..20);
+    let began = Instant::now();
+    request.deadline = began + Duration::from_millis(300);
+    let late = cluster.node(leader).write(request).await;
+    assert!(matches!(late, Err(Error::Timeout(_) | Error::WrongLeader { .. })), "{late:?}");
+    assert!(began.elapsed() < Duration::from_secs(2));
+}

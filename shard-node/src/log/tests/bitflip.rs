@@ -67,6 +67,25 @@ fn a_flipped_bit_is_never_taken_for_truth() {
 }
 
 #[test]
+fn a_damaged_checkpoint_is_no_interrupted_start_when_older_files_are_gone() {
+    let disk = FaultyDisk::new(1);
+    let (log, _) = open(&disk).unwrap();
+    let a = log.group(ShardId(1));
+    for start in (0..40).step_by(4) {
+        append(&a, entries(start..start + 4, 100)).unwrap();
+        a.purge_to(start + 3, Bytes::from_static(b"m")).unwrap();
+    }
+    append(&a, entries(40..41, 1)).unwrap();
+    drop((a, log));
+    let (path, _) = files(&disk).pop().unwrap();
+    for name in disk.list(dir()).unwrap().iter().rev().skip(1) {
+        disk.remove(&dir().join(name)).unwrap();
+    }
+    disk.open(&path).unwrap().truncate(50).unwrap();
+    assert!(matches!(open(&disk).err().unwrap(), Error::Corrupt(_)));
+}
+
+#[test]
 fn an_entry_that_rots_under_a_running_log_is_not_served() {
     let disk = FaultyDisk::new(1);
     let (log, _) = open(&disk).unwrap();

@@ -60,11 +60,12 @@ fn a_full_disk_fails_what_does_not_fit_and_heals() {
     append(&a, entries(0..5, 50)).unwrap();
     append(&b, entries(0..5, 50)).unwrap();
     save(&a, 0, b"old").unwrap();
-    disk.inject(Fault::Full { bytes: log.stats().bytes + 100 }).unwrap();
+    disk.inject(Fault::Full { bytes: log.stats().bytes }).unwrap();
     a.truncate_after(Some(3)).unwrap();
     assert!(matches!(append(&a, entries(4..9, 50)), Err(LogError::Full(_))));
     assert_eq!(all(&a), entries(0..4, 50), "the truncation holds, the append is undone");
-    assert!(matches!(save(&a, 0, b"new"), Err(LogError::Full(_))) || a.load_state(0).unwrap().unwrap() == "new");
+    assert!(matches!(save(&a, 0, b"new"), Err(LogError::Full(_))));
+    assert_eq!(a.load_state(0).unwrap().unwrap(), "old");
     assert!(matches!(append(&a, entries(4..9, 50)), Err(LogError::Full(_))));
     assert_eq!((a.bounds().unwrap().next, a.bytes().unwrap()), (4, 200));
     // A follower of the failed append, sent before its failure was known, must not leave a hole.
@@ -83,6 +84,23 @@ fn a_full_disk_fails_what_does_not_fit_and_heals() {
     let (log, recovery) = open(&disk).unwrap();
     assert!(recovery.notes.is_empty());
     assert_eq!(contents(&log), before);
+}
+
+#[test]
+fn what_did_not_fit_leaves_no_trace() {
+    let disk = FaultyDisk::new(1);
+    let (log, _) = open(&disk).unwrap();
+    let a = log.group(ShardId(1));
+    append(&a, entries(0..5, 50)).unwrap();
+    disk.inject(Fault::Full { bytes: log.stats().bytes + 100 }).unwrap();
+    assert!(matches!(append(&a, entries(5..9, 50)), Err(LogError::Full(_))));
+    drop((a, log));
+    // Opening needs no room.
+    let (log, recovery) = open(&disk).unwrap();
+    assert!(recovery.notes.is_empty(), "{:?}", recovery.notes);
+    let a = log.group(ShardId(1));
+    append(&a, entries(5..6, 2)).unwrap();
+    assert_eq!(all(&a), [entries(0..5, 50), entries(5..6, 2)].concat());
 }
 
 #[test]

@@ -1,1 +1,8 @@
-//! Tests.
+//! One shard against a model: random work, crashes, damage, concurrency, the graph path.
+
+mod concurrency;
+mod crash;
+mod faults;
+mod graph;
+mod harness;
+mod model;

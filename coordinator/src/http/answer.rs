@@ -1,0 +1,178 @@
+//! What every answer looks like: `{"result", "status": "ok", "time"}`, or `{"status": {"error"}, "time"}`.
+
+use std::fmt::Write as _;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::FutureExt;
+use serde::Serialize;
+use vicinal_common::error::Error;
+
+use crate::query::Coverage;
+
+/// Header with shards answered and shards asked, on every answer that comes from shards.
+const COVERAGE_HEADER: &str = "x-vicinal-coverage";
+/// Seconds after which a client that met a limit should try again.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+/// A successful answer, before it is wrapped.
+#[derive(Clone)]
+pub(super) struct Answer {
+    result: Bytes,
+    coverage: Option<Arc<Coverage>>,
+}
+
+impl Answer {
+    /// An answer whose result is encoded already.
+    pub(super) fn encoded(result: Vec<u8>) -> Answer {
+        Answer { result: Bytes::from(result), coverage: None }
+    }
+
+    /// Encodes a result.
+    pub(super) fn json(result: &impl Serialize) -> Result<Answer, Failure> {
+        let encoded = serde_json::to_vec(result).map_err(|e| Error::Internal(format!("encode the answer: {e}")))?;
+        Ok(Answer::encoded(encoded))
+    }
+
+    /// Says which shards the result stands for.
+    pub(super) fn with_coverage(self, coverage: Coverage) -> Answer {
+        Answer { coverage: Some(Arc::new(coverage)), ..self }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// An error on its way to the client.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Failure {
+    /// HTTP status.
+    pub(super) status: StatusCode,
+    /// Text for the person who reads it.
+    pub(super) text: String,
+}
+
+impl Failure {
+    /// A failure that is no [`Error`]: what is wrong with the form of a request.
+    pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Failure {
+        Failure { status, text: text.into() }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let text = match &error {
+            Error::WrongLeader { .. } | Error::WrongEpoch { .. } | Error::NoSuchShard(_) => {
+                format!("Service unavailable: {error}")
+            }
+            Error::BadInput(_)
+            | Error::Validation { .. }
+            | Error::NotFound(_)
+            | Error::Conflict(_)
+            | Error::TooLarge(_)
+            | Error::Overloaded(_)
+            | Error::Unavailable(_)
+            | Error::Timeout(_)
+            | Error::Corrupt(_)
+            | Error::Internal(_) => error.to_string(),
+        };
+        Failure { status, text }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status;
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Wraps what handlers return, measures the time, and turns a panic into an answer: one request must never take the
+/// process down.
+pub(super) async fn envelope(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            tracing::error!(%method, path, "a request met a defect and was answered with an error; please report it");
+            Failure::from(Error::Internal("the request met a defect in the server".into())).into_response()
+        }
+    };
+    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
+        if failure.status.is_server_error() {
+            tracing::warn!(%method, path, status = failure.status.as_u16(), "request failed: {}", failure.text);
+        } else {
+            tracing::debug!(%method, path, status = failure.status.as_u16(), "request refused: {}", failure.text);
+        }
+        return wrap_failure(&failure, started);
+    }
+    match response.extensions_mut().remove::<Answer>() {
+        Some(answer) => wrap_answer(answer, started),
+        None => response,
+    }
+}
+
+fn wrap_answer(answer: Answer, started: Instant) -> Response {
+    let mut body = Vec::with_capacity(answer.result.len() + 80);
+    body.extend_from_slice(b"{\"result\":");
+    body.extend_from_slice(&answer.result);
+    body.extend_from_slice(b",\"status\":\"ok\",\"time\":");
+    body.extend_from_slice(seconds(started).as_bytes());
+    let mut header = None;
+    if let Some(coverage) = &answer.coverage {
+        header = HeaderValue::try_from(format!("{}/{}", coverage.shards_answered, coverage.shards_asked)).ok();
+        if !coverage.is_complete()
+            && let Ok(text) = serde_json::to_vec(coverage.as_ref())
+        {
+            body.extend_from_slice(b",\"coverage\":");
+            body.extend_from_slice(&text);
+        }
+    }
+    body.push(b'}');
+    let mut response = json(StatusCode::OK, body);
+    if let Some(header) = header {
+        response.headers_mut().insert(COVERAGE_HEADER, header);
+    }
+    response
+}
+
+fn wrap_failure(failure: &Failure, started: Instant) -> Response {
+    let text = serde_json::Value::from(failure.text.as_str());
+    let body = format!("{{\"status\":{{\"error\":{text}}},\"time\":{}}}", seconds(started));
+    let mut response = json(failure.status, body.into_bytes());
+    if failure.status == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    }
+    response
+}
+
+/// A response with a JSON body.
+pub(super) fn json(status: StatusCode, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn seconds(started: Instant) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{:.9}", started.elapsed().as_secs_f64());
+    text
+}

@@ -1,0 +1,140 @@
+//! Request bodies: read within bounds, decoded off the runtime's threads when they are large.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequest, Request};
+use axum::http::{StatusCode, header};
+use bytes::Bytes;
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use vicinal_common::error::Error;
+use vicinal_common::limits::BODY_BYTES_MAX;
+
+use super::answer::Failure;
+use crate::Coordinator;
+
+/// Bodies larger than this are decoded, and answers expected to be larger encoded, on a thread that may block.
+pub(super) const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// KiB of request bodies that may be in memory at once; more wait for a moment and are then refused.
+pub(crate) const BODIES_KIB_MAX: usize = 256 * 1024;
+/// How long a request waits for room.
+const ROOM_WAIT: Duration = Duration::from_secs(2);
+/// How long a client may take to send a body.
+const READ_TIME_MAX: Duration = Duration::from_secs(60);
+/// An oversized body is read and thrown away up to this size, so that the client gets to read the answer.
+const DISCARD_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
+
+/// A JSON body as it was received.
+pub(super) struct JsonBody {
+    bytes: Bytes,
+    /// Holds the body's place in memory until it is decoded and dealt with.
+    room: OwnedSemaphorePermit,
+}
+
+impl FromRequest<Arc<Coordinator>> for JsonBody {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, coordinator: &Arc<Coordinator>) -> Result<JsonBody, Failure> {
+        check_content_type(&request)?;
+        let announced = request.headers().get(header::CONTENT_LENGTH);
+        let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        let expected = announced.unwrap_or(BODY_BYTES_MAX).min(BODY_BYTES_MAX);
+        let room = room(coordinator.bodies.clone(), expected).await?;
+        let capacity = announced.map_or(0, |_| expected);
+        let bytes = tokio::time::timeout(READ_TIME_MAX, read(request, capacity));
+        let bytes = bytes.await.map_err(|_| Error::Timeout("the request body did not arrive in time".into()))??;
+        Ok(JsonBody { bytes, room })
+    }
+}
+
+fn check_content_type(request: &Request) -> Result<(), Failure> {
+    let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if media == "application/json" || (media.starts_with("application/") && media.ends_with("+json")) {
+        return Ok(());
+    }
+    let got = if media.is_empty() { "none" } else { media.as_str() };
+    let text = format!("Content type error: expected application/json, got {got}");
+    Err(Failure::new(StatusCode::BAD_REQUEST, text))
+}
+
+async fn room(bodies: Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
+    let kib = u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX);
+    match tokio::time::timeout(ROOM_WAIT, bodies.acquire_many_owned(kib)).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) | Err(_) => {
+            let limit = BODIES_KIB_MAX / 1024;
+            Err(Error::Overloaded(format!("{limit} MiB of requests are being worked on, try again")).into())
+        }
+    }
+}
+
+async fn read(request: Request, capacity: usize) -> Result<Bytes, Failure> {
+    let mut stream = request.into_body().into_data_stream();
+    let mut body: Vec<u8> = Vec::with_capacity(capacity);
+    let mut total = 0usize;
+    while let Some(chunk) = stream.next().await {
+        let broken = |e| Failure::new(StatusCode::BAD_REQUEST, format!("the request body broke off: {e}"));
+        let chunk = chunk.map_err(broken)?;
+        total += chunk.len();
+        if total > DISCARD_BYTES_MAX {
+            break;
+        }
+        if total > BODY_BYTES_MAX {
+            body = Vec::new();
+        } else {
+            body.extend_from_slice(&chunk);
+        }
+    }
+    if total > BODY_BYTES_MAX {
+        let text = format!("the request body is larger than the limit of {BODY_BYTES_MAX} bytes");
+        return Err(Error::TooLarge(text).into());
+    }
+    Ok(Bytes::from(body))
+}
+
+impl JsonBody {
+    /// Decodes the body and goes on to `then`, both off the runtime's threads when the body is large.
+    pub(super) async fn decode<T, U>(
+        self,
+        then: impl FnOnce(T) -> Result<U, Failure> + Send + 'static,
+    ) -> Result<U, Failure>
+    where
+        T: DeserializeOwned + 'static,
+        U: Send + 'static,
+    {
+        let JsonBody { bytes, room } = self;
+        let length = bytes.len();
+        let work = move || {
+            let decoded = parse::<T>(&bytes);
+            drop(bytes);
+            let result = decoded.and_then(then);
+            drop(room);
+            result
+        };
+        off_thread(length, work).await
+    }
+}
+
+/// Parses a JSON text. Errors say where.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(bytes)
+        .map_err(|e| Failure::new(StatusCode::BAD_REQUEST, format!("Format error in JSON body: {e}")))
+}
+
+/// Runs `work` here when it is about few bytes, else on a thread that may block.
+pub(super) async fn off_thread<U: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<U, Failure> + Send + 'static,
+) -> Result<U, Failure> {
+    if bytes <= INLINE_BYTES_MAX {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Error::Unavailable("the server is shutting down".into()).into()),
+    }
+}

@@ -1,0 +1,334 @@
+//! Bodies that shape collections: create, and changes of aliases.
+
+use std::collections::BTreeMap;
+
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
+use vicinal_common::error::Error;
+use vicinal_common::limits::{DIM_MAX, NAME_BYTES_MAX, REPLICATION_MAX, SHARDS_PER_COLLECTION_MAX, VECTOR_NAMES_MAX};
+use vicinal_common::metric::Metric;
+use vicinal_common::point::UNNAMED;
+
+use super::super::answer::Failure;
+use super::{Unsupported, refuse_all};
+use crate::meta::AliasChange;
+
+/// Body that creates a collection.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct CreateBody {
+    vectors: Option<Value>,
+    shard_number: Option<u32>,
+    sharding_method: Option<String>,
+    replication_factor: Option<u32>,
+    write_consistency_factor: Option<u32>,
+    on_disk_payload: Option<bool>,
+    hnsw_config: Option<HnswBody>,
+    optimizers_config: Option<OptimizersBody>,
+    #[serde(default)]
+    payload: Unsupported,
+    #[serde(default)]
+    wal_config: Unsupported,
+    #[serde(default)]
+    quantization_config: Unsupported,
+    #[serde(default)]
+    sparse_vectors: Unsupported,
+    #[serde(default)]
+    strict_mode_config: Unsupported,
+    #[serde(default)]
+    metadata: Unsupported,
+    #[serde(default)]
+    init_from: Unsupported,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HnswBody {
+    m: Option<usize>,
+    ef_construct: Option<usize>,
+    #[serde(default)]
+    full_scan_threshold: Unsupported,
+    #[serde(default)]
+    max_indexing_threads: Unsupported,
+    on_disk: Option<bool>,
+    #[serde(default)]
+    memory: Unsupported,
+    #[serde(default)]
+    payload_m: Unsupported,
+    #[serde(default)]
+    inline_storage: Unsupported,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OptimizersBody {
+    indexing_threshold: Option<u64>,
+    #[serde(default)]
+    deleted_threshold: Unsupported,
+    #[serde(default)]
+    vacuum_min_vector_number: Unsupported,
+    #[serde(default)]
+    default_segment_number: Unsupported,
+    #[serde(default)]
+    max_segment_size: Unsupported,
+    #[serde(default)]
+    memmap_threshold: Unsupported,
+    #[serde(default)]
+    flush_interval_sec: Unsupported,
+    #[serde(default)]
+    max_optimization_threads: Unsupported,
+    #[serde(default)]
+    prevent_unoptimized: Unsupported,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VectorBody {
+    size: usize,
+    distance: Metric,
+    hnsw_config: Option<HnswBody>,
+    on_disk: Option<bool>,
+    datatype: Option<String>,
+    #[serde(default)]
+    quantization_config: Unsupported,
+    #[serde(default)]
+    memory: Unsupported,
+    #[serde(default)]
+    multivector_config: Unsupported,
+}
+
+/// A collection to create.
+pub(in super::super) struct NewCollection {
+    /// Its schema.
+    pub(in super::super) schema: CollectionSchema,
+    /// Shards, when the client chose.
+    pub(in super::super) shard_number: Option<u32>,
+    /// Replicas per shard.
+    pub(in super::super) replication_factor: u32,
+    /// Replicas a write waits for.
+    pub(in super::super) write_consistency_factor: u32,
+    /// The `config` that describes the collection, except for what is decided later.
+    pub(in super::super) config: Value,
+}
+
+fn invalid(field: impl Into<String>, value: impl std::fmt::Display, bound: &str) -> Failure {
+    let message = format!("value {value} invalid, must be {bound}");
+    Error::Validation { field: field.into(), message }.into()
+}
+
+fn in_range(field: &str, value: u32, most: u32) -> Result<(), Failure> {
+    match value {
+        0 => Err(invalid(field, value, "1 or larger")),
+        _ if value > most => Err(invalid(field, value, &format!("{most} or smaller"))),
+        _ => Ok(()),
+    }
+}
+
+impl HnswBody {
+    /// Settings where given, else those of `base`.
+    fn over(self, base: HnswConfig, prefix: &str) -> Result<HnswConfig, Failure> {
+        refuse_all(&[
+            ("hnsw_config.full_scan_threshold", self.full_scan_threshold),
+            ("hnsw_config.max_indexing_threads", self.max_indexing_threads),
+            ("hnsw_config.memory", self.memory),
+            ("hnsw_config.payload_m", self.payload_m),
+            ("hnsw_config.inline_storage", self.inline_storage),
+        ])?;
+        let config = HnswConfig {
+            m: self.m.unwrap_or(base.m),
+            ef_construction: self.ef_construct.unwrap_or(base.ef_construction),
+        };
+        if config.m != 0 && !(2..=256).contains(&config.m) {
+            return Err(invalid(format!("{prefix}hnsw_config.m"), config.m, "0 (no graph) or from 2 to 256"));
+        }
+        if !(4..=10_000).contains(&config.ef_construction) {
+            let field = format!("{prefix}hnsw_config.ef_construct");
+            return Err(invalid(field, config.ef_construction, "from 4 to 10000"));
+        }
+        Ok(config)
+    }
+}
+
+impl CreateBody {
+    /// Checks the body.
+    pub(in super::super) fn into_collection(self) -> Result<NewCollection, Failure> {
+        refuse_all(&[
+            ("payload", self.payload),
+            ("wal_config", self.wal_config),
+            ("quantization_config", self.quantization_config),
+            ("sparse_vectors", self.sparse_vectors),
+            ("strict_mode_config", self.strict_mode_config),
+            ("metadata", self.metadata),
+            ("init_from", self.init_from),
+        ])?;
+        if self.sharding_method.as_deref().is_some_and(|method| method != "auto") {
+            return Err(Error::BadInput("`sharding_method` other than `auto` is not supported yet".into()).into());
+        }
+        if let Some(shards) = self.shard_number {
+            in_range("shard_number", shards, SHARDS_PER_COLLECTION_MAX)?;
+        }
+        let replication_factor = self.replication_factor.unwrap_or(1);
+        in_range("replication_factor", replication_factor, REPLICATION_MAX)?;
+        let write_consistency_factor = self.write_consistency_factor.unwrap_or(1);
+        in_range("write_consistency_factor", write_consistency_factor, REPLICATION_MAX)?;
+        let hnsw = self.hnsw_config.unwrap_or_default().over(HnswConfig::default(), "")?;
+        let indexing_threshold_kib = self.optimizers_config.unwrap_or_default().threshold()?;
+        let (vectors, shown) = vectors(self.vectors, hnsw)?;
+        let config = json!({
+            "params": {
+                "vectors": shown,
+                "replication_factor": replication_factor,
+                "write_consistency_factor": write_consistency_factor,
+                "on_disk_payload": self.on_disk_payload.unwrap_or(true),
+            },
+            "hnsw_config": {
+                "m": hnsw.m,
+                "ef_construct": hnsw.ef_construction,
+                "full_scan_threshold": 0,
+                "max_indexing_threads": 0,
+                "on_disk": self.hnsw_config.and_then(|hnsw| hnsw.on_disk).unwrap_or(true),
+            },
+            "optimizer_config": {
+                "deleted_threshold": 0.2,
+                "vacuum_min_vector_number": 1000,
+                "default_segment_number": 0,
+                "max_segment_size": null,
+                "memmap_threshold": null,
+                "indexing_threshold": indexing_threshold_kib,
+                "flush_interval_sec": 1,
+                "max_optimization_threads": null,
+            },
+            "wal_config": null,
+            "quantization_config": null,
+        });
+        let schema = CollectionSchema { vectors, hnsw, indexing_threshold_kib };
+        let shard_number = self.shard_number;
+        Ok(NewCollection { schema, shard_number, replication_factor, write_consistency_factor, config })
+    }
+}
+
+impl OptimizersBody {
+    fn threshold(&self) -> Result<u64, Failure> {
+        refuse_all(&[
+            ("optimizers_config.deleted_threshold", self.deleted_threshold),
+            ("optimizers_config.vacuum_min_vector_number", self.vacuum_min_vector_number),
+            ("optimizers_config.default_segment_number", self.default_segment_number),
+            ("optimizers_config.max_segment_size", self.max_segment_size),
+            ("optimizers_config.memmap_threshold", self.memmap_threshold),
+            ("optimizers_config.flush_interval_sec", self.flush_interval_sec),
+            ("optimizers_config.max_optimization_threads", self.max_optimization_threads),
+            ("optimizers_config.prevent_unoptimized", self.prevent_unoptimized),
+        ])?;
+        Ok(self.indexing_threshold.unwrap_or(CollectionSchema::INDEXING_THRESHOLD_KIB))
+    }
+}
+
+/// The vectors of a new collection, and how they are shown later.
+fn vectors(value: Option<Value>, base: HnswConfig) -> Result<(BTreeMap<String, VectorSchema>, Value), Failure> {
+    let malformed = |text: String| Failure::new(StatusCode::BAD_REQUEST, format!("Format error in JSON body: {text}"));
+    let Some(Value::Object(fields)) = value else {
+        let text = "`vectors` must be {\"size\": ..., \"distance\": ...} or an object of such by name";
+        return Err(malformed(text.into()));
+    };
+    let is_single = fields.is_empty() || fields.values().any(|value| !value.is_object());
+    let bodies: Vec<(String, Value)> = match is_single {
+        true => vec![(UNNAMED.to_owned(), Value::Object(fields))],
+        false => fields.into_iter().collect(),
+    };
+    if bodies.len() > VECTOR_NAMES_MAX {
+        return Err(invalid("vectors", format!("of {} names", bodies.len()), &format!("{VECTOR_NAMES_MAX} or fewer")));
+    }
+    let mut schemas = BTreeMap::new();
+    let mut shown = serde_json::Map::new();
+    for (name, body) in bodies {
+        let prefix = if is_single { "vectors.".to_owned() } else { format!("vectors.{name}.") };
+        let body: VectorBody = serde_json::from_value(body).map_err(|e| malformed(format!("vectors: {e}")))?;
+        let (schema, config) = body.into_schema(base, &prefix)?;
+        if !is_single && (name.is_empty() || name.len() > NAME_BYTES_MAX) {
+            return Err(invalid("vectors", format!("`{name}`"), &format!("a name of 1 to {NAME_BYTES_MAX} bytes")));
+        }
+        schemas.insert(name.clone(), schema);
+        shown.insert(name, config);
+    }
+    let shown = match is_single {
+        true => shown.remove(UNNAMED).unwrap_or_default(),
+        false => Value::Object(shown),
+    };
+    Ok((schemas, shown))
+}
+
+impl VectorBody {
+    fn into_schema(self, base: HnswConfig, prefix: &str) -> Result<(VectorSchema, Value), Failure> {
+        refuse_all(&[
+            ("vectors.quantization_config", self.quantization_config),
+            ("vectors.memory", self.memory),
+            ("vectors.multivector_config", self.multivector_config),
+        ])?;
+        if self.datatype.as_deref().is_some_and(|datatype| datatype != "float32") {
+            return Err(Error::BadInput("`vectors.datatype` other than `float32` is not supported yet".into()).into());
+        }
+        if !(1..=DIM_MAX).contains(&self.size) {
+            return Err(invalid(format!("{prefix}size"), self.size, &format!("from 1 to {DIM_MAX}")));
+        }
+        let hnsw = self.hnsw_config.map(|body| body.over(base, prefix)).transpose()?;
+        let mut shown = json!({"size": self.size, "distance": self.distance});
+        if let Some(hnsw) = hnsw {
+            shown["hnsw_config"] = json!({"m": hnsw.m, "ef_construct": hnsw.ef_construction});
+        }
+        if let Some(on_disk) = self.on_disk {
+            shown["on_disk"] = json!(on_disk);
+        }
+        Ok((VectorSchema { dim: self.size, metric: self.distance, hnsw }, shown))
+    }
+}
+
+/// Body that changes aliases.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct AliasesBody {
+    actions: Vec<AliasAction>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum AliasAction {
+    CreateAlias { collection_name: String, alias_name: String },
+    DeleteAlias { alias_name: String },
+    RenameAlias { old_alias_name: String, new_alias_name: String },
+}
+
+impl AliasesBody {
+    /// The changes in order. Names of new aliases are checked.
+    pub(in super::super) fn into_changes(self) -> Result<Vec<AliasChange>, Failure> {
+        let change = |action| match action {
+            AliasAction::CreateAlias { collection_name, alias_name } => {
+                check_name("alias_name", &alias_name)?;
+                Ok(AliasChange::Create { alias: alias_name, collection: collection_name })
+            }
+            AliasAction::DeleteAlias { alias_name } => Ok(AliasChange::Delete { alias: alias_name }),
+            AliasAction::RenameAlias { old_alias_name, new_alias_name } => {
+                check_name("new_alias_name", &new_alias_name)?;
+                Ok(AliasChange::Rename { from: old_alias_name, to: new_alias_name })
+            }
+        };
+        self.actions.into_iter().map(change).collect()
+    }
+}
+
+/// Checks the name of a new collection or alias.
+pub(in super::super) fn check_name(field: &str, name: &str) -> Result<(), Failure> {
+    let refuse = |message: String| {
+        let text = format!("Validation error in path parameters: [{field}: {message}]");
+        Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, text))
+    };
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return refuse(format!("value {name:?} invalid, must be from 1 to {NAME_BYTES_MAX} characters"));
+    }
+    let forbidden = |c: char| c.is_control() || matches!(c, '<' | '>' | ':' | '"' | '/' | '\\' | '|' | '?' | '*');
+    match name.chars().find(|c| forbidden(*c)) {
+        Some(c) => refuse(format!("value {name:?} invalid, must not contain {c:?}")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,108 @@
+//! The state of a collection, put together from what its nodes say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+use vicinal_common::api::ReplicaStatus;
+use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::{NodeId, ShardId};
+
+use crate::meta::Collection;
+use crate::shards::ShardAccess;
+
+/// Describes a collection. Green: everything served and indexed. Yellow: background work is under way. Red: a shard does
+/// not serve or did not answer; the figures then leave it out.
+pub(super) async fn describe(access: &ShardAccess, collection: &Collection, deadline: Instant) -> Result<Vec<u8>> {
+    let nodes: BTreeSet<NodeId> = collection.shards.iter().flat_map(|shard| shard.replicas.iter().copied()).collect();
+    let asked = nodes.into_iter().map(|node| async move {
+        let Some(api) = access.nodes.get(node) else { return (node, Vec::new()) };
+        let status = timeout_at(deadline, api.status()).await;
+        (node, status.ok().and_then(|status| status.ok()).map(|status| status.replicas).unwrap_or_default())
+    });
+    let mut chosen: BTreeMap<ShardId, (NodeId, ReplicaStatus)> = BTreeMap::new();
+    for (node, replicas) in join_all(asked).await {
+        for replica in replicas.into_iter().filter(|replica| replica.collection == collection.id) {
+            let better = chosen.get(&replica.shard).is_none_or(|(known, other)| rank(node, &replica) > rank(*known, other));
+            if better {
+                chosen.insert(replica.shard, (node, replica));
+            }
+        }
+    }
+    let replicas: Vec<&ReplicaStatus> =
+        collection.shard_ids().filter_map(|shard| chosen.get(&shard)).map(|(_, replica)| replica).collect();
+    let config: Value = serde_json::from_str(&collection.config_json)
+        .map_err(|e| Error::Corrupt(format!("the collection's stored configuration: {e}")))?;
+    let info = json!({
+        "status": status(collection, &replicas),
+        "optimizer_status": optimizer_status(&replicas),
+        "indexed_vectors_count": replicas.iter().map(|replica| replica.indexed_vectors).sum::<u64>(),
+        "points_count": replicas.iter().map(|replica| replica.points).sum::<u64>(),
+        "segments_count": replicas.iter().map(|replica| replica.segments).sum::<u64>(),
+        "config": config,
+        "payload_schema": {},
+    });
+    Ok(info.to_string().into_bytes())
+}
+
+/// Which replica's figures stand for the shard: one that serves, the leader, the one furthest along.
+fn rank(node: NodeId, replica: &ReplicaStatus) -> (bool, bool, u64) {
+    (replica.failed.is_none(), replica.leader == Some(node), replica.applied.0)
+}
+
+fn status(collection: &Collection, replicas: &[&ReplicaStatus]) -> &'static str {
+    if replicas.len() < collection.shards.len() || replicas.iter().any(|replica| replica.failed.is_some()) {
+        "red"
+    } else if replicas.iter().any(|replica| replica.optimizing) {
+        "yellow"
+    } else {
+        "green"
+    }
+}
+
+fn optimizer_status(replicas: &[&ReplicaStatus]) -> Value {
+    let failed = replicas.iter().find_map(|replica| replica.failed.as_ref().map(|reason| (replica.shard, reason)));
+    match failed {
+        Some((shard, reason)) => json!({"error": format!("shard {shard}: {reason}")}),
+        None => json!("ok"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vicinal_common::ids::{CollectionId, LogIndex};
+
+    use super::*;
+
+    fn replica(shard: u64, failed: Option<&str>, optimizing: bool) -> ReplicaStatus {
+        ReplicaStatus {
+            shard: ShardId(shard),
+            collection: CollectionId(uuid::Uuid::nil()),
+            leader: Some(NodeId(1)),
+            term: 1,
+            applied: LogIndex(5),
+            points: 10,
+            indexed_vectors: 10,
+            segments: 1,
+            fresh_rows: 0,
+            disk_bytes: 0,
+            optimizing,
+            failed: failed.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_serving_leader_speaks_for_its_shard() {
+        let good = replica(1, None, false);
+        assert!(rank(NodeId(1), &good) > rank(NodeId(2), &good));
+        assert!(rank(NodeId(2), &good) > rank(NodeId(1), &replica(1, Some("broken"), false)));
+    }
+
+    #[test]
+    fn a_failed_shard_is_named() {
+        let (good, bad) = (replica(1, None, true), replica(2, Some("checksum"), false));
+        assert_eq!(optimizer_status(&[&good]), json!("ok"));
+        assert_eq!(optimizer_status(&[&good, &bad]), json!({"error": "shard 2: checksum"}));
+    }
+}

@@ -1,0 +1,20 @@
+//! The REST edge, wire-compatible with the everyday part of the Qdrant REST API 1.19: decode, call, encode.
+
+mod answer;
+mod body;
+mod collections;
+mod decode;
+mod encode;
+mod info;
+mod params;
+mod points;
+mod search;
+mod selector;
+mod server;
+mod service;
+
+pub(crate) use body::BODIES_KIB_MAX;
+pub use server::{router, serve};
+
+#[cfg(test)]
+mod tests;

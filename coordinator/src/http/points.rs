@@ -1,0 +1,143 @@
+//! Handlers that write points, and those that read them without a query.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::json;
+use vicinal_common::api::{PointParts, VectorSelector};
+use vicinal_common::error::Error;
+use vicinal_common::point::PointId;
+
+use super::answer::{Answer, Failure};
+use super::body::{JsonBody, off_thread};
+use super::decode::{CountBody, DeleteBody, Deletion, RetrieveBody, ScrollBody, UpsertBody, Wanted};
+use super::encode::{self, Shown};
+use super::params::Params;
+use super::selector::WithPayload;
+use crate::meta::Collection;
+use crate::write::{Written, check_point};
+use crate::{Coordinator, query, write};
+
+type Shared = State<Arc<Coordinator>>;
+
+/// `PUT /collections/{collection}/points`
+pub(super) async fn upsert(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
+    let collection = coordinator.collection(params.collection())?;
+    let id = collection.id;
+    let check = move |body: UpsertBody| {
+        let inputs = body.into_points()?.into_iter();
+        let points: Result<Vec<_>, Error> = inputs.map(|input| check_point(&collection.schema, input)).collect();
+        Ok(points?)
+    };
+    let points = body.decode(check).await?;
+    if points.is_empty() {
+        return Err(Error::BadInput("Empty update request".into()).into());
+    }
+    let lookup = || coordinator.same_collection(params.collection(), id);
+    let written = write::upsert(&coordinator.shards, &lookup, params.write_spec(&coordinator), points).await?;
+    updated(written, params.wait)
+}
+
+/// `POST /collections/{collection}/points/delete`
+pub(super) async fn delete(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
+    let id = coordinator.collection(params.collection())?.id;
+    let deletion = body.decode(DeleteBody::into_deletion).await?;
+    let lookup = || coordinator.same_collection(params.collection(), id);
+    let spec = params.write_spec(&coordinator);
+    let written = match deletion {
+        Deletion::Ids(ids) if ids.is_empty() => {
+            return Err(Error::BadInput("Empty update request".into()).into());
+        }
+        Deletion::Ids(ids) => write::delete(&coordinator.shards, &lookup, spec, ids).await?,
+        Deletion::Filter(filter) => write::delete_by_filter(&coordinator.shards, &lookup, spec, &filter).await?,
+    };
+    updated(written, params.wait)
+}
+
+/// The answer to a write. It is durable and applied by now in any case; a client that did not wait for that is told the
+/// weaker word it expects.
+fn updated(written: Written, wait: bool) -> Result<Answer, Failure> {
+    let status = if wait { "completed" } else { "acknowledged" };
+    Answer::json(&json!({"operation_id": written.index.0, "status": status}))
+}
+
+/// `GET /collections/{collection}/points/{id}`
+pub(super) async fn get(State(coordinator): Shared, params: Params) -> Result<Answer, Failure> {
+    let collection = coordinator.collection(params.collection())?;
+    let bad = |text| Failure::new(StatusCode::BAD_REQUEST, format!("Wrong input: {text}"));
+    let id = PointId::parse(params.segment("id")).map_err(bad)?;
+    let shown = Shown { payload: WithPayload::All, vectors: VectorSelector::All };
+    let parts = PointParts { payload: true, vectors: VectorSelector::All };
+    let lookup = || coordinator.same_collection(params.collection(), collection.id);
+    let spec = params.read_spec();
+    let (points, coverage) = query::retrieve(&coordinator.shards, &lookup, spec, &[id], &parts).await?;
+    coverage.check(false)?;
+    let missing = || Error::NotFound(format!("Point with id {id} does not exists!"));
+    let point = points.first().ok_or_else(missing)?;
+    let mut out = Vec::new();
+    encode::point(&mut out, point, &shown)?;
+    Ok(Answer::encoded(out).with_coverage(coverage))
+}
+
+/// `POST /collections/{collection}/points`
+pub(super) async fn retrieve(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
+    let collection = coordinator.collection(params.collection())?;
+    let wanted = body.decode(RetrieveBody::into_ids).await?;
+    let Wanted { request: (ids, parts), with_payload, allow_partial } = wanted;
+    check_parts(&collection, &parts)?;
+    let lookup = params.lookup(&coordinator);
+    let spec = params.read_spec();
+    let (points, coverage) = query::retrieve(&coordinator.shards, &lookup, spec, &ids, &parts).await?;
+    coverage.check(allow_partial)?;
+    let shown = Shown { payload: with_payload, vectors: parts.vectors };
+    let encoded = off_thread(encode::size_of_points(points.iter()), move || {
+        let mut out = Vec::new();
+        encode::points(&mut out, &points, &shown)?;
+        Ok(out)
+    });
+    Ok(Answer::encoded(encoded.await?).with_coverage(coverage))
+}
+
+/// `POST /collections/{collection}/points/scroll`
+pub(super) async fn scroll(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
+    let collection = coordinator.collection(params.collection())?;
+    let Wanted { request, with_payload, allow_partial } = body.decode(ScrollBody::into_page).await?;
+    check_parts(&collection, &request.parts)?;
+    let lookup = params.lookup(&coordinator);
+    let page = query::scroll(&coordinator.shards, &lookup, params.read_spec(), &request).await?;
+    page.coverage.check(allow_partial)?;
+    let shown = Shown { payload: with_payload, vectors: request.parts.vectors };
+    let (points, next) = (page.points, page.next);
+    let encoded = off_thread(encode::size_of_points(points.iter()), move || {
+        let mut out = b"{\"points\":".to_vec();
+        encode::points(&mut out, &points, &shown)?;
+        out.extend_from_slice(b",\"next_page_offset\":");
+        match next {
+            Some(next) => encode::id(&mut out, next)?,
+            None => out.extend_from_slice(b"null"),
+        }
+        out.push(b'}');
+        Ok(out)
+    });
+    Ok(Answer::encoded(encoded.await?).with_coverage(page.coverage))
+}
+
+/// `POST /collections/{collection}/points/count`
+pub(super) async fn count(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
+    coordinator.collection(params.collection())?;
+    let (filter, allow_partial) = body.decode(CountBody::into_filter).await?;
+    let lookup = params.lookup(&coordinator);
+    let (count, coverage) = query::count(&coordinator.shards, &lookup, params.read_spec(), filter).await?;
+    coverage.check(allow_partial)?;
+    Ok(Answer::json(&json!({"count": count}))?.with_coverage(coverage))
+}
+
+/// Refuses names of vectors that the collection does not have.
+pub(super) fn check_parts(collection: &Collection, parts: &PointParts) -> Result<(), Error> {
+    let VectorSelector::Named(names) = &parts.vectors else { return Ok(()) };
+    match names.iter().find(|name| !collection.schema.vectors.contains_key(*name)) {
+        Some(name) => Err(Error::BadInput(format!("Not existing vector name error: {name}"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,346 @@
+//! A model of shard nodes for tests: points in maps, exact searches, and faults on demand.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use vicinal_common::api::*;
+use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
+use vicinal_common::error::{Error, Result};
+use vicinal_common::filter::Filter;
+use vicinal_common::ids::{CollectionId, Epoch, LogIndex, NodeId, RequestId, ShardId};
+use vicinal_common::metric::Metric;
+use vicinal_common::payload::Payload;
+use vicinal_common::point::{Point, PointId, UNNAMED, Vectors};
+use vicinal_common::ring::TokenTable;
+
+use crate::meta::{Collection, CollectionState, Shard};
+use crate::shard_client::NodeDirectory;
+use crate::shards::ShardAccess;
+
+/// One shard; all nodes see the same one, as if replication took no time.
+#[derive(Default)]
+pub(crate) struct ModelShard {
+    pub(crate) collection: Option<CollectionId>,
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) epoch: Epoch,
+    pub(crate) points: BTreeMap<PointId, (LogIndex, Point)>,
+    pub(crate) log: u64,
+    /// Answers by request: a repeated one is applied once.
+    pub(crate) seen: HashMap<(RequestId, u32), WriteAck>,
+    metrics: BTreeMap<String, Metric>,
+}
+
+/// All shards of a model cluster, and what is wrong with it.
+#[derive(Default)]
+pub(crate) struct Model {
+    pub(crate) shards: BTreeMap<ShardId, ModelShard>,
+    /// Nodes that answer `Unavailable`.
+    pub(crate) dead: HashSet<NodeId>,
+    /// Nodes that never answer.
+    pub(crate) hanging: HashSet<NodeId>,
+    /// What every write to a shard is refused with.
+    pub(crate) refuse_writes: HashMap<ShardId, Error>,
+    /// Writes that are applied but whose answer is lost, per shard.
+    pub(crate) lose_answers: HashMap<ShardId, u32>,
+    /// Runs before each retrieve: changes points between the phases of a search.
+    pub(crate) before_retrieve: Option<Box<dyn FnMut(&mut BTreeMap<ShardId, ModelShard>) + Send>>,
+    /// Calls to nodes.
+    pub(crate) calls: u64,
+}
+
+/// One node of the model.
+pub(crate) struct ModelNode {
+    id: NodeId,
+    model: Arc<Mutex<Model>>,
+}
+
+/// A model cluster with one collection.
+pub(crate) struct ModelCluster {
+    pub(crate) model: Arc<Mutex<Model>>,
+    pub(crate) access: ShardAccess,
+    pub(crate) collection: Arc<Collection>,
+}
+
+impl ModelCluster {
+    /// `shards` shards of `replicas` replicas on 3 nodes; shard `i` is led by its first replica, node `i % 3 + 1`.
+    pub(crate) fn new(shards: u64, replicas: u64) -> ModelCluster {
+        let vector = VectorSchema { dim: 2, metric: Metric::Euclid, hnsw: None };
+        let schema = CollectionSchema {
+            vectors: BTreeMap::from([(UNNAMED.to_owned(), vector)]),
+            hnsw: HnswConfig::default(),
+            indexing_threshold_kib: 0,
+        };
+        let id = CollectionId(uuid::Uuid::from_u128(7));
+        let placed = (0..shards).map(|shard| Shard {
+            id: ShardId(shard),
+            replicas: (0..replicas).map(|replica| NodeId((shard + replica) % 3 + 1)).collect(),
+        });
+        let placed: Vec<Shard> = placed.collect();
+        let ids: Vec<ShardId> = placed.iter().map(|shard| shard.id).collect();
+        let model = Arc::new(Mutex::new(Model::default()));
+        for shard in &placed {
+            let made = ModelShard {
+                collection: Some(id),
+                leader: Some(shard.replicas[0]),
+                epoch: Epoch(1),
+                metrics: BTreeMap::from([(UNNAMED.to_owned(), Metric::Euclid)]),
+                ..ModelShard::default()
+            };
+            model.lock().shards.insert(shard.id, made);
+        }
+        let access = ShardAccess::new(nodes(&model));
+        let collection = Collection {
+            id,
+            name: "c".into(),
+            schema,
+            state: CollectionState::Active,
+            epoch: Epoch(1),
+            tokens: TokenTable::propose(&ids).unwrap(),
+            shards: placed,
+            replication_factor: replicas as u32,
+            write_consistency_factor: 1,
+            config_json: "{}".into(),
+            created_ms: 0,
+        };
+        ModelCluster { model, access, collection: Arc::new(collection) }
+    }
+
+    /// Points 0..count at `[id, 0]`, with the payload `{"n": id}`.
+    pub(crate) fn points(count: u64) -> Vec<Point> {
+        (0..count).map(|id| ModelCluster::point(id, id as f32)).collect()
+    }
+
+    pub(crate) fn point(id: u64, x: f32) -> Point {
+        let fields = serde_json::json!({"n": id}).as_object().unwrap().clone();
+        Point {
+            id: PointId::Num(id),
+            vectors: Vectors::from([(UNNAMED.to_owned(), vec![x, 0.0])]),
+            payload: Payload::from_fields(&fields).unwrap(),
+        }
+    }
+
+    pub(crate) fn shard_of(&self, id: u64) -> ShardId {
+        self.collection.tokens.shard_of(PointId::Num(id))
+    }
+
+    pub(crate) fn lookup(&self) -> impl Fn() -> Result<Arc<Collection>> + Send + Sync + '_ {
+        || Ok(self.collection.clone())
+    }
+}
+
+/// Three nodes of one model.
+pub(crate) fn nodes(model: &Arc<Mutex<Model>>) -> NodeDirectory {
+    let nodes = NodeDirectory::default();
+    for id in (1..=3).map(NodeId) {
+        nodes.insert(id, Arc::new(ModelNode { id, model: model.clone() }));
+    }
+    nodes
+}
+
+impl ModelNode {
+    /// Waits or fails as the model's faults say, then runs `f` on each shard asked.
+    async fn read<T>(
+        &self,
+        context: &ReadContext,
+        mut f: impl FnMut(&ModelShard) -> T,
+    ) -> Vec<ShardAnswer<T>> {
+        self.hang().await;
+        let mut model = self.model.lock();
+        model.calls += 1;
+        let dead = model.dead.contains(&self.id);
+        let answer = |(shard, floor): &(ShardId, LogIndex)| {
+            let result = match model.shards.get(shard) {
+                _ if dead => Err(Error::Unavailable("the node is down".into())),
+                None => Err(Error::NoSuchShard(*shard)),
+                Some(found) if found.epoch != context.epoch => {
+                    Err(Error::WrongEpoch { shard: *shard, asked: context.epoch, current: found.epoch })
+                }
+                Some(found) => {
+                    assert!(found.log >= floor.0, "a floor above the log");
+                    Ok(f(found))
+                }
+            };
+            ShardAnswer { shard: *shard, result }
+        };
+        context.shards.iter().map(answer).collect()
+    }
+
+    async fn hang(&self) {
+        if self.model.lock().hanging.contains(&self.id) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn stored(version: LogIndex, point: &Point, parts: &PointParts) -> StoredPoint {
+    let vectors = match &parts.vectors {
+        VectorSelector::None => Vectors::new(),
+        VectorSelector::All => point.vectors.clone(),
+        VectorSelector::Named(names) => {
+            point.vectors.iter().filter(|(name, _)| names.contains(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
+        }
+    };
+    let payload = if parts.payload { point.payload.clone() } else { Payload::EMPTY };
+    StoredPoint { id: point.id, version, payload, vectors }
+}
+
+fn matches(filter: Option<&Filter>, point: &Point) -> bool {
+    let has = |name: &str| point.vectors.contains_key(name);
+    filter.is_none_or(|filter| filter.matches(point.id, &point.payload.fields().unwrap(), &has))
+}
+
+fn nearest(shard: &ModelShard, query: &NearestQuery) -> Vec<ShardHit> {
+    let metric = shard.metrics[&query.vector_name];
+    let mut hits = Vec::new();
+    for (version, point) in shard.points.values().filter(|(_, point)| matches(query.filter.as_deref(), point)) {
+        let Some(vector) = point.vectors.get(&query.vector_name) else { continue };
+        let distance = model_distance(metric, &query.vector, vector);
+        if query.distance_max.is_none_or(|most| distance <= most) {
+            hits.push(ShardHit { distance, id: point.id, version: *version });
+        }
+    }
+    hits.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
+    hits.truncate(query.k);
+    hits
+}
+
+fn model_distance(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
+    let pairs = a.iter().zip(b);
+    match metric {
+        Metric::Euclid => pairs.map(|(a, b)| (a - b) * (a - b)).sum(),
+        Metric::Manhattan => pairs.map(|(a, b)| (a - b).abs()).sum(),
+        Metric::Cosine | Metric::Dot => -pairs.map(|(a, b)| a * b).sum::<f32>(),
+    }
+}
+
+#[async_trait]
+impl ShardApi for ModelNode {
+    async fn create_replica(&self, spec: ReplicaSpec) -> Result<()> {
+        let mut model = self.model.lock();
+        let shard = model.shards.entry(spec.shard).or_default();
+        shard.collection = Some(spec.collection);
+        shard.epoch = spec.epoch;
+        shard.metrics = spec.schema.vectors.iter().map(|(name, vector)| (name.clone(), vector.metric)).collect();
+        Ok(())
+    }
+
+    async fn found_group(&self, request: FoundGroup) -> Result<()> {
+        self.model.lock().shards.entry(request.shard).or_default().leader = Some(self.id);
+        Ok(())
+    }
+
+    async fn drop_replica(&self, shard: ShardId) -> Result<()> {
+        self.model.lock().shards.remove(&shard);
+        Ok(())
+    }
+
+    async fn write(&self, request: WriteRequest) -> Result<WriteAck> {
+        self.hang().await;
+        let mut model = self.model.lock();
+        model.calls += 1;
+        if model.dead.contains(&self.id) {
+            return Err(Error::Unavailable("the node is down".into()));
+        }
+        if let Some(error) = model.refuse_writes.get(&request.shard) {
+            return Err(error.clone());
+        }
+        let shard = model.shards.get_mut(&request.shard).ok_or(Error::NoSuchShard(request.shard))?;
+        if shard.epoch != request.epoch {
+            return Err(Error::WrongEpoch { shard: request.shard, asked: request.epoch, current: shard.epoch });
+        }
+        if shard.leader != Some(self.id) {
+            return Err(Error::WrongLeader { shard: request.shard, hint: shard.leader, term: 1 });
+        }
+        let key = (request.request, request.part);
+        if let Some(ack) = shard.seen.get(&key) {
+            return Ok(*ack);
+        }
+        shard.log += 1;
+        let index = LogIndex(shard.log);
+        let before = shard.points.len() as u64;
+        let affected = match request.op {
+            WriteOp::Upsert(points) => {
+                for point in points.iter() {
+                    shard.points.insert(point.id, (index, point.clone()));
+                }
+                points.len() as u64
+            }
+            WriteOp::Delete(ids) => {
+                shard.points.retain(|id, _| !ids.contains(id));
+                before - shard.points.len() as u64
+            }
+            WriteOp::DeleteByFilter(logged) => {
+                let filter: Filter = serde_json::from_str(&logged.json).unwrap();
+                shard.points.retain(|_, (_, point)| !matches(Some(&filter), point));
+                before - shard.points.len() as u64
+            }
+        };
+        let ack = WriteAck { index, term: 1, affected };
+        shard.seen.insert(key, ack);
+        if let Some(lose) = model.lose_answers.get_mut(&request.shard).filter(|lose| **lose > 0) {
+            *lose -= 1;
+            return Err(Error::Unavailable("the answer was lost".into()));
+        }
+        Ok(ack)
+    }
+
+    async fn search(&self, request: SearchRequest) -> Vec<ShardAnswer<Vec<Vec<ShardHit>>>> {
+        self.read(&request.context, |shard| request.queries.iter().map(|query| nearest(shard, query)).collect()).await
+    }
+
+    async fn retrieve(&self, request: RetrieveRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
+        {
+            let mut model = self.model.lock();
+            if let Some(mut hook) = model.before_retrieve.take() {
+                hook(&mut model.shards);
+                model.before_retrieve = Some(hook);
+            }
+        }
+        let find = |shard: &ModelShard| {
+            let found = request.ids.iter().filter_map(|id| shard.points.get(id));
+            found.map(|(version, point)| stored(*version, point, &request.parts)).collect()
+        };
+        self.read(&request.context, find).await
+    }
+
+    async fn scroll(&self, request: ScrollRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
+        let page = |shard: &ModelShard| {
+            let from = request.from.unwrap_or(PointId::Num(0));
+            let points = shard.points.range(from..).map(|(_, entry)| entry);
+            let points = points.filter(|(_, point)| matches(request.filter.as_deref(), point)).take(request.limit);
+            points.map(|(version, point)| stored(*version, point, &request.parts)).collect()
+        };
+        self.read(&request.context, page).await
+    }
+
+    async fn count(&self, request: CountRequest) -> Vec<ShardAnswer<u64>> {
+        let count = |shard: &ModelShard| {
+            shard.points.values().filter(|(_, point)| matches(request.filter.as_deref(), point)).count() as u64
+        };
+        self.read(&request.context, count).await
+    }
+
+    async fn status(&self) -> Result<NodeStatus> {
+        let model = self.model.lock();
+        let replica = |(id, shard): (&ShardId, &ModelShard)| {
+            Some(ReplicaStatus {
+                shard: *id,
+                collection: shard.collection?,
+                leader: shard.leader,
+                term: 1,
+                applied: LogIndex(shard.log),
+                points: shard.points.len() as u64,
+                indexed_vectors: shard.points.len() as u64,
+                segments: 1,
+                fresh_rows: 0,
+                disk_bytes: 0,
+                optimizing: false,
+                failed: None,
+            })
+        };
+        let replicas = model.shards.iter().filter_map(replica).collect();
+        Ok(NodeStatus { node: self.id, replicas, read_only: None })
+    }
+}

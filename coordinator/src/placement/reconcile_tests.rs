@@ -1,0 +1,228 @@
+//! Collections come and go over nodes that fail now and then.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use vicinal_common::api::*;
+use vicinal_common::clock::SystemClock;
+use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
+use vicinal_common::disk::FaultyDisk;
+use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::{CollectionId, LogIndex, NodeId, ShardId};
+use vicinal_common::metric::Metric;
+use vicinal_common::rng::SeededRng;
+use vicinal_common::transport::{Address, LocalTransport};
+
+use super::Reconciler;
+use crate::meta::{Catalog, CatalogOptions, CreateCollection, DiskStore, Founding};
+use crate::shard_client::NodeDirectory;
+
+/// A node that keeps a list of replicas. Every `fail_every`-th call fails.
+#[derive(Default)]
+struct ListNode {
+    node: u64,
+    away: AtomicBool,
+    fail_every: usize,
+    calls: AtomicUsize,
+    replicas: Mutex<BTreeMap<ShardId, (CollectionId, Option<usize>)>>,
+}
+
+impl ListNode {
+    fn answer(&self) -> Result<()> {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        let failing = self.fail_every > 0 && call.is_multiple_of(self.fail_every);
+        if failing || self.away.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable("down".into()));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ShardApi for ListNode {
+    async fn create_replica(&self, spec: ReplicaSpec) -> Result<()> {
+        self.answer()?;
+        self.replicas.lock().entry(spec.shard).or_insert((spec.collection, None));
+        Ok(())
+    }
+
+    async fn found_group(&self, request: FoundGroup) -> Result<()> {
+        self.answer()?;
+        assert!(request.voters.contains_key(&NodeId(self.node)));
+        let mut replicas = self.replicas.lock();
+        replicas.get_mut(&request.shard).expect("founded after it was created").1 = Some(request.voters.len());
+        Ok(())
+    }
+
+    async fn drop_replica(&self, shard: ShardId) -> Result<()> {
+        self.answer()?;
+        self.replicas.lock().remove(&shard);
+        Ok(())
+    }
+
+    async fn status(&self) -> Result<NodeStatus> {
+        self.answer()?;
+        let replicas = self.replicas.lock();
+        let replicas = replicas.iter().map(|(shard, (collection, founded))| ReplicaStatus {
+            shard: *shard,
+            collection: *collection,
+            leader: founded.map(|_| NodeId(self.node)),
+            term: 1,
+            applied: LogIndex(0),
+            points: 0,
+            indexed_vectors: 0,
+            segments: 0,
+            fresh_rows: 0,
+            disk_bytes: 0,
+            optimizing: false,
+            failed: None,
+        });
+        Ok(NodeStatus { node: NodeId(self.node), replicas: replicas.collect(), read_only: None })
+    }
+
+    async fn write(&self, _: WriteRequest) -> Result<WriteAck> {
+        Err(Error::Internal("not part of these tests".into()))
+    }
+
+    async fn search(&self, _: SearchRequest) -> Vec<ShardAnswer<Vec<Vec<ShardHit>>>> {
+        Vec::new()
+    }
+
+    async fn retrieve(&self, _: RetrieveRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
+        Vec::new()
+    }
+
+    async fn scroll(&self, _: ScrollRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
+        Vec::new()
+    }
+
+    async fn count(&self, _: CountRequest) -> Vec<ShardAnswer<u64>> {
+        Vec::new()
+    }
+}
+
+struct World {
+    catalog: Catalog,
+    nodes: Vec<Arc<ListNode>>,
+    stop: CancellationToken,
+}
+
+async fn world(count: u64, fail_every: usize) -> World {
+    let store = DiskStore::open(Arc::new(FaultyDisk::new(1)), Path::new("/meta")).unwrap();
+    let options = CatalogOptions {
+        name: "a".into(),
+        address: Address("local:a".into()),
+        store: Box::new(store),
+        transport: Arc::new(LocalTransport::default()),
+        rng: Arc::new(SeededRng::from_os()),
+        clock: Arc::new(SystemClock),
+        founding: Founding::IfNew,
+        cluster: None,
+    };
+    let catalog = Catalog::open(options).await.unwrap();
+    let directory = NodeDirectory::default();
+    let mut nodes = Vec::new();
+    for node in 1..=count {
+        let api = Arc::new(ListNode { node, fail_every, ..ListNode::default() });
+        directory.insert(NodeId(node), api.clone());
+        let address = Address(format!("local:{node}"));
+        catalog.register_node(NodeId(node), format!("n{node}"), address, within(5_000)).await.unwrap();
+        nodes.push(api);
+    }
+    let stop = CancellationToken::new();
+    tokio::spawn(Reconciler::new(catalog.clone(), directory).run(stop.clone()));
+    World { catalog, nodes, stop }
+}
+
+fn within(millis: u64) -> Instant {
+    Instant::now() + Duration::from_millis(millis)
+}
+
+fn wanted(name: &str, shard_number: u32, replication_factor: u32) -> CreateCollection {
+    let vector = VectorSchema { dim: 4, metric: Metric::Dot, hnsw: None };
+    CreateCollection {
+        name: name.into(),
+        schema: CollectionSchema {
+            vectors: BTreeMap::from([(String::new(), vector)]),
+            hnsw: HnswConfig::default(),
+            indexing_threshold_kib: 1,
+        },
+        shard_number,
+        replication_factor,
+        write_consistency_factor: 1,
+        config_json: "{}".into(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collections_are_created_and_dropped() {
+    let World { catalog, nodes, stop } = world(3, 0).await;
+    let begun = Instant::now();
+    catalog.create_collection(wanted("a", 4, 2), within(5_000)).await.unwrap();
+    println!("created in {:?}", begun.elapsed());
+    let collection = catalog.state().resolve("a").unwrap().clone();
+    assert_eq!(collection.shards.len(), 4);
+    let held: usize = nodes.iter().map(|node| node.replicas.lock().len()).sum();
+    let founded = nodes.iter().flat_map(|node| node.replicas.lock().values().copied().collect::<Vec<_>>());
+    assert_eq!(held, 8);
+    assert_eq!(founded.filter_map(|(_, voters)| voters).collect::<Vec<_>>(), [2; 4]);
+
+    let again = catalog.create_collection(wanted("a", 1, 1), within(5_000)).await.unwrap_err();
+    assert_eq!(again.http_status(), 409);
+    let too_many = catalog.create_collection(wanted("b", 1, 4), within(5_000)).await.unwrap_err();
+    assert_eq!(too_many.http_status(), 400);
+
+    assert!(catalog.delete_collection("a", within(5_000)).await.unwrap());
+    assert!(!catalog.delete_collection("a", within(5_000)).await.unwrap());
+    assert!(nodes.iter().all(|node| node.replicas.lock().is_empty()));
+    assert!(catalog.state().collections.is_empty());
+    stop.cancel();
+    catalog.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_over_failing_nodes() {
+    let World { catalog, nodes, stop } = world(3, 5).await;
+    let creations = (0..6).map(|number| {
+        let catalog = catalog.clone();
+        tokio::spawn(async move {
+            catalog.create_collection(wanted(&format!("c{number}"), 2, 3), within(30_000)).await.unwrap();
+        })
+    });
+    for creation in creations.collect::<Vec<_>>() {
+        creation.await.unwrap();
+    }
+    assert_eq!(catalog.state().active().count(), 6);
+    assert!(nodes.iter().all(|node| node.replicas.lock().len() == 12));
+    for number in 0..6 {
+        assert!(catalog.delete_collection(&format!("c{number}"), within(30_000)).await.unwrap());
+    }
+    assert!(catalog.state().names.is_empty());
+    stop.cancel();
+    catalog.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_away_delays_but_loses_nothing() {
+    let World { catalog, nodes, stop } = world(2, 0).await;
+    nodes[1].away.store(true, Ordering::SeqCst);
+    let late = catalog.create_collection(wanted("a", 1, 2), within(400)).await.unwrap_err();
+    assert_eq!(late.http_status(), 408, "{late}");
+    assert_eq!(catalog.state().resolve("a").unwrap_err().http_status(), 503);
+    assert!(catalog.state().operations.values().any(|operation| operation.steps_done == 1));
+    nodes[1].away.store(false, Ordering::SeqCst);
+    let deadline = within(10_000);
+    while catalog.state().resolve("a").is_err() {
+        assert!(Instant::now() < deadline, "never served");
+        sleep(Duration::from_millis(10)).await;
+    }
+    stop.cancel();
+    catalog.shutdown().await;
+}

@@ -1,0 +1,63 @@
+//! Points by id from the shards they belong to, one request per node.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use vicinal_common::api::{PointParts, RetrieveRequest, StoredPoint};
+use vicinal_common::ids::ShardId;
+use vicinal_common::point::PointId;
+
+use super::gather::Coverage;
+use super::scatter::{ReadSpec, scatter};
+use crate::meta::Collection;
+use crate::shards::ShardAccess;
+
+/// What was found.
+pub(super) struct Fetched {
+    /// The points that exist, by id; the newest version where two shards hold one.
+    pub(super) points: HashMap<PointId, StoredPoint>,
+    /// The shards asked; a point of a missing one is unknown, not absent.
+    pub(super) coverage: Coverage,
+    /// Whether a shard refused because of an old token table.
+    pub(super) is_stale: bool,
+}
+
+/// Looks points up. Ids may repeat.
+pub(super) async fn fetch(
+    access: &ShardAccess,
+    collection: &Collection,
+    spec: ReadSpec,
+    ids: &[PointId],
+    parts: &PointParts,
+) -> Fetched {
+    let mut by_shard: HashMap<ShardId, Vec<PointId>> = HashMap::new();
+    for id in ids {
+        by_shard.entry(collection.tokens.shard_of(*id)).or_default().push(*id);
+    }
+    let shards: Vec<ShardId> = by_shard.keys().copied().collect();
+    let gathered = scatter(access, collection, spec, &shards, |api, context| {
+        let of_node = context.shards.iter().filter_map(|(shard, _)| by_shard.get(shard));
+        let mut ids: Vec<PointId> = of_node.flatten().copied().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let request = RetrieveRequest { context, ids: Arc::new(ids), parts: parts.clone() };
+        async move { api.retrieve(request).await }
+    })
+    .await;
+    let is_stale = gathered.is_stale();
+    let mut points: HashMap<PointId, StoredPoint> = HashMap::with_capacity(ids.len());
+    for point in gathered.answers.into_iter().flat_map(|(_, points)| points) {
+        match points.entry(point.id) {
+            Entry::Vacant(slot) => {
+                slot.insert(point);
+            }
+            Entry::Occupied(mut slot) => {
+                if slot.get().version < point.version {
+                    slot.insert(point);
+                }
+            }
+        }
+    }
+    Fetched { points, coverage: gathered.coverage, is_stale }
+}

@@ -1,0 +1,20 @@
+//! The life of a search: plan which node answers for which shard, scatter, gather, then fetch what the winners hold.
+
+mod fetch;
+mod gather;
+mod plan;
+mod read;
+mod request;
+mod scatter;
+mod search;
+
+pub(crate) use gather::reasons;
+pub use gather::{Coverage, Missing};
+pub use plan::{NodeTask, Plan, plan};
+pub use read::{Page, PageRequest, count, retrieve, scroll};
+pub use request::{Answer, Hit, Query, Source, resolve_vector_name};
+pub use scatter::{Gathered, ReadSpec, scatter};
+pub use search::run;
+
+#[cfg(test)]
+mod tests;

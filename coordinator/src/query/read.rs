@@ -1,0 +1,150 @@
+//! Reads without a query vector: points by id, pages in id order, counts.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vicinal_common::api::{
+    CountRequest, PointParts, ReadContext, ScrollRequest, ShardAnswer, ShardApi, StoredPoint,
+};
+use vicinal_common::error::Result;
+use vicinal_common::filter::Filter;
+use vicinal_common::ids::ShardId;
+use vicinal_common::point::PointId;
+use vicinal_common::topk::merge_sorted;
+
+use super::fetch::fetch;
+use super::gather::Coverage;
+use super::scatter::{Gathered, ReadSpec, scatter};
+use crate::meta::Collection;
+use crate::shards::{Lookup, ShardAccess};
+
+/// How often a read is routed anew because the token table changed under it.
+pub(super) const ROUTE_TRIES_MAX: usize = 3;
+/// How often this coordinator looks whether its own metadata has caught up with what a shard knows.
+const CATCH_UP_TRIES_MAX: usize = 5;
+/// Pause between two looks.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(20);
+
+/// Whether the metadata has changed since `used` was routed by: then the read can be routed anew. Waits a little, because
+/// a shard may have heard of the change first.
+pub(super) async fn has_moved(lookup: Lookup<'_>, used: &Collection) -> Result<bool> {
+    for _ in 0..CATCH_UP_TRIES_MAX {
+        let now = lookup()?;
+        if now.id != used.id || now.epoch != used.epoch {
+            return Ok(true);
+        }
+        tokio::time::sleep(CATCH_UP_PAUSE).await;
+    }
+    Ok(false)
+}
+
+/// Points by id, in the order asked for, those that exist. An id of a missing shard is left out too: see the coverage.
+pub async fn retrieve(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: ReadSpec,
+    ids: &[PointId],
+    parts: &PointParts,
+) -> Result<(Vec<StoredPoint>, Coverage)> {
+    let mut tries = 1;
+    loop {
+        let collection = lookup()?;
+        let mut fetched = fetch(access, &collection, spec, ids, parts).await;
+        if fetched.is_stale && tries < ROUTE_TRIES_MAX && has_moved(lookup, &collection).await? {
+            tries += 1;
+            continue;
+        }
+        let points = ids.iter().filter_map(|id| fetched.points.remove(id)).collect();
+        return Ok((points, fetched.coverage));
+    }
+}
+
+/// A page to read.
+#[derive(Clone, Debug)]
+pub struct PageRequest {
+    /// First id (inclusive); `None`: from the beginning.
+    pub from: Option<PointId>,
+    /// Points wanted, at least 1.
+    pub limit: usize,
+    /// Which points.
+    pub filter: Option<Arc<Filter>>,
+    /// What to return of each.
+    pub parts: PointParts,
+}
+
+/// A page.
+#[derive(Debug)]
+pub struct Page {
+    /// In id order.
+    pub points: Vec<StoredPoint>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<PointId>,
+    /// Which shards it stands for.
+    pub coverage: Coverage,
+}
+
+/// Reads a page of points in id order over all shards.
+pub async fn scroll(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: ReadSpec,
+    request: &PageRequest,
+) -> Result<Page> {
+    let gathered = everywhere(access, lookup, spec, |api, context| {
+        let request = ScrollRequest {
+            context,
+            from: request.from,
+            limit: request.limit + 1,
+            filter: request.filter.clone(),
+            parts: request.parts.clone(),
+        };
+        async move { api.scroll(request).await }
+    })
+    .await?;
+    let lists = gathered.answers.into_iter().map(|(_, points)| points).collect();
+    // Of two versions of one id the newer comes first and is the one that counts.
+    let order = |a: &StoredPoint, b: &StoredPoint| a.id.cmp(&b.id).then(b.version.cmp(&a.version));
+    let mut points = merge_sorted(lists, request.limit + 1, order, |point| point.id);
+    let next = (points.len() > request.limit).then(|| points.pop()).flatten().map(|point| point.id);
+    Ok(Page { points, next, coverage: gathered.coverage })
+}
+
+/// Counts the points that match, over all shards that answer.
+pub async fn count(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: ReadSpec,
+    filter: Option<Arc<Filter>>,
+) -> Result<(u64, Coverage)> {
+    let gathered = everywhere(access, lookup, spec, |api, context| {
+        let request = CountRequest { context, filter: filter.clone() };
+        async move { api.count(request).await }
+    })
+    .await?;
+    Ok((gathered.answers.iter().map(|(_, count)| count).sum(), gathered.coverage))
+}
+
+/// Asks all shards, routed anew while the token table changes.
+async fn everywhere<T, F, Fut>(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: ReadSpec,
+    ask: F,
+) -> Result<Gathered<T>>
+where
+    F: Fn(Arc<dyn ShardApi>, ReadContext) -> Fut,
+    Fut: Future<Output = Vec<ShardAnswer<T>>>,
+{
+    let mut tries = 1;
+    loop {
+        let collection = lookup()?;
+        let shards: Vec<ShardId> = collection.shard_ids().collect();
+        let gathered = scatter(access, &collection, spec, &shards, &ask).await;
+        if gathered.is_stale() && tries < ROUTE_TRIES_MAX && has_moved(lookup, &collection).await? {
+            tries += 1;
+            continue;
+        }
+        return Ok(gathered);
+    }
+}

@@ -1,0 +1,180 @@
+//! Queries as they are understood, and what they are answered with.
+
+use std::sync::Arc;
+
+use vicinal_common::api::{NearestQuery, PointParts, StoredPoint, VectorSelector};
+use vicinal_common::collection::{CollectionSchema, VectorSchema};
+use vicinal_common::error::{Error, Result};
+use vicinal_common::filter::Filter;
+use vicinal_common::ids::LogIndex;
+use vicinal_common::limits::{EF_MAX, RESULTS_MAX};
+use vicinal_common::metric::{Metric, ScoreOrder};
+use vicinal_common::point::{PointId, UNNAMED};
+
+use super::gather::Coverage;
+use crate::write::check_vector;
+
+/// One query of a client.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// What to look for.
+    pub source: Source,
+    /// Name of the vector searched; `""` is the unnamed one.
+    pub using: String,
+    /// Which points may be hits.
+    pub filter: Option<Arc<Filter>>,
+    /// Worst score a hit may have (inclusive).
+    pub score_threshold: Option<f32>,
+    /// How many hits to return, at least 1.
+    pub limit: usize,
+    /// How many of the best hits to leave out.
+    pub offset: usize,
+    /// Query beam; `None`: chosen by the shards.
+    pub ef: Option<usize>,
+    /// Exact scan instead of the index.
+    pub exact: bool,
+    /// What to return of each hit.
+    pub parts: PointParts,
+    /// Whether an answer that misses shards is wanted.
+    pub allow_partial: bool,
+}
+
+/// What a query looks for.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// The neighbours of this vector, as the client sent it.
+    Vector(Vec<f32>),
+    /// The neighbours of a stored point, itself left out.
+    Point(PointId),
+    /// Nothing in particular: points in order of their ids.
+    All,
+}
+
+/// One hit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hit {
+    /// The point.
+    pub id: PointId,
+    /// Its version.
+    pub version: LogIndex,
+    /// Its score, in the metric's own direction; 0 without a query.
+    pub score: f32,
+    /// The parts asked for; `None` when none were.
+    pub point: Option<StoredPoint>,
+}
+
+/// The answer to one query.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// Best first.
+    pub hits: Vec<Hit>,
+    /// Which shards they come from.
+    pub coverage: Coverage,
+}
+
+impl Query {
+    /// Checks the bounds that need no collection.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |field: &str, message: String| Err(Error::Validation { field: field.into(), message });
+        if self.limit == 0 {
+            return refuse("limit", "value 0 invalid, must be 1 or larger".into());
+        }
+        if self.limit.saturating_add(self.offset) > RESULTS_MAX {
+            let message = format!("limit {} plus offset {} is above {RESULTS_MAX}", self.limit, self.offset);
+            return refuse("limit", message);
+        }
+        if let Some(ef) = self.ef
+            && !(1..=EF_MAX).contains(&ef)
+        {
+            return refuse("params.hnsw_ef", format!("value {ef} invalid, must be from 1 to {EF_MAX}"));
+        }
+        if self.score_threshold.is_some_and(|score| !score.is_finite()) {
+            return refuse("score_threshold", "must be a finite number".into());
+        }
+        Ok(())
+    }
+
+    /// Whether anything beyond ids and scores is wanted.
+    pub fn wants_parts(&self) -> bool {
+        self.parts.payload || self.parts.vectors != VectorSelector::None
+    }
+
+    /// The query as shards understand it. `vector` is what to search for; it is checked and prepared here.
+    pub fn nearest(&self, schema: &CollectionSchema, mut vector: Vec<f32>) -> Result<NearestQuery> {
+        let found = resolve_vector_name(schema, &self.using)?;
+        check_vector(&mut vector, found)?;
+        // The point that is the query is left out afterwards, so one more is needed.
+        let spare = usize::from(matches!(self.source, Source::Point(_)));
+        Ok(NearestQuery {
+            vector_name: self.using.clone(),
+            vector: Arc::from(vector),
+            k: self.limit + self.offset + spare,
+            filter: self.filter.clone(),
+            distance_max: self.score_threshold.map(|score| loose_bound(found.metric, score)),
+            ef: self.ef,
+            exact: self.exact,
+        })
+    }
+
+    /// Whether a score is good enough.
+    pub fn accepts(&self, metric: Metric, score: f32) -> bool {
+        match (self.score_threshold, metric.order()) {
+            (None, _) => true,
+            (Some(least), ScoreOrder::LargerIsBetter) => score >= least,
+            (Some(most), ScoreOrder::SmallerIsBetter) => score <= most,
+        }
+    }
+}
+
+/// A distance bound for the shards that is never tighter than the client's score: the square of a rounded root can be less
+/// than what it is the root of. The exact comparison follows on scores.
+fn loose_bound(metric: Metric, score: f32) -> f32 {
+    match metric {
+        Metric::Euclid if score < 0.0 => -1.0,
+        Metric::Euclid => metric.distance_of_score(score) * (1.0 + 4.0 * f32::EPSILON),
+        Metric::Cosine | Metric::Dot | Metric::Manhattan => metric.distance_of_score(score),
+    }
+}
+
+/// Finds a vector of the collection by the name a request gives.
+pub fn resolve_vector_name<'a>(schema: &'a CollectionSchema, name: &str) -> Result<&'a VectorSchema> {
+    if let Some(found) = schema.vectors.get(name) {
+        return Ok(found);
+    }
+    let names: Vec<&str> = schema.vectors.keys().map(String::as_str).filter(|name| *name != UNNAMED).collect();
+    if name == UNNAMED {
+        let names = names.join(", ");
+        return Err(Error::BadInput(format!(
+            "Collection requires specified vector name in the request, available names: {names}"
+        )));
+    }
+    Err(Error::BadInput(format!("Not existing vector name error: {name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_bound_for_shards_never_drops_an_accepted_score(distance in 0.0f32..1e12, step in 0.5f32..2.0) {
+            for metric in [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan] {
+                let score = metric.score(distance);
+                for threshold in [score, score * step] {
+                    let accepted = match metric.order() {
+                        ScoreOrder::LargerIsBetter => score >= threshold,
+                        ScoreOrder::SmallerIsBetter => score <= threshold,
+                    };
+                    prop_assert!(!accepted || distance <= loose_bound(metric, threshold), "{metric:?} {score} {threshold}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_distance_is_below_a_negative_threshold() {
+        assert!(loose_bound(Metric::Euclid, -1.0) < 0.0);
+    }
+}

@@ -1,0 +1,210 @@
+//! Searches and reads over a model cluster: gaps, time-outs, failover, changes between the phases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::time::Instant;
+use vicinal_common::api::{PointParts, VectorSelector};
+use vicinal_common::consistency::Consistency;
+use vicinal_common::error::Error;
+use vicinal_common::ids::{Epoch, LogIndex, NodeId, RequestId};
+use vicinal_common::point::PointId;
+
+use super::*;
+use crate::model::{ModelCluster, ModelShard};
+use crate::write::{WriteSpec, upsert};
+
+fn spec(millis: u64) -> ReadSpec {
+    ReadSpec { consistency: Consistency::ReadYourWrites, deadline: Instant::now() + Duration::from_millis(millis) }
+}
+
+fn near(x: f32, limit: usize) -> Query {
+    Query {
+        source: Source::Vector(vec![x, 0.0]),
+        using: String::new(),
+        filter: None,
+        score_threshold: None,
+        limit,
+        offset: 0,
+        ef: None,
+        exact: false,
+        parts: PointParts::default(),
+        allow_partial: true,
+    }
+}
+
+fn ids(answer: &Answer) -> Vec<u64> {
+    let number = |hit: &Hit| match hit.id {
+        PointId::Num(number) => number,
+        PointId::Uuid(_) => panic!("no such point"),
+    };
+    answer.hits.iter().map(number).collect()
+}
+
+async fn filled(shards: u64, replicas: u64, count: u64) -> ModelCluster {
+    let cluster = ModelCluster::new(shards, replicas);
+    let write = WriteSpec { request: RequestId(1), deadline: Instant::now() + Duration::from_secs(5) };
+    upsert(&cluster.access, &cluster.lookup(), write, ModelCluster::points(count)).await.unwrap();
+    cluster
+}
+
+async fn search(cluster: &ModelCluster, query: Query) -> vicinal_common::error::Result<Answer> {
+    let answers = run(&cluster.access, &cluster.lookup(), spec(300), &[query]).await?;
+    Ok(answers.into_iter().next().unwrap())
+}
+
+#[tokio::test]
+async fn the_best_of_all_shards_come_first_with_offset_and_threshold() {
+    let cluster = filled(4, 1, 50).await;
+    let answer = search(&cluster, Query { offset: 1, ..near(10.2, 3) }).await.unwrap();
+    assert_eq!(ids(&answer), [11, 9, 12]);
+    assert!((answer.hits[0].score - 0.8).abs() < 1e-5);
+    assert_eq!(answer.coverage, Coverage { shards_asked: 4, shards_answered: 4, missing: vec![] });
+    let answer = search(&cluster, Query { score_threshold: Some(1.0), ..near(10.0, 10) }).await.unwrap();
+    assert_eq!(ids(&answer), [10, 9, 11]);
+}
+
+#[tokio::test]
+async fn a_point_as_query_is_left_out_and_a_missing_one_is_not_found() {
+    let cluster = filled(4, 1, 50).await;
+    let answer = search(&cluster, Query { source: Source::Point(PointId::Num(10)), ..near(0.0, 2) }).await.unwrap();
+    assert_eq!(ids(&answer), [9, 11]);
+    let error = search(&cluster, Query { source: Source::Point(PointId::Num(99)), ..near(0.0, 2) }).await.unwrap_err();
+    assert_eq!(error, Error::NotFound("No point with id 99 found".into()));
+    cluster.model.lock().dead.extend([1, 2, 3].map(NodeId));
+    let error = search(&cluster, Query { source: Source::Point(PointId::Num(10)), ..near(0.0, 2) }).await.unwrap_err();
+    assert_eq!(error.http_status(), 503, "a point of a missing shard is not absent: {error}");
+}
+
+#[tokio::test]
+async fn no_query_lists_points_by_id() {
+    let cluster = filled(4, 1, 20).await;
+    let parts = PointParts { payload: true, vectors: VectorSelector::None };
+    let answer = search(&cluster, Query { source: Source::All, offset: 3, parts, ..near(0.0, 2) }).await.unwrap();
+    assert_eq!(ids(&answer), [3, 4]);
+    assert!(answer.hits.iter().all(|hit| hit.score == 0.0 && hit.point.is_some()));
+}
+
+#[tokio::test]
+async fn a_dead_shard_is_a_gap_that_is_named_and_an_error_when_not_allowed() {
+    let cluster = filled(3, 1, 30).await;
+    cluster.model.lock().dead.insert(NodeId(2));
+    let answer = search(&cluster, near(0.0, 30)).await.unwrap();
+    assert_eq!(answer.coverage.shards_answered, 2);
+    assert_eq!(answer.coverage.missing[0].shard.0, 1);
+    assert!(answer.hits.iter().all(|hit| cluster.collection.tokens.shard_of(hit.id).0 != 1));
+    let error = search(&cluster, Query { allow_partial: false, ..near(0.0, 30) }).await.unwrap_err();
+    assert!(error.http_status() == 503 && error.to_string().contains("shard 1: "), "{error}");
+}
+
+#[tokio::test]
+async fn a_slow_shard_costs_the_deadline_and_no_more() {
+    let cluster = filled(3, 1, 30).await;
+    cluster.model.lock().hanging.insert(NodeId(3));
+    let started = Instant::now();
+    let answer = search(&cluster, near(0.0, 5)).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(2));
+    assert_eq!(answer.coverage.missing[0].reason.http_status(), 408);
+    cluster.model.lock().hanging.extend([1, 2].map(NodeId));
+    let error = search(&cluster, near(0.0, 5)).await.unwrap_err();
+    assert_eq!(error.http_status(), 503, "a timeout is never an empty success");
+}
+
+#[tokio::test]
+async fn another_replica_answers_for_a_dead_one() {
+    let cluster = filled(3, 2, 30).await;
+    cluster.model.lock().dead.insert(NodeId(2));
+    let answer = search(&cluster, Query { allow_partial: false, ..near(4.0, 3) }).await.unwrap();
+    assert_eq!(ids(&answer), [4, 3, 5]);
+}
+
+#[tokio::test]
+async fn a_winner_that_changes_before_it_is_fetched_is_searched_again() {
+    let cluster = filled(2, 1, 20).await;
+    let shard = cluster.shard_of(5);
+    let mut changes = 0;
+    cluster.model.lock().before_retrieve = Some(Box::new(move |shards| {
+        changes += 1;
+        if changes == 1 {
+            move_away(shards.get_mut(&shard).unwrap(), 5);
+        }
+    }));
+    let parts = PointParts { payload: true, vectors: VectorSelector::All };
+    let answer = search(&cluster, Query { parts, ..near(5.0, 2) }).await.unwrap();
+    assert_eq!(ids(&answer), [4, 6], "point 5 is far away now, and the answer has two hits all the same");
+    assert!(answer.hits.iter().all(|hit| hit.point.as_ref().unwrap().version == hit.version));
+}
+
+#[tokio::test]
+async fn a_winner_that_keeps_changing_is_left_out() {
+    let cluster = filled(2, 1, 20).await;
+    let shard = cluster.shard_of(5);
+    cluster.model.lock().before_retrieve = Some(Box::new(move |shards| {
+        let shard = shards.get_mut(&shard).unwrap();
+        shard.log += 1;
+        shard.points.get_mut(&PointId::Num(5)).unwrap().0 = LogIndex(shard.log);
+    }));
+    let parts = PointParts { payload: true, vectors: VectorSelector::None };
+    let answer = search(&cluster, Query { parts, ..near(5.0, 2) }).await.unwrap();
+    assert_eq!(ids(&answer).len(), 1);
+    assert!(!ids(&answer).contains(&5));
+}
+
+fn move_away(shard: &mut ModelShard, id: u64) {
+    shard.log += 1;
+    shard.points.insert(PointId::Num(id), (LogIndex(shard.log), ModelCluster::point(id, 1000.0)));
+}
+
+#[tokio::test]
+async fn a_read_follows_a_new_token_table() {
+    let cluster = filled(3, 1, 30).await;
+    for shard in cluster.model.lock().shards.values_mut() {
+        shard.epoch = Epoch(2);
+    }
+    let newer = Arc::new(crate::meta::Collection { epoch: Epoch(2), ..(*cluster.collection).clone() });
+    let asked = parking_lot::Mutex::new(0);
+    let lookup = || {
+        *asked.lock() += 1;
+        Ok(if *asked.lock() > 2 { newer.clone() } else { cluster.collection.clone() })
+    };
+    let (count, coverage) = count(&cluster.access, &lookup, spec(2000), None).await.unwrap();
+    assert_eq!((count, coverage.is_complete()), (30, true));
+}
+
+#[tokio::test]
+async fn wrong_vectors_are_refused_in_the_clients_words() {
+    let cluster = filled(2, 1, 5).await;
+    for (source, using, text) in [
+        (vec![1.0], "", "Wrong input: Vector dimension error: expected dim: 2, got 1"),
+        (vec![1.0, 2.0], "other", "Wrong input: Not existing vector name error: other"),
+        (vec![1.0, f32::INFINITY], "", "Wrong input: vector value at position 1 is not a finite 32-bit number"),
+    ] {
+        let query = Query { source: Source::Vector(source), using: using.into(), ..near(0.0, 1) };
+        assert_eq!(search(&cluster, query).await.unwrap_err().to_string(), text);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn scrolling_visits_every_point_once_in_order(count in 0u64..60, limit in 1usize..20, shards in 1u64..5) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let cluster = if count > 0 { filled(shards, 1, count).await } else { ModelCluster::new(shards, 1) };
+            let mut seen = Vec::new();
+            let mut from = None;
+            loop {
+                let request = PageRequest { from, limit, filter: None, parts: PointParts::default() };
+                let page = scroll(&cluster.access, &cluster.lookup(), spec(2000), &request).await.unwrap();
+                assert!(page.points.len() <= limit);
+                seen.extend(page.points.iter().map(|point| point.id));
+                match page.next {
+                    Some(next) => from = Some(next),
+                    None => break,
+                }
+            }
+            assert_eq!(seen, (0..count).map(PointId::Num).collect::<Vec<_>>());
+        });
+    }
+}

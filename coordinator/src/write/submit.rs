@@ -1,0 +1,323 @@
+//! Sends the parts of a write to the leaders of their shards, repeating each until it is acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::{Instant, sleep, timeout_at};
+use vicinal_common::api::{LoggedFilter, WriteOp, WriteRequest};
+use vicinal_common::error::{Error, Result};
+use vicinal_common::filter::{EVALUATOR_VERSION, Filter};
+use vicinal_common::ids::{LogIndex, NodeId, RequestId, ShardId};
+use vicinal_common::point::{Point, PointId};
+
+use super::partition::{cut_ids, cut_points};
+use crate::meta::Collection;
+use crate::query::reasons;
+use crate::shards::{CollectionRef, Lookup, ShardAccess};
+
+/// How long a shard may refuse before the client hears of it: several elections, and less than clients' own time-outs.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// First pause between attempts; doubled each time.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// Longest pause between attempts.
+const PAUSE_MAX: Duration = Duration::from_millis(400);
+/// How often a write is routed anew because the token table changed under it.
+const ROUTE_TRIES_MAX: u32 = 3;
+/// Parts of one routing. Part numbers of different routings must differ, as shards remember them.
+const PARTS_MAX: u32 = 1 << 16;
+
+/// Identity and bound of a client's write.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteSpec {
+    /// Identity: every attempt and every part carries it.
+    pub request: RequestId,
+    /// When to give up.
+    pub deadline: Instant,
+}
+
+/// What a write came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The highest log index of the shards written.
+    pub index: LogIndex,
+    /// Points written or deleted.
+    pub affected: u64,
+}
+
+/// Writes points, which must be checked. Returns once every shard has acknowledged; an error names the shards that have
+/// not. Repeating the same write is always safe.
+pub async fn upsert(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: WriteSpec,
+    points: Vec<Point>,
+) -> Result<Written> {
+    let cut = |collection: &Collection, points: Vec<Point>| {
+        let shards = cut_points(&collection.tokens, points)?;
+        Ok(parts_of(shards, |part| WriteOp::Upsert(Arc::new(part))))
+    };
+    let uncut = |op: WriteOp| match op {
+        WriteOp::Upsert(points) => Arc::unwrap_or_clone(points),
+        WriteOp::Delete(_) | WriteOp::DeleteByFilter(_) => Vec::new(),
+    };
+    routed(access, lookup, spec, points, cut, uncut).await
+}
+
+/// Deletes points by id; missing ones are fine.
+pub async fn delete(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: WriteSpec,
+    ids: Vec<PointId>,
+) -> Result<Written> {
+    let cut = |collection: &Collection, ids| Ok(parts_of(cut_ids(&collection.tokens, ids), WriteOp::Delete));
+    let uncut = |op: WriteOp| match op {
+        WriteOp::Delete(ids) => ids,
+        WriteOp::Upsert(_) | WriteOp::DeleteByFilter(_) => Vec::new(),
+    };
+    routed(access, lookup, spec, ids, cut, uncut).await
+}
+
+/// Deletes all points that match, on every shard.
+pub async fn delete_by_filter(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: WriteSpec,
+    filter: &Filter,
+) -> Result<Written> {
+    let json = serde_json::to_string(filter).map_err(|e| Error::Internal(format!("encode filter: {e}")))?;
+    let logged = LoggedFilter { evaluator: EVALUATOR_VERSION, json };
+    // Items are filters here: one, that goes to all shards whichever they are.
+    let cut = |collection: &Collection, filters: Vec<LoggedFilter>| {
+        let ops = || filters.first().cloned().map(WriteOp::DeleteByFilter).into_iter().collect();
+        Ok(collection.shard_ids().map(|shard| (shard, ops())).collect())
+    };
+    let uncut = |op: WriteOp| match op {
+        WriteOp::DeleteByFilter(filter) => vec![filter],
+        WriteOp::Upsert(_) | WriteOp::Delete(_) => Vec::new(),
+    };
+    routed(access, lookup, spec, vec![logged], cut, uncut).await
+}
+
+type Ops = BTreeMap<ShardId, Vec<WriteOp>>;
+
+fn parts_of<T>(shards: BTreeMap<ShardId, Vec<Vec<T>>>, op: impl Fn(Vec<T>) -> WriteOp) -> Ops {
+    shards.into_iter().map(|(shard, parts)| (shard, parts.into_iter().map(&op).collect())).collect()
+}
+
+/// Cuts the items by the current token table and writes them; what shards refuse because the table changed is cut again.
+async fn routed<T>(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: WriteSpec,
+    mut items: Vec<T>,
+    cut: impl Fn(&Collection, Vec<T>) -> Result<Ops>,
+    uncut: impl Fn(WriteOp) -> Vec<T>,
+) -> Result<Written> {
+    let mut written = Written::default();
+    let mut tries = 0;
+    let first = lookup()?;
+    let mut collection = first.clone();
+    loop {
+        let ops = cut(&collection, std::mem::take(&mut items))?;
+        let asked = ops.len();
+        let writes = ops.into_iter().map(|(shard, ops)| {
+            let collection = &collection;
+            async move { write_shard(access, collection, spec, shard, ops, tries * PARTS_MAX).await }
+        });
+        let mut failed = Vec::new();
+        for outcome in join_all(writes).await {
+            written.index = written.index.max(outcome.written.index);
+            written.affected += outcome.written.affected;
+            if let Some(error) = outcome.error {
+                failed.push((outcome.shard, error, outcome.open));
+            }
+        }
+        tries += 1;
+        let only_moved = failed.iter().all(|(_, error, _)| is_moved(error));
+        if failed.is_empty() {
+            return Ok(written);
+        }
+        if only_moved && tries < ROUTE_TRIES_MAX {
+            collection = newer(lookup, &collection, spec.deadline).await?;
+            if collection.id != first.id {
+                return Err(Error::NotFound(format!("Collection `{}` doesn't exist!", first.name)));
+            }
+            items = failed.into_iter().flat_map(|(_, _, open)| open).flat_map(&uncut).collect();
+            continue;
+        }
+        return Err(failure(asked, failed.into_iter().map(|(shard, error, _)| (shard, error)).collect()));
+    }
+}
+
+fn is_moved(error: &Error) -> bool {
+    matches!(error, Error::WrongEpoch { .. })
+}
+
+/// The collection as the metadata has it once it differs from `used`, or as it is when nothing changes in time.
+async fn newer(lookup: Lookup<'_>, used: &Collection, deadline: Instant) -> Result<CollectionRef> {
+    let give_up = deadline.min(Instant::now() + PATIENCE);
+    loop {
+        let now = lookup()?;
+        if now.id != used.id || now.epoch != used.epoch || Instant::now() >= give_up {
+            return Ok(now);
+        }
+        sleep(PAUSE_MIN).await;
+    }
+}
+
+/// What became of the parts of one shard.
+struct Outcome {
+    shard: ShardId,
+    written: Written,
+    error: Option<Error>,
+    /// Parts that are not acknowledged, when the error says that they were not applied.
+    open: Vec<WriteOp>,
+}
+
+/// Writes the parts of one shard one after the other.
+async fn write_shard(
+    access: &ShardAccess,
+    collection: &Collection,
+    spec: WriteSpec,
+    shard: ShardId,
+    ops: Vec<WriteOp>,
+    first_part: u32,
+) -> Outcome {
+    let mut outcome = Outcome { shard, written: Written::default(), error: None, open: Vec::new() };
+    let mut ops = ops.into_iter();
+    let mut part = first_part;
+    while let Some(op) = ops.next() {
+        let request = WriteRequest {
+            request: spec.request,
+            part,
+            collection: collection.id,
+            epoch: collection.epoch,
+            shard,
+            op,
+            deadline: spec.deadline,
+        };
+        match write_part(access, collection, &request).await {
+            Ok(ack) => {
+                outcome.written.index = outcome.written.index.max(ack.index);
+                outcome.written.affected += ack.affected;
+            }
+            Err(error) => {
+                outcome.error = Some(error);
+                outcome.open = std::iter::once(request.op).chain(ops).collect();
+                break;
+            }
+        }
+        part += 1;
+    }
+    outcome
+}
+
+/// Writes one part: to the leader as far as it is known, following hints, until it is acknowledged, refused for good, or
+/// out of time. Every attempt is the same `(request, part)`, so the shard applies it once.
+async fn write_part(
+    access: &ShardAccess,
+    collection: &Collection,
+    request: &WriteRequest,
+) -> Result<vicinal_common::api::WriteAck> {
+    let shard = request.shard;
+    let replicas = collection.shard(shard).map_or(&[][..], |shard| &shard.replicas);
+    let give_up = request.deadline.min(Instant::now() + PATIENCE);
+    let mut pause = PAUSE_MIN;
+    // Ends at `give_up` at the latest: attempts without a pause follow a hint to another node, half of them at most.
+    let mut attempt = 0usize;
+    loop {
+        let Some(node) = leader_or_next(access, shard, replicas, attempt) else {
+            return Err(Error::Unavailable("it has no replica".into()));
+        };
+        let answer = match access.nodes.get(node) {
+            Some(api) => timeout_at(request.deadline, api.write(request.clone())).await,
+            None => Ok(Err(Error::Unavailable(format!("node {node} cannot be reached")))),
+        };
+        let error = match answer {
+            Ok(Ok(ack)) => {
+                access.note_leader(shard, node);
+                access.note_ack(shard, ack.index);
+                return Ok(ack);
+            }
+            Ok(Err(error)) => error,
+            Err(_) => Error::Timeout(format!("node {node} did not acknowledge in time")),
+        };
+        attempt += 1;
+        let mut follow = false;
+        match &error {
+            Error::WrongLeader { hint, .. } => {
+                access.forget_leader(shard, node);
+                if let Some(leader) = hint.filter(|hint| *hint != node && replicas.contains(hint)) {
+                    access.note_leader(shard, leader);
+                    follow = attempt % 2 == 1;
+                }
+            }
+            Error::Unavailable(_) | Error::NoSuchShard(_) => access.forget_leader(shard, node),
+            Error::Overloaded(_) => {}
+            Error::WrongEpoch { .. }
+            | Error::Timeout(_)
+            | Error::BadInput(_)
+            | Error::Validation { .. }
+            | Error::NotFound(_)
+            | Error::Conflict(_)
+            | Error::TooLarge(_)
+            | Error::Corrupt(_)
+            | Error::Internal(_) => return Err(error),
+        }
+        if follow {
+            continue;
+        }
+        if Instant::now() + pause >= give_up {
+            return Err(error);
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Where to try next: the leader if known, else the replicas in turn.
+fn leader_or_next(access: &ShardAccess, shard: ShardId, replicas: &[NodeId], attempt: usize) -> Option<NodeId> {
+    let known = access.leader(shard).filter(|leader| replicas.contains(leader));
+    known.or_else(|| replicas.get(attempt % replicas.len().max(1)).copied())
+}
+
+/// The one error a client sees for the shards that failed: the worst kind, naming them all, and what to do.
+fn failure(asked: usize, failed: Vec<(ShardId, Error)>) -> Error {
+    let texts = reasons(failed.iter().map(|(shard, error)| (*shard, error)));
+    let count = failed.len();
+    let others = if count < asked { "the others have taken it, " } else { "" };
+    let text = format!(
+        "{count} of {asked} shards did not acknowledge the write ({texts}); {others}repeating the same request is safe"
+    );
+    let worst = failed.into_iter().map(|(_, error)| error).max_by_key(severity);
+    match worst {
+        Some(Error::Timeout(_)) => Error::Timeout(text),
+        Some(Error::Overloaded(_)) => Error::Overloaded(text),
+        Some(Error::Internal(_)) => Error::Internal(text),
+        Some(Error::Corrupt(_)) => Error::Corrupt(text),
+        Some(Error::NotFound(_)) => Error::NotFound(text),
+        Some(Error::BadInput(_) | Error::Validation { .. } | Error::Conflict(_) | Error::TooLarge(_)) => {
+            Error::BadInput(text)
+        }
+        Some(
+            Error::Unavailable(_) | Error::WrongLeader { .. } | Error::WrongEpoch { .. } | Error::NoSuchShard(_),
+        )
+        | None => Error::Unavailable(text),
+    }
+}
+
+/// Which error tells the client most about what to do: something is broken, come back later, or change the request.
+fn severity(error: &Error) -> u8 {
+    match error {
+        Error::Corrupt(_) => 6,
+        Error::Internal(_) => 5,
+        Error::Unavailable(_) | Error::WrongLeader { .. } | Error::WrongEpoch { .. } | Error::NoSuchShard(_) => 4,
+        Error::Timeout(_) => 3,
+        Error::Overloaded(_) => 2,
+        Error::NotFound(_) => 1,
+        Error::BadInput(_) | Error::Validation { .. } | Error::Conflict(_) | Error::TooLarge(_) => 0,
+    }
+}
