@@ -135,10 +135,12 @@ impl RaftStateMachine<ShardRaft> for Machine {
         applied_state(&self.shard).map_err(|e| self.note(e))
     }
 
-    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
     where
         Strm: Stream<Item = io::Result<EntryResponder<ShardRaft>>> + Unpin + OptionalSend,
     {
+        // The loop asks once more after the end, which a stream by itself does not allow.
+        let mut entries = entries.fuse();
         while let Some(first) = entries.next().await {
             let mut batch = Batch::default();
             let mut next = Some(first);
