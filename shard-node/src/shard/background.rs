@@ -1,6 +1,7 @@
 //! When background work runs: on the pool by itself, or one step at a time for tests.
 
 use std::any::Any;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,11 @@ use super::environment::Background;
 
 /// How long to wait for room on a full disk before trying again.
 const DISK_FULL_PAUSE: Duration = Duration::from_secs(1);
+/// How long to put off a merge or a build that has no room.
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(10);
+/// How a writer is held back: so many pauses of this length at most.
+const PAUSE: Duration = Duration::from_millis(2);
+const PAUSES_MAX: usize = 25;
 /// Free space beyond what is to be written, before a full disk counts as having room again: 1 MiB.
 const DISK_MARGIN_BYTES: u64 = 1 << 20;
 
@@ -37,6 +43,32 @@ impl Shard {
         self.closed.store(true, Ordering::Release);
         drop(self.optimizer.lock());
         drop(self.commit.lock());
+    }
+
+    /// Holds back a writer that outruns sealing, as a follower or a replay can: nobody asks [`Shard::admit`] for them.
+    /// A short pause per call is enough, and bounded, so that the caller's timers keep working.
+    pub(super) fn pause_when_far_behind(&self) {
+        let limit = self.env.options.fresh_bytes_max.saturating_mul(2);
+        for _ in 0..PAUSES_MAX {
+            let is_behind = self.view.load().fresh_bytes() > limit;
+            if !is_behind || !self.flush_scheduled.load(Ordering::Acquire) || self.health.lock().read_only.is_some() {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// `DiskFull`, without trying, when `bytes` more would leave no room to seal.
+    pub(super) fn check_room(&self, bytes: u64) -> std::result::Result<(), StepError> {
+        let needed = bytes.saturating_add(2 * self.env.options.seal_bytes).saturating_add(DISK_MARGIN_BYTES);
+        match self.env.disk.free_bytes(&self.dir) {
+            Ok(free) if free < needed => {
+                let text = format!("{free} bytes are free, {needed} are needed");
+                Err(StepError::DiskFull(io::Error::new(io::ErrorKind::StorageFull, text)))
+            }
+            // Not known: writing will tell.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Seals on the pool, unless that is scheduled already.
@@ -134,7 +166,7 @@ impl Shard {
             Ok(false) | Err(StepError::Closed | StepError::Fatal(_)) => None,
             Err(StepError::DiskFull(error)) => {
                 tracing::warn!(shard = %self.spec.shard, %error, "no room to merge or index segments, trying again");
-                Some(DISK_FULL_PAUSE)
+                Some(NO_ROOM_PAUSE)
             }
         }
     }

@@ -56,6 +56,7 @@ impl Shard {
         let inputs = self.committed_segments(numbers);
         let sources: Vec<Source<'_>> =
             inputs.iter().map(|input| Source { run: &*input.segment, dead: &input.dead }).collect();
+        self.check_room(inputs.iter().map(|input| input.segment.file().info().bytes).sum())?;
         // The order of the rows is held in memory, the rows are not.
         let rows: u64 = sources.iter().map(|source| u64::from(source.run.rows())).sum();
         let reserved = self.env.builder.reserve(rows * 8);
@@ -154,7 +155,9 @@ impl Shard {
         };
         let rows = input.segment.vectors(ordinal).rows;
         // The graph while it is built, and its encoded form: 2 m links of 4 bytes on level 0, and some more above it.
-        let _reserved = self.env.builder.reserve(rows.len() as u64 * (params.m as u64 * 10 + 32) * 2);
+        let graph_bytes = rows.len() as u64 * (params.m as u64 * 10 + 32);
+        self.check_room(graph_bytes)?;
+        let _reserved = self.env.builder.reserve(graph_bytes * 2);
         let control = BuildControl {
             cancel: &self.closed,
             done: &AtomicU64::new(0),

@@ -34,6 +34,7 @@ impl Shard {
     /// error as its outcome and changes nothing. `Err` means that this replica must stop: stored data is damaged, the
     /// shard has failed, or an entry came twice.
     pub fn apply(&self, entries: Vec<ApplyEntry>) -> Result<Vec<Applied>> {
+        self.pause_when_far_behind();
         let mut writer = self.writer.lock();
         self.check_failed()?;
         let mut draft = View::clone(&self.view.load());
