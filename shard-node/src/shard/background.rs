@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use vicinal_common::error::Result;
+use vicinal_common::ids::LogIndex;
 
 use super::Shard;
 use super::builder::Lane;
 use super::commit::StepError;
 use super::environment::Background;
+use super::view::View;
 
 /// How long to wait for room on a full disk before trying again.
 const DISK_FULL_PAUSE: Duration = Duration::from_secs(1);
@@ -21,6 +23,10 @@ const NO_ROOM_PAUSE: Duration = Duration::from_secs(10);
 /// How a writer is held back: so many pauses of this length at most.
 const PAUSE: Duration = Duration::from_millis(2);
 const PAUSES_MAX: usize = 25;
+/// How long nothing must have been applied before a fresh part that is worth an index is sealed.
+const IDLE: Duration = Duration::from_secs(1);
+/// So many times of [`IDLE`] at most a steady trickle of writes puts that off.
+const IDLE_CHECKS_MAX: u32 = 10;
 /// Free space beyond what is to be written, before a full disk counts as having room again: 1 MiB.
 const DISK_MARGIN_BYTES: u64 = 1 << 20;
 
@@ -74,6 +80,36 @@ impl Shard {
     /// Seals on the pool, unless that is scheduled already.
     pub(super) fn schedule_flush(&self) {
         self.schedule(Lane::Seal, Duration::ZERO);
+    }
+
+    /// Whether the fresh part holds enough for an index, which it gets only as a segment.
+    pub(super) fn is_worth_sealing(&self, view: &View) -> bool {
+        let smallest = self.policy.index_from_bytes.iter().flatten().min();
+        smallest.is_some_and(|from| view.fresh_bytes() >= *from)
+    }
+
+    /// Seals on the pool once nothing has been applied for a while, unless that is scheduled already. A load in
+    /// progress fills the fresh part and seals by that.
+    pub(super) fn schedule_idle_flush(&self, applied: LogIndex) {
+        if self.env.options.background == Background::Pool && !self.idle_scheduled.swap(true, Ordering::AcqRel) {
+            self.check_idle_later(applied, 1);
+        }
+    }
+
+    fn check_idle_later(&self, applied: LogIndex, check: u32) {
+        let this = self.this.clone();
+        let job = move || {
+            let Some(shard) = this.upgrade().filter(|shard| !shard.closed.load(Ordering::Acquire)) else { return };
+            let view = shard.view.load_full();
+            if shard.is_worth_sealing(&view) && view.applied != applied && check < IDLE_CHECKS_MAX {
+                return shard.check_idle_later(view.applied, check + 1);
+            }
+            shard.idle_scheduled.store(false, Ordering::Release);
+            if shard.is_worth_sealing(&view) {
+                shard.request_flush();
+            }
+        };
+        self.env.builder.run(Lane::Seal, IDLE, Box::new(job));
     }
 
     /// Merges and builds on the pool until nothing is left, unless that is scheduled already.

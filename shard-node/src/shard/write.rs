@@ -43,10 +43,13 @@ impl Shard {
             self.fail(format!("cannot apply the log: {error}"));
         })?;
         let is_due = draft.fresh_bytes() >= self.env.options.seal_bytes;
+        let (is_worth_sealing, position) = (self.is_worth_sealing(&draft), draft.applied);
         self.view.store(Arc::new(draft));
         drop(writer);
         if is_due {
             self.schedule_flush();
+        } else if is_worth_sealing {
+            self.schedule_idle_flush(position);
         }
         Ok(applied)
     }
