@@ -141,11 +141,7 @@ pub(crate) fn nodes(model: &Arc<Mutex<Model>>) -> NodeDirectory {
 
 impl ModelNode {
     /// Waits or fails as the model's faults say, then runs `f` on each shard asked.
-    async fn read<T>(
-        &self,
-        context: &ReadContext,
-        mut f: impl FnMut(&ModelShard) -> T,
-    ) -> Vec<ShardAnswer<T>> {
+    async fn read<T>(&self, context: &ReadContext, mut f: impl FnMut(&ModelShard) -> T) -> Vec<ShardAnswer<T>> {
         self.hang().await;
         let mut model = self.model.lock();
         model.calls += 1;

@@ -21,12 +21,7 @@ use crate::shards::{Lookup, ShardAccess};
 const RERUNS_MAX: usize = 2;
 
 /// Answers all queries, in their order. One that asks too much fails them all, as does one whose gaps it does not allow.
-pub async fn run(
-    access: &ShardAccess,
-    lookup: Lookup<'_>,
-    spec: ReadSpec,
-    queries: &[Query],
-) -> Result<Vec<Answer>> {
+pub async fn run(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec, queries: &[Query]) -> Result<Vec<Answer>> {
     for query in queries {
         query.check()?;
     }
