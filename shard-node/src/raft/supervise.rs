@@ -99,6 +99,7 @@ async fn start(group: &Group) -> Result<Raft, String> {
         shard: parts.shard.clone(),
         disk: parts.disk.clone(),
         fault: group.fault.clone(),
+        refuse_gaps: true,
         applied: group.applied.clone(),
     };
     let raft = Raft::new(parts.node.0, Arc::new(config), network, group.store.clone(), machine);
