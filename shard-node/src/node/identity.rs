@@ -28,8 +28,8 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Reads the identity of the data in `dir`, or makes one for an empty directory. `BadInput` when the data belongs to
-    /// a node of another name, `Corrupt` when there is data without a readable identity.
+    /// Reads the identity of the data in `dir`, or makes one for an empty directory. `BadInput` when the data belongs
+    /// to a node of another name, `Corrupt` when there is data without a readable identity.
     pub(super) fn load_or_create(
         disk: &dyn Disk,
         dir: &Path,

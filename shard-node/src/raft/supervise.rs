@@ -106,8 +106,8 @@ async fn start(group: &Group) -> Result<Raft, String> {
     raft.await.map_err(|e| e.to_string())
 }
 
-/// A follower may have applied entries that the majority committed while its own log lost them to a full disk. Raft will
-/// then purge its log up to what is applied, which must be durable in the shard before.
+/// A follower may have applied entries that the majority committed while its own log lost them to a full disk. Raft
+/// will then purge its log up to what is applied, which must be durable in the shard before.
 async fn settle(group: &Group) -> Result<()> {
     let next = group.parts.log.bounds()?.next;
     let applied = *group.applied.borrow();
