@@ -55,8 +55,8 @@ impl Identity {
         for other in [super::LOG_DIR, super::SHARDS_DIR] {
             if disk.exists(&dir.join(other)).map_err(failed)? {
                 return Err(Error::Corrupt(format!(
-                    "{} holds data but no {FILE} file: restore the file, or start this node with an empty directory and \
-                     let it copy its shards from the other replicas",
+                    "{} holds data but no {FILE} file: restore the file, or start this node with an empty directory \
+                     and let it copy its shards from the other replicas",
                     dir.display()
                 )));
             }
