@@ -99,14 +99,15 @@ async fn start(group: &Group) -> Result<Raft, String> {
         shard: parts.shard.clone(),
         disk: parts.disk.clone(),
         fault: group.fault.clone(),
+        refuse_gaps: true,
         applied: group.applied.clone(),
     };
     let raft = Raft::new(parts.node.0, Arc::new(config), network, group.store.clone(), machine);
     raft.await.map_err(|e| e.to_string())
 }
 
-/// A follower may have applied entries that the majority committed while its own log lost them to a full disk. Raft will
-/// then purge its log up to what is applied, which must be durable in the shard before.
+/// A follower may have applied entries that the majority committed while its own log lost them to a full disk. Raft
+/// will then purge its log up to what is applied, which must be durable in the shard before.
 async fn settle(group: &Group) -> Result<()> {
     let next = group.parts.log.bounds()?.next;
     let applied = *group.applied.borrow();
