@@ -27,7 +27,7 @@ use vicinal_shard_node::shard::{Builder, BuilderOptions};
 
 use crate::config::{DevArgs, DevConfig};
 use crate::data_dir::DataDir;
-use crate::{demo, logging};
+use crate::{demo, logging, memory};
 
 /// Reads that may wait for a search thread, per thread.
 const READS_WAITING_PER_THREAD: usize = 512;
@@ -42,6 +42,7 @@ const FRESH_BYTES_MIN: u64 = 4 << 20;
 pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
     let config = DevConfig::load(args)?;
     logging::start(&config.log, config.log_format)?;
+    memory::start_trimming()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(serve(config));
     // What still runs on blocking threads belongs to requests whose clients have gone.

@@ -6,15 +6,12 @@ mod data_dir;
 mod demo;
 mod dev;
 mod logging;
+mod memory;
 mod rest;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-/// Returns freed memory to the system soon, and costs less time than the system's allocator under many threads.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A distributed, sharded retrieval cluster for approximate nearest neighbours.
 #[derive(Parser)]

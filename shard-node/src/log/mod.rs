@@ -51,7 +51,7 @@ const _: () = assert!(APPEND_BYTES_MAX <= format::PAYLOAD_BYTES_MAX as u64);
 pub struct LogOptions {
     /// A file that has reached this length gets no more batches. 64 MiB.
     pub file_bytes: u64,
-    /// Entries kept in memory for reading, over all groups; those not yet written come on top. 32 MiB.
+    /// Entries kept in memory for reading, over all groups; those not yet written come on top. 8 MiB.
     pub cache_bytes: u64,
     /// What one group commit writes at most (a single change may be larger). 8 MiB, at most 64 MiB.
     pub batch_bytes: u64,

@@ -14,9 +14,6 @@ use super::view::View;
 use crate::index::{FlatIndex, Hit, SearchParams, VectorIndex};
 use crate::segment::{Source, Vectors};
 
-/// Query beam when the query names none, at least.
-const EF_DEFAULT: usize = 128;
-
 /// A query whose names are resolved.
 struct Plan<'a> {
     query: &'a NearestQuery,
@@ -74,7 +71,8 @@ impl View {
             let (expected, got) = (vector.dim, query.vector.len());
             return Err(Error::BadInput(format!("Vector dimension error: expected dim: {expected}, got {got}")));
         }
-        let ef = query.ef.unwrap_or(EF_DEFAULT).max(query.k);
+        // As clients of the API expect: the beam of a query is the beam of the build unless they say otherwise.
+        let ef = query.ef.or(vector.hnsw.map(|hnsw| hnsw.ef_construction)).unwrap_or(0).max(query.k);
         Ok(Plan { query, ordinal, metric: vector.metric, params: SearchParams { k: query.k, ef } })
     }
 
