@@ -32,6 +32,9 @@ pub(crate) struct ModelShard {
     metrics: BTreeMap<String, Metric>,
 }
 
+/// Changes shards at a chosen moment.
+pub(crate) type Hook = Box<dyn FnMut(&mut BTreeMap<ShardId, ModelShard>) + Send>;
+
 /// All shards of a model cluster, and what is wrong with it.
 #[derive(Default)]
 pub(crate) struct Model {
@@ -45,7 +48,7 @@ pub(crate) struct Model {
     /// Writes that are applied but whose answer is lost, per shard.
     pub(crate) lose_answers: HashMap<ShardId, u32>,
     /// Runs before each retrieve: changes points between the phases of a search.
-    pub(crate) before_retrieve: Option<Box<dyn FnMut(&mut BTreeMap<ShardId, ModelShard>) + Send>>,
+    pub(crate) before_retrieve: Option<Hook>,
     /// Calls to nodes.
     pub(crate) calls: u64,
 }
@@ -141,11 +144,7 @@ pub(crate) fn nodes(model: &Arc<Mutex<Model>>) -> NodeDirectory {
 
 impl ModelNode {
     /// Waits or fails as the model's faults say, then runs `f` on each shard asked.
-    async fn read<T>(
-        &self,
-        context: &ReadContext,
-        mut f: impl FnMut(&ModelShard) -> T,
-    ) -> Vec<ShardAnswer<T>> {
+    async fn read<T>(&self, context: &ReadContext, mut f: impl FnMut(&ModelShard) -> T) -> Vec<ShardAnswer<T>> {
         self.hang().await;
         let mut model = self.model.lock();
         model.calls += 1;

@@ -60,7 +60,8 @@ impl ShardAccess {
 
     /// Forgets shards that no longer exist, which bounds both tables by the number of shards.
     pub fn retain(&self, state: &MetaState) {
-        let known: HashSet<ShardId> = state.collections.values().flat_map(|collection| collection.shard_ids()).collect();
+        let known: HashSet<ShardId> =
+            state.collections.values().flat_map(|collection| collection.shard_ids()).collect();
         self.leaders.write().retain(|shard, _| known.contains(shard));
         self.floors.write().retain(|shard, _| known.contains(shard));
     }

@@ -335,6 +335,14 @@ impl ShardNode {
     }
 }
 
+impl Drop for ShardNode {
+    /// A node that is dropped without a shutdown leaves nothing running; what was acknowledged is on the disk.
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.groups().iter().for_each(|group| group.cancel());
+    }
+}
+
 #[async_trait]
 impl Handler for ShardNode {
     async fn handle(&self, route: &str, body: Bytes) -> Option<Bytes> {

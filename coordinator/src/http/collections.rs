@@ -76,8 +76,7 @@ pub(super) async fn update_aliases(
 pub(super) async fn all_aliases(State(coordinator): Shared) -> Result<Answer, Failure> {
     let state = coordinator.catalog.state();
     let aliases = state.aliases.iter();
-    let aliases: Vec<_> =
-        aliases.map(|(alias, name)| json!({"alias_name": alias, "collection_name": name})).collect();
+    let aliases: Vec<_> = aliases.map(|(alias, name)| json!({"alias_name": alias, "collection_name": name})).collect();
     Answer::json(&json!({"aliases": aliases}))
 }
 

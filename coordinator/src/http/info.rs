@@ -24,7 +24,8 @@ pub(super) async fn describe(access: &ShardAccess, collection: &Collection, dead
     let mut chosen: BTreeMap<ShardId, (NodeId, ReplicaStatus)> = BTreeMap::new();
     for (node, replicas) in join_all(asked).await {
         for replica in replicas.into_iter().filter(|replica| replica.collection == collection.id) {
-            let better = chosen.get(&replica.shard).is_none_or(|(known, other)| rank(node, &replica) > rank(*known, other));
+            let better =
+                chosen.get(&replica.shard).is_none_or(|(known, other)| rank(node, &replica) > rank(*known, other));
             if better {
                 chosen.insert(replica.shard, (node, replica));
             }

@@ -11,8 +11,8 @@ use super::encode::{self, Shown};
 use super::params::Params;
 use super::points::check_parts;
 use super::selector::WithPayload;
-use crate::query::{self, Coverage, Query};
 use crate::Coordinator;
+use crate::query::{self, Coverage, Query};
 
 type Shared = State<Arc<Coordinator>>;
 

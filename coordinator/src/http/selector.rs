@@ -275,7 +275,9 @@ mod tests {
 
     #[test]
     fn bad_selectors_are_refused() {
-        for bad in [json!(1), json!([""]), json!(["a..b"]), json!(["a["]), json!(["a[x]"]), json!({"other": []}), json!({})] {
+        for bad in
+            [json!(1), json!([""]), json!(["a..b"]), json!(["a["]), json!(["a[x]"]), json!({"other": []}), json!({})]
+        {
             assert!(serde_json::from_value::<WithPayload>(bad.clone()).is_err(), "{bad}");
         }
     }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::store::{Change, MetaStore, Record, Stored};
 
@@ -15,6 +16,9 @@ use super::store::{Change, MetaStore, Record, Stored};
 const PIECE: usize = 4_096;
 /// Bytes of sled's cache. It takes more than it is told.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// Longest wait for the lock of the directory: sled's own threads hold it a moment longer than the store lives.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_POLL: Duration = Duration::from_millis(10);
 /// First byte of the keys of log entries; followed by the index and the number of the piece.
 const LOG: u8 = b'l';
 /// First byte of the keys of records; followed by the record's number and the number of the piece.
@@ -32,9 +36,16 @@ impl SledStore {
     pub fn open(dir: &Path) -> io::Result<SledStore> {
         std::fs::create_dir_all(dir).map_err(|error| refused(dir, &error))?;
         let config = sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(CACHE_BYTES);
-        // sled panics on some kinds of damage; a coordinator must refuse to start with a message instead.
-        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
-        let db = opened.map_err(|_| refused(dir, &"its content is damaged"))?.map_err(|error| refused(dir, &error))?;
+        let give_up = Instant::now() + LOCK_WAIT;
+        let db = loop {
+            // sled panics on some kinds of damage; a coordinator must refuse to start with a message instead.
+            match catch_unwind(AssertUnwindSafe(|| config.open())) {
+                Ok(Ok(db)) => break db,
+                Ok(Err(error)) if is_locked(&error) && Instant::now() < give_up => std::thread::sleep(LOCK_POLL),
+                Ok(Err(error)) => return Err(refused(dir, &error)),
+                Err(_) => return Err(refused(dir, &"its content is damaged")),
+            }
+        };
         let file = File::open(dir.join("db")).map_err(|error| refused(dir, &error))?;
         let store = SledStore { db, file, dir: dir.to_path_buf() };
         store.sync()?;
@@ -148,6 +159,11 @@ fn split(changes: &[Change]) -> Vec<&[Change]> {
         rest = others;
     }
     parts
+}
+
+/// sled tells of a lock that another holds by the text of an I/O error only.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
 }
 
 fn log_key(index: u64) -> [u8; 9] {

@@ -58,7 +58,11 @@ impl Coverage {
             return Ok(());
         }
         let reasons = reasons(self.missing.iter().map(|missing| (missing.shard, &missing.reason)));
-        Err(Error::Unavailable(format!("{} of {} shards did not answer: {reasons}", self.missing.len(), self.shards_asked)))
+        Err(Error::Unavailable(format!(
+            "{} of {} shards did not answer: {reasons}",
+            self.missing.len(),
+            self.shards_asked
+        )))
     }
 }
 
@@ -114,7 +118,10 @@ mod tests {
         assert!(coverage(4, std::slice::from_ref(&timeout)).check(true).is_ok());
         let error = coverage(4, std::slice::from_ref(&timeout)).check(false).unwrap_err();
         assert_eq!(error.http_status(), 503);
-        assert!(error.to_string().contains("1 of 4 shards did not answer: shard 0: Timeout error: no answer"), "{error}");
+        assert!(
+            error.to_string().contains("1 of 4 shards did not answer: shard 0: Timeout error: no answer"),
+            "{error}"
+        );
         let error = coverage(2, &[timeout.clone(), timeout]).check(true).unwrap_err();
         assert_eq!(error.http_status(), 503, "all missing is never an empty success");
     }

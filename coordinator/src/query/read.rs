@@ -4,9 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vicinal_common::api::{
-    CountRequest, PointParts, ReadContext, ScrollRequest, ShardAnswer, ShardApi, StoredPoint,
-};
+use vicinal_common::api::{CountRequest, PointParts, ReadContext, ScrollRequest, ShardAnswer, ShardApi, StoredPoint};
 use vicinal_common::error::Result;
 use vicinal_common::filter::Filter;
 use vicinal_common::ids::ShardId;
@@ -85,12 +83,7 @@ pub struct Page {
 }
 
 /// Reads a page of points in id order over all shards.
-pub async fn scroll(
-    access: &ShardAccess,
-    lookup: Lookup<'_>,
-    spec: ReadSpec,
-    request: &PageRequest,
-) -> Result<Page> {
+pub async fn scroll(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec, request: &PageRequest) -> Result<Page> {
     let gathered = everywhere(access, lookup, spec, |api, context| {
         let request = ScrollRequest {
             context,
@@ -126,12 +119,7 @@ pub async fn count(
 }
 
 /// Asks all shards, routed anew while the token table changes.
-async fn everywhere<T, F, Fut>(
-    access: &ShardAccess,
-    lookup: Lookup<'_>,
-    spec: ReadSpec,
-    ask: F,
-) -> Result<Gathered<T>>
+async fn everywhere<T, F, Fut>(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec, ask: F) -> Result<Gathered<T>>
 where
     F: Fn(Arc<dyn ShardApi>, ReadContext) -> Fut,
     Fut: Future<Output = Vec<ShardAnswer<T>>>,

@@ -174,7 +174,11 @@ fn take_in<T>(
                     again.insert(answer.shard);
                 }
             }
-            Error::Unavailable(_) | Error::Overloaded(_) | Error::Timeout(_) | Error::Corrupt(_) | Error::Internal(_) => {
+            Error::Unavailable(_)
+            | Error::Overloaded(_)
+            | Error::Timeout(_)
+            | Error::Corrupt(_)
+            | Error::Internal(_) => {
                 again.insert(answer.shard);
             }
             Error::WrongEpoch { .. }

@@ -21,25 +21,23 @@ use crate::shards::{Lookup, ShardAccess};
 const RERUNS_MAX: usize = 2;
 
 /// Answers all queries, in their order. One that asks too much fails them all, as does one whose gaps it does not allow.
-pub async fn run(
-    access: &ShardAccess,
-    lookup: Lookup<'_>,
-    spec: ReadSpec,
-    queries: &[Query],
-) -> Result<Vec<Answer>> {
+pub async fn run(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec, queries: &[Query]) -> Result<Vec<Answer>> {
     for query in queries {
         query.check()?;
     }
     let mut tries = 1;
-    let (mut answers, _) = loop {
+    let mut answers = loop {
         let collection = lookup()?;
         let (answers, is_stale) = nearest(access, &collection, spec, queries).await?;
         if is_stale && tries < ROUTE_TRIES_MAX && has_moved(lookup, &collection).await? {
             tries += 1;
             continue;
         }
-        break (answers, is_stale);
+        break answers;
     };
+    if answers.len() != queries.len() {
+        return Err(Error::Unavailable("shards of the collection are being moved, try again".into()));
+    }
     for (query, answer) in queries.iter().zip(&mut answers) {
         if let Source::All = query.source {
             *answer = in_id_order(access, lookup, spec, query).await?;
@@ -73,13 +71,16 @@ struct Sent {
     nearest: NearestQuery,
 }
 
+/// Answers all queries that have a vector or a point to search by, and says whether a shard refused because of an old
+/// token table. No answers at all when that kept the points from being looked up.
 async fn nearest(
     access: &ShardAccess,
     collection: &Collection,
     spec: ReadSpec,
     queries: &[Query],
 ) -> Result<(Vec<Answer>, bool)> {
-    let (mut pending, mut is_stale) = prepare(access, collection, spec, queries).await?;
+    let Some(mut pending) = prepare(access, collection, spec, queries).await? else { return Ok((Vec::new(), true)) };
+    let mut is_stale = false;
     let mut answers = vec![Answer::default(); queries.len()];
     let shards: Vec<ShardId> = collection.shard_ids().collect();
     for round in 0..=RERUNS_MAX {
@@ -124,13 +125,14 @@ async fn nearest(
     Ok((answers, is_stale))
 }
 
-/// Brings the queries into the shards' form; looks up the points that are queries.
+/// Brings the queries into the shards' form; looks up the points that are queries. `None` when a shard refused the lookup
+/// because of an old token table.
 async fn prepare(
     access: &ShardAccess,
     collection: &Collection,
     spec: ReadSpec,
     queries: &[Query],
-) -> Result<(Vec<Sent>, bool)> {
+) -> Result<Option<Vec<Sent>>> {
     let mut ids = Vec::new();
     let mut names = HashSet::new();
     for query in queries {
@@ -148,10 +150,8 @@ async fn prepare(
         true => None,
         false => Some(fetch(access, collection, spec, &ids, &parts).await),
     };
-    let is_stale = points.as_ref().is_some_and(|points| points.is_stale);
-    if is_stale {
-        // Routed anew by the caller, or reported as missing shards in the next try.
-        return Ok((Vec::new(), true));
+    if points.as_ref().is_some_and(|points| points.is_stale) {
+        return Ok(None);
     }
     let mut sent = Vec::with_capacity(queries.len());
     for (place, query) in queries.iter().enumerate() {
@@ -162,7 +162,7 @@ async fn prepare(
         };
         sent.push(Sent { place, nearest: query.nearest(&collection.schema, vector)? });
     }
-    Ok((sent, is_stale))
+    Ok(Some(sent))
 }
 
 fn vector_of_point(points: Option<&Fetched>, id: PointId, using: &str) -> Result<Vec<f32>> {

@@ -173,6 +173,18 @@ async fn a_read_follows_a_new_token_table() {
 }
 
 #[tokio::test]
+async fn metadata_that_stays_behind_is_an_error_and_never_an_empty_answer() {
+    let cluster = filled(2, 1, 30).await;
+    for shard in cluster.model.lock().shards.values_mut() {
+        shard.epoch = Epoch(2);
+    }
+    for source in [Source::Point(PointId::Num(1)), Source::Vector(vec![1.0, 0.0]), Source::All] {
+        let error = search(&cluster, Query { source, ..near(0.0, 2) }).await.unwrap_err();
+        assert_eq!(error.http_status(), 503, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn wrong_vectors_are_refused_in_the_clients_words() {
     let cluster = filled(2, 1, 5).await;
     for (source, using, text) in [

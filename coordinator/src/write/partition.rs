@@ -50,7 +50,8 @@ pub fn cut_ids(tokens: &TokenTable, mut ids: Vec<PointId>) -> BTreeMap<ShardId, 
 
 /// Upper bound of a point's size in a command.
 fn point_bytes(point: &Point) -> usize {
-    let vectors = point.vectors.iter().map(|(name, vector)| VECTOR_BYTES + name.len() + vector.len() * size_of::<f32>());
+    let vectors =
+        point.vectors.iter().map(|(name, vector)| VECTOR_BYTES + name.len() + vector.len() * size_of::<f32>());
     POINT_BYTES + vectors.sum::<usize>() + point.payload.as_bytes().len()
 }
 

@@ -48,12 +48,7 @@ pub struct Written {
 
 /// Writes points, which must be checked. Returns once every shard has acknowledged; an error names the shards that have
 /// not. Repeating the same write is always safe.
-pub async fn upsert(
-    access: &ShardAccess,
-    lookup: Lookup<'_>,
-    spec: WriteSpec,
-    points: Vec<Point>,
-) -> Result<Written> {
+pub async fn upsert(access: &ShardAccess, lookup: Lookup<'_>, spec: WriteSpec, points: Vec<Point>) -> Result<Written> {
     let cut = |collection: &Collection, points: Vec<Point>| {
         let shards = cut_points(&collection.tokens, points)?;
         Ok(parts_of(shards, |part| WriteOp::Upsert(Arc::new(part))))
@@ -66,12 +61,7 @@ pub async fn upsert(
 }
 
 /// Deletes points by id; missing ones are fine.
-pub async fn delete(
-    access: &ShardAccess,
-    lookup: Lookup<'_>,
-    spec: WriteSpec,
-    ids: Vec<PointId>,
-) -> Result<Written> {
+pub async fn delete(access: &ShardAccess, lookup: Lookup<'_>, spec: WriteSpec, ids: Vec<PointId>) -> Result<Written> {
     let cut = |collection: &Collection, ids| Ok(parts_of(cut_ids(&collection.tokens, ids), WriteOp::Delete));
     let uncut = |op: WriteOp| match op {
         WriteOp::Delete(ids) => ids,
@@ -302,9 +292,7 @@ fn failure(asked: usize, failed: Vec<(ShardId, Error)>) -> Error {
         Some(Error::BadInput(_) | Error::Validation { .. } | Error::Conflict(_) | Error::TooLarge(_)) => {
             Error::BadInput(text)
         }
-        Some(
-            Error::Unavailable(_) | Error::WrongLeader { .. } | Error::WrongEpoch { .. } | Error::NoSuchShard(_),
-        )
+        Some(Error::Unavailable(_) | Error::WrongLeader { .. } | Error::WrongEpoch { .. } | Error::NoSuchShard(_))
         | None => Error::Unavailable(text),
     }
 }

@@ -156,7 +156,7 @@ proptest! {
             }
         }
         let model: std::collections::BTreeMap<u64, f32> = ids.into_iter().collect();
-        cut.sort_by(|a, b| a.0.cmp(&b.0));
+        cut.sort_by_key(|(id, _)| *id);
         prop_assert_eq!(cut, model.into_iter().collect::<Vec<_>>());
     }
 

@@ -61,7 +61,7 @@ pub struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { file_bytes: 64 << 20, cache_bytes: 32 << 20, batch_bytes: 8 << 20, queue_bytes_max: 64 << 20 }
+        LogOptions { file_bytes: 64 << 20, cache_bytes: 8 << 20, batch_bytes: 8 << 20, queue_bytes_max: 64 << 20 }
     }
 }
 

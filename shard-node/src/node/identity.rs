@@ -28,8 +28,8 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Reads the identity of the data in `dir`, or makes one for an empty directory. `BadInput` when the data belongs to
-    /// a node of another name, `Corrupt` when there is data without a readable identity.
+    /// Reads the identity of the data in `dir`, or makes one for an empty directory. `BadInput` when the data belongs
+    /// to a node of another name, `Corrupt` when there is data without a readable identity.
     pub(super) fn load_or_create(
         disk: &dyn Disk,
         dir: &Path,
@@ -55,8 +55,8 @@ impl Identity {
         for other in [super::LOG_DIR, super::SHARDS_DIR] {
             if disk.exists(&dir.join(other)).map_err(failed)? {
                 return Err(Error::Corrupt(format!(
-                    "{} holds data but no {FILE} file: restore the file, or start this node with an empty directory and \
-                     let it copy its shards from the other replicas",
+                    "{} holds data but no {FILE} file: restore the file, or start this node with an empty directory \
+                     and let it copy its shards from the other replicas",
                     dir.display()
                 )));
             }

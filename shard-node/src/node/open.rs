@@ -22,8 +22,8 @@ use crate::shard::Shard;
 const LOG_WATCH: Duration = Duration::from_secs(5);
 
 impl ShardNode {
-    /// Opens the node's data, or begins it, and starts a raft group for each replica. Returns once each has replayed its
-    /// log or has failed; a replica that fails is reported by `status` and does not keep the others from serving.
+    /// Opens the node's data, or begins it, and starts a raft group for each replica. Returns once each has replayed
+    /// its log or has failed; a replica that fails is reported by `status` and does not keep the others from serving.
     /// Errors: `BadInput` and `Corrupt` tell the operator what is wrong with the directory.
     pub async fn open(options: NodeOptions, env: NodeEnv) -> Result<Arc<ShardNode>> {
         let (opened, broken) = on_blocking(move || open_blocking(options, env)).await?;

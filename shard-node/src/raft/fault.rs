@@ -25,6 +25,8 @@ impl Fault {
     pub(super) fn note(&self, error: &Error) {
         let kind = match error {
             Error::Corrupt(_) | Error::NoSuchShard(_) => FaultKind::Final,
+            // What the shard says when a manifest or a snapshot finds no room.
+            Error::Unavailable(_) => FaultKind::DiskFull,
             _ => FaultKind::Unknown,
         };
         self.remember(kind, error);

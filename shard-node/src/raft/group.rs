@@ -345,6 +345,11 @@ impl Group {
         }
     }
 
+    /// Begins to stop, without waiting.
+    pub fn cancel(&self) {
+        self.stop.cancel();
+    }
+
     /// Stops raft. The shard stays open. Entries that were acknowledged are in the log.
     pub async fn stop(&self) {
         self.stop.cancel();
@@ -355,6 +360,9 @@ impl Group {
     }
 
     fn fatal(&self, error: &Fatal<ShardRaft>) -> Error {
+        if self.stop.is_cancelled() {
+            return Error::Unavailable(format!("shard {}: the replica is being stopped", self.id()));
+        }
         // The supervisor says more in the replica's status once it has looked at the cause.
         Error::Unavailable(format!("shard {}: raft has stopped ({error}); it is being started again", self.id()))
     }

@@ -101,6 +101,8 @@ struct Reading {
     store: LogStore,
     next: u64,
     end: u64,
+    /// Something was read.
+    begun: bool,
     ready: std::vec::IntoIter<Entry>,
 }
 
@@ -115,14 +117,15 @@ impl Reading {
         }
         match self.store.read(self.next, self.end, APPEND_BYTES_MAX) {
             Ok(entries) => {
-                let gap = entries.first().is_none_or(|first| first.log_id.index != self.next);
-                if gap {
-                    let missing = self.next;
+                // The log may end before the range, or begin within it; a hole in between is damage.
+                let first = entries.first()?.log_id.index;
+                if self.begun && first != self.next {
+                    let error = Error::Corrupt(format!("log entry {} is missing", self.next));
                     self.next = self.end;
-                    let error = Error::Corrupt(format!("committed log entry {missing} is missing"));
                     return Some(Err(self.store.note(error)));
                 }
-                self.next += entries.len() as u64;
+                self.begun = true;
+                self.next = first + entries.len() as u64;
                 self.ready = entries.into_iter();
                 self.ready.next().map(Ok)
             }
@@ -162,7 +165,7 @@ impl RaftLogReader<ShardRaft> for LogStore {
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let (start, end) = bounds_of(&range);
-        let reading = Reading { store: self.clone(), next: start, end, ready: Vec::new().into_iter() };
+        let reading = Reading { store: self.clone(), next: start, end, begun: false, ready: Vec::new().into_iter() };
         futures::stream::unfold(reading, |mut reading| async move { reading.step().map(|item| (item, reading)) })
     }
 

@@ -39,6 +39,8 @@ pub(super) enum SnapshotData {
 pub(super) struct FileInfo {
     pub(super) name: String,
     pub(super) bytes: u64,
+    /// CRC-32 of the whole file, from the sender's manifest.
+    pub(super) crc: u32,
 }
 
 /// Opens a transfer.
@@ -71,6 +73,7 @@ struct Transfer {
     /// The file being received, and how much of it is here.
     current: usize,
     received: u64,
+    crc: crc32fast::Hasher,
     open: Option<Box<dyn DiskFile>>,
 }
 
@@ -97,8 +100,15 @@ impl Receiver {
         on_blocking_thread(move || {
             incoming.0 = None;
             let dir = shard.begin_install()?;
-            let mut transfer =
-                Transfer { id: begin.transfer, dir, files: begin.files, current: 0, received: 0, open: None };
+            let mut transfer = Transfer {
+                id: begin.transfer,
+                dir,
+                files: begin.files,
+                current: 0,
+                received: 0,
+                crc: crc32fast::Hasher::new(),
+                open: None,
+            };
             transfer.settle(disk.as_ref())?;
             incoming.0 = Some(transfer);
             Ok(())
@@ -166,6 +176,7 @@ impl Transfer {
         let open = self.open.as_ref().ok_or_else(|| Error::Internal("no snapshot file is open".into()))?;
         open.write_at(chunk.offset, &chunk.bytes).map_err(|e| storage_error("write", &path, e))?;
         self.received = end;
+        self.crc.update(&chunk.bytes);
         self.settle(disk)
     }
 
@@ -178,6 +189,11 @@ impl Transfer {
             }
             if self.received < info.bytes {
                 break;
+            }
+            // The chunks arrived as they were sent: another sum means that the sender's file is damaged. Found here, it
+            // costs this transfer; found while installing, it would cost the replica.
+            if std::mem::take(&mut self.crc).finalize() != info.crc {
+                return Err(Error::Unavailable(format!("snapshot file {} is damaged at its sender", info.name)));
             }
             if let Some(file) = self.open.take() {
                 file.sync().map_err(|e| storage_error("sync", &path, e))?;
@@ -212,7 +228,7 @@ impl Chunks {
     }
 
     pub(super) fn begin(&self) -> Begin {
-        let info = |f: &crate::shard::SnapshotFile| FileInfo { name: f.name.clone(), bytes: f.bytes };
+        let info = |f: &crate::shard::SnapshotFile| FileInfo { name: f.name.clone(), bytes: f.bytes, crc: f.crc };
         Begin { transfer: self.transfer, files: self.snapshot.files.iter().map(info).collect() }
     }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 use openraft::Config;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use vicinal_common::error::Result;
 use vicinal_common::raft::{NetworkFactory, shard_config};
 
 use super::ROUTE_PREFIX;
 use super::fault::FaultKind;
 use super::group::{Group, Raft, State};
-use super::machine::Machine;
+use super::machine::{Machine, on_blocking_thread};
 use super::transfer::FileSender;
 
 /// How often the committed position is saved and the length of the log is looked at.
@@ -88,6 +89,7 @@ async fn wait_for_room(group: &Group) {
 /// Builds raft on the shard and its log. Replays what is known to be committed before it returns.
 async fn start(group: &Group) -> Result<Raft, String> {
     let parts = &group.parts;
+    settle(group).await.map_err(|e| e.to_string())?;
     // Purging follows the shard's manifests and the other replicas, see `maintain`; raft must not purge by itself.
     let config = Config { max_in_snapshot_log_to_keep: u64::MAX, ..(*shard_config()).clone() };
     let prefix = format!("{ROUTE_PREFIX}{}", group.id());
@@ -97,10 +99,25 @@ async fn start(group: &Group) -> Result<Raft, String> {
         shard: parts.shard.clone(),
         disk: parts.disk.clone(),
         fault: group.fault.clone(),
+        refuse_gaps: true,
         applied: group.applied.clone(),
     };
     let raft = Raft::new(parts.node.0, Arc::new(config), network, group.store.clone(), machine);
     raft.await.map_err(|e| e.to_string())
+}
+
+/// A follower may have applied entries that the majority committed while its own log lost them to a full disk. Raft
+/// will then purge its log up to what is applied, which must be durable in the shard before.
+async fn settle(group: &Group) -> Result<()> {
+    let next = group.parts.log.bounds()?.next;
+    let applied = *group.applied.borrow();
+    let durable = group.parts.shard.durable().map(|mark| mark.index);
+    if applied.is_some_and(|applied| applied.0 >= next) && durable < applied {
+        let shard = group.parts.shard.clone();
+        let flushed = on_blocking_thread(move || shard.flush_blocking()).await;
+        flushed.inspect_err(|e| group.fault.note(e))?;
+    }
+    Ok(())
 }
 
 /// Serves until the group is asked to stop (`None`) or raft ends by itself (why).

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use futures::Stream;
-use openraft::storage::{EntryResponder, RaftLogReader, RaftLogStorage, RaftStateMachine};
+use openraft::storage::{EntryResponder, RaftLogReader, RaftLogStorage, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::vote::RaftLeaderId;
 use openraft::vote::leader_id_adv::CommittedLeaderId;
 use openraft::{OptionalSend, StorageError};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use vicinal_common::disk::FaultyDisk;
 use vicinal_common::ids::ShardId;
 
@@ -19,7 +20,7 @@ use super::command::{LogId, ShardRaft, SnapshotMeta, StoredMembership, Vote};
 use super::fault::Fault;
 use super::log_store::LogStore;
 use super::machine::{Machine, Snapshot, SnapshotBuilder};
-use super::snapshot::SnapshotData;
+use super::snapshot::{Incoming, SnapshotData};
 use crate::log::{LogOptions, ShardLog};
 use crate::node::fixture::spec;
 use crate::shard::{Builder, BuilderOptions, Shard, ShardEnv, ShardOptions};
@@ -28,9 +29,26 @@ use crate::shard::{Builder, BuilderOptions, Shard, ShardEnv, ShardOptions};
 /// is of what is durable.
 struct Flushed(Machine);
 
+/// Our builder, but with an empty snapshot of an empty shard. The suite purges logs of which nothing was applied; to us
+/// that is damage.
+struct FlushedBuilder(SnapshotBuilder, Arc<Shard>);
+
+impl RaftSnapshotBuilder<ShardRaft> for FlushedBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        if self.1.applied().is_some() {
+            return self.0.build_snapshot().await;
+        }
+        let incoming = Arc::new(Mutex::new(Incoming::default())).lock_owned().await;
+        let snapshot = SnapshotData::Received { manifest: Bytes::new(), incoming };
+        Ok(Snapshot { meta: SnapshotMeta::default(), snapshot })
+    }
+}
+
 impl RaftStateMachine<ShardRaft> for Flushed {
     type SnapshotData = SnapshotData;
-    type SnapshotBuilder = SnapshotBuilder;
+    type SnapshotBuilder = FlushedBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         self.0.applied_state().await
@@ -43,9 +61,9 @@ impl RaftStateMachine<ShardRaft> for Flushed {
         self.0.apply(entries).await
     }
 
-    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+    async fn get_snapshot_builder(&mut self) -> FlushedBuilder {
         self.0.shard.flush_blocking().unwrap();
-        self.0.get_snapshot_builder().await
+        FlushedBuilder(self.0.get_snapshot_builder().await, self.0.shard.clone())
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
@@ -80,7 +98,7 @@ impl StoreBuilder<ShardRaft, LogStore, Flushed> for Stores {
         let shard = Shard::create(&env, Path::new(&format!("/shard-{n}")), &spec(1)).unwrap();
         let fault = Arc::new(Fault::default());
         let store = LogStore::new(log.group(ShardId(1)), fault.clone());
-        let machine = Machine { shard, disk, fault, applied: watch::Sender::new(None) };
+        let machine = Machine { shard, disk, fault, refuse_gaps: false, applied: watch::Sender::new(None) };
         Ok(((), store, Flushed(machine)))
     }
 }

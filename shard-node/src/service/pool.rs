@@ -16,8 +16,8 @@ pub struct SearchPool {
 }
 
 impl SearchPool {
-    /// Starts `threads` threads (at least 1). At most `queue_max` jobs wait or run at a time; more are refused. A longer
-    /// queue only helps clients that are willing to wait longer.
+    /// Starts `threads` threads (at least 1). At most `queue_max` jobs wait or run at a time; more are refused. A
+    /// longer queue only helps clients that are willing to wait longer.
     pub fn start(threads: usize, queue_max: usize) -> Result<Arc<SearchPool>> {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
@@ -32,8 +32,8 @@ impl SearchPool {
         self.threads.current_num_threads()
     }
 
-    /// Runs `job` and waits for it. `Overloaded` when the queue is full; `Timeout` when it was not done by `deadline`: a
-    /// job whose deadline passes in the queue, or whose caller has gone, is not begun.
+    /// Runs `job` and waits for it. `Overloaded` when the queue is full; `Timeout` when it was not done by `deadline`:
+    /// a job whose deadline passes in the queue, or whose caller has gone, is not begun.
     pub async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         deadline: Instant,

@@ -1,20 +1,32 @@
 //! When background work runs: on the pool by itself, or one step at a time for tests.
 
 use std::any::Any;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use vicinal_common::error::Result;
+use vicinal_common::ids::LogIndex;
 
 use super::Shard;
 use super::builder::Lane;
 use super::commit::StepError;
 use super::environment::Background;
+use super::view::View;
 
 /// How long to wait for room on a full disk before trying again.
 const DISK_FULL_PAUSE: Duration = Duration::from_secs(1);
+/// How long to put off a merge or a build that has no room.
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(10);
+/// How a writer is held back: so many pauses of this length at most.
+const PAUSE: Duration = Duration::from_millis(2);
+const PAUSES_MAX: usize = 25;
+/// How long nothing must have been applied before a fresh part that is worth an index is sealed.
+const IDLE: Duration = Duration::from_secs(1);
+/// So many times of [`IDLE`] at most a steady trickle of writes puts that off.
+const IDLE_CHECKS_MAX: u32 = 10;
 /// Free space beyond what is to be written, before a full disk counts as having room again: 1 MiB.
 const DISK_MARGIN_BYTES: u64 = 1 << 20;
 
@@ -39,9 +51,65 @@ impl Shard {
         drop(self.commit.lock());
     }
 
+    /// Holds back a writer that outruns sealing, as a follower or a replay can: nobody asks [`Shard::admit`] for them.
+    /// A short pause per call is enough, and bounded, so that the caller's timers keep working.
+    pub(super) fn pause_when_far_behind(&self) {
+        let limit = self.env.options.fresh_bytes_max.saturating_mul(2);
+        for _ in 0..PAUSES_MAX {
+            let is_behind = self.view.load().fresh_bytes() > limit;
+            if !is_behind || !self.flush_scheduled.load(Ordering::Acquire) || self.health.lock().read_only.is_some() {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// `DiskFull`, without trying, when `bytes` more would leave no room to seal.
+    pub(super) fn check_room(&self, bytes: u64) -> std::result::Result<(), StepError> {
+        let needed = bytes.saturating_add(2 * self.env.options.seal_bytes).saturating_add(DISK_MARGIN_BYTES);
+        match self.env.disk.free_bytes(&self.dir) {
+            Ok(free) if free < needed => {
+                let text = format!("{free} bytes are free, {needed} are needed");
+                Err(StepError::DiskFull(io::Error::new(io::ErrorKind::StorageFull, text)))
+            }
+            // Not known: writing will tell.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Seals on the pool, unless that is scheduled already.
     pub(super) fn schedule_flush(&self) {
         self.schedule(Lane::Seal, Duration::ZERO);
+    }
+
+    /// Whether the fresh part holds enough for an index, which it gets only as a segment.
+    pub(super) fn is_worth_sealing(&self, view: &View) -> bool {
+        let smallest = self.policy.index_from_bytes.iter().flatten().min();
+        smallest.is_some_and(|from| view.fresh_bytes() >= *from)
+    }
+
+    /// Seals on the pool once nothing has been applied for a while, unless that is scheduled already. A load in
+    /// progress fills the fresh part and seals by that.
+    pub(super) fn schedule_idle_flush(&self, applied: LogIndex) {
+        if self.env.options.background == Background::Pool && !self.idle_scheduled.swap(true, Ordering::AcqRel) {
+            self.check_idle_later(applied, 1);
+        }
+    }
+
+    fn check_idle_later(&self, applied: LogIndex, check: u32) {
+        let this = self.this.clone();
+        let job = move || {
+            let Some(shard) = this.upgrade().filter(|shard| !shard.closed.load(Ordering::Acquire)) else { return };
+            let view = shard.view.load_full();
+            if shard.is_worth_sealing(&view) && view.applied != applied && check < IDLE_CHECKS_MAX {
+                return shard.check_idle_later(view.applied, check + 1);
+            }
+            shard.idle_scheduled.store(false, Ordering::Release);
+            if shard.is_worth_sealing(&view) {
+                shard.request_flush();
+            }
+        };
+        self.env.builder.run(Lane::Seal, IDLE, Box::new(job));
     }
 
     /// Merges and builds on the pool until nothing is left, unless that is scheduled already.
@@ -134,7 +202,7 @@ impl Shard {
             Ok(false) | Err(StepError::Closed | StepError::Fatal(_)) => None,
             Err(StepError::DiskFull(error)) => {
                 tracing::warn!(shard = %self.spec.shard, %error, "no room to merge or index segments, trying again");
-                Some(DISK_FULL_PAUSE)
+                Some(NO_ROOM_PAUSE)
             }
         }
     }

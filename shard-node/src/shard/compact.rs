@@ -16,9 +16,8 @@ use crate::optimizer::{Action, Policy, SegmentStats, VectorStats, next_action};
 use crate::segment::{Run, Source, StoredFile, Tombstones, write_whole};
 
 impl Shard {
-    /// What the optimizer would do now.
-    pub(super) fn next_action(&self) -> Action {
-        let committed = self.commit.lock();
+    /// What the optimizer would do in a durable state.
+    pub(super) fn next_action(&self, committed: &Committed) -> Action {
         let stats: Vec<SegmentStats> = committed.segments.iter().map(|segment| self.segment_stats(segment)).collect();
         next_action(&stats, &self.policy)
     }
@@ -40,7 +39,8 @@ impl Shard {
     /// Does what the optimizer wants next. Returns false when it wants nothing.
     pub(super) fn optimize_once(&self) -> Result<bool, StepError> {
         self.check_failed().map_err(StepError::Fatal)?;
-        let result = match self.next_action() {
+        let action = self.next_action(&self.commit.lock());
+        let result = match action {
             Action::Nothing => return Ok(false),
             Action::Merge(numbers) => self.merge(&numbers),
             Action::BuildIndex { segment, ordinal } => self.build_index(segment, ordinal),
@@ -56,6 +56,7 @@ impl Shard {
         let inputs = self.committed_segments(numbers);
         let sources: Vec<Source<'_>> =
             inputs.iter().map(|input| Source { run: &*input.segment, dead: &input.dead }).collect();
+        self.check_room(inputs.iter().map(|input| input.segment.file().info().bytes).sum())?;
         // The order of the rows is held in memory, the rows are not.
         let rows: u64 = sources.iter().map(|source| u64::from(source.run.rows())).sum();
         let reserved = self.env.builder.reserve(rows * 8);
@@ -154,7 +155,9 @@ impl Shard {
         };
         let rows = input.segment.vectors(ordinal).rows;
         // The graph while it is built, and its encoded form: 2 m links of 4 bytes on level 0, and some more above it.
-        let _reserved = self.env.builder.reserve(rows.len() as u64 * (params.m as u64 * 10 + 32) * 2);
+        let graph_bytes = rows.len() as u64 * (params.m as u64 * 10 + 32);
+        self.check_room(graph_bytes)?;
+        let _reserved = self.env.builder.reserve(graph_bytes * 2);
         let control = BuildControl {
             cancel: &self.closed,
             done: &AtomicU64::new(0),

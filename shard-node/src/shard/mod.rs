@@ -63,6 +63,8 @@ pub struct Shard {
     next_file: AtomicU64,
     flush_requested: AtomicBool,
     flush_scheduled: AtomicBool,
+    /// A check whether writing has paused is under way.
+    idle_scheduled: AtomicBool,
     optimizer_scheduled: AtomicBool,
     closed: AtomicBool,
     this: Weak<Shard>,
@@ -169,11 +171,11 @@ impl Shard {
     fn is_optimizing(&self) -> bool {
         let scheduled = |flag: &AtomicBool| flag.load(Ordering::Acquire);
         // A flush under way holds the lock, and work is under way then.
-        let Some(_free) = self.commit.try_lock() else { return true };
-        drop(_free);
+        let Some(committed) = self.commit.try_lock() else { return true };
         scheduled(&self.flush_scheduled)
+            || scheduled(&self.idle_scheduled)
             || scheduled(&self.optimizer_scheduled)
-            || !matches!(self.next_action(), Action::Nothing)
+            || !matches!(self.next_action(&committed), Action::Nothing)
     }
 
     fn indexed_vectors(&self, live: &LiveSegment) -> u64 {

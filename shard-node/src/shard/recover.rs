@@ -99,6 +99,7 @@ impl Shard {
             next_file: AtomicU64::new(next_file),
             flush_requested: AtomicBool::new(false),
             flush_scheduled: AtomicBool::new(false),
+            idle_scheduled: AtomicBool::new(false),
             optimizer_scheduled: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             this: this.clone(),

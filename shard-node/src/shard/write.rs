@@ -34,6 +34,7 @@ impl Shard {
     /// error as its outcome and changes nothing. `Err` means that this replica must stop: stored data is damaged, the
     /// shard has failed, or an entry came twice.
     pub fn apply(&self, entries: Vec<ApplyEntry>) -> Result<Vec<Applied>> {
+        self.pause_when_far_behind();
         let mut writer = self.writer.lock();
         self.check_failed()?;
         let mut draft = View::clone(&self.view.load());
@@ -42,10 +43,13 @@ impl Shard {
             self.fail(format!("cannot apply the log: {error}"));
         })?;
         let is_due = draft.fresh_bytes() >= self.env.options.seal_bytes;
+        let (is_worth_sealing, position) = (self.is_worth_sealing(&draft), draft.applied);
         self.view.store(Arc::new(draft));
         drop(writer);
         if is_due {
             self.schedule_flush();
+        } else if is_worth_sealing {
+            self.schedule_idle_flush(position);
         }
         Ok(applied)
     }

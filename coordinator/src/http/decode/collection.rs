@@ -292,23 +292,26 @@ pub(in super::super) struct AliasesBody {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 enum AliasAction {
-    CreateAlias { collection_name: String, alias_name: String },
-    DeleteAlias { alias_name: String },
-    RenameAlias { old_alias_name: String, new_alias_name: String },
+    #[serde(rename = "create_alias")]
+    Create { collection_name: String, alias_name: String },
+    #[serde(rename = "delete_alias")]
+    Delete { alias_name: String },
+    #[serde(rename = "rename_alias")]
+    Rename { old_alias_name: String, new_alias_name: String },
 }
 
 impl AliasesBody {
     /// The changes in order. Names of new aliases are checked.
     pub(in super::super) fn into_changes(self) -> Result<Vec<AliasChange>, Failure> {
         let change = |action| match action {
-            AliasAction::CreateAlias { collection_name, alias_name } => {
+            AliasAction::Create { collection_name, alias_name } => {
                 check_name("alias_name", &alias_name)?;
                 Ok(AliasChange::Create { alias: alias_name, collection: collection_name })
             }
-            AliasAction::DeleteAlias { alias_name } => Ok(AliasChange::Delete { alias: alias_name }),
-            AliasAction::RenameAlias { old_alias_name, new_alias_name } => {
+            AliasAction::Delete { alias_name } => Ok(AliasChange::Delete { alias: alias_name }),
+            AliasAction::Rename { old_alias_name, new_alias_name } => {
                 check_name("new_alias_name", &new_alias_name)?;
                 Ok(AliasChange::Rename { from: old_alias_name, to: new_alias_name })
             }

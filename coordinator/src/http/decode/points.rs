@@ -66,7 +66,8 @@ impl UpsertBody {
         }
         match (self.points, self.batch) {
             (Some(Bounded(points)), None) => {
-                let point = |body: PointBody| PointInput { id: body.id, vector: body.vector.0, payload: body.payload.0 };
+                let point =
+                    |body: PointBody| PointInput { id: body.id, vector: body.vector.0, payload: body.payload.0 };
                 Ok(points.into_iter().map(point).collect())
             }
             (None, Some(batch)) => batch.into_points(),

@@ -60,11 +60,7 @@ struct SearchParams {
 impl QueryBody {
     /// The query, and how the payload of its hits is shown.
     pub(in super::super) fn into_query(self) -> Result<(Query, WithPayload), Failure> {
-        refuse_all(&[
-            ("prefetch", self.prefetch),
-            ("lookup_from", self.lookup_from),
-            ("shard_key", self.shard_key),
-        ])?;
+        refuse_all(&[("prefetch", self.prefetch), ("lookup_from", self.lookup_from), ("shard_key", self.shard_key)])?;
         let params = self.params.unwrap_or_default();
         refuse_all(&[
             ("params.quantization", params.quantization),

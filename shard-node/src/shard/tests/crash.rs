@@ -113,8 +113,9 @@ fn a_power_cut_at_any_operation_loses_nothing() {
     let files = disk.list(Path::new(DIR)).unwrap();
     assert!(files.iter().any(|name| name.ends_with(".hnsw")), "{files:?}");
     assert!(scene.snapshot.files.iter().any(|file| file.name.ends_with(".hnsw")));
-    for cut in 0..total {
-        let disk = FaultyDisk::new(cut);
+    // What a cut leaves of unsynced names and bytes is drawn from the seed.
+    for (cut, seed) in (0..total).flat_map(|cut| (0..4).map(move |seed| (cut, seed))) {
+        let disk = FaultyDisk::new(cut << 8 | seed);
         let env = env(disk.clone());
         disk.inject(Fault::Cut { operations: cut }).unwrap();
         let mut durable = 0;

@@ -56,6 +56,31 @@ fn a_full_disk_makes_it_read_only_until_there_is_room() {
 }
 
 #[test]
+fn a_merge_without_room_is_put_off_and_writes_go_on() {
+    let model = filled(400);
+    let disk = FaultyDisk::new(5);
+    let env = env(disk.clone());
+    let shard = create(&env).unwrap();
+    for (i, entry) in model.log.iter().enumerate() {
+        shard.apply(vec![entry.clone()]).unwrap();
+        if i % 40 == 39 {
+            shard.flush_blocking().unwrap();
+        }
+    }
+    let used: u64 = shard.stats().disk_bytes;
+    disk.inject(Fault::Full { bytes: used + 8_000 }).unwrap();
+    assert!(matches!(shard.maintain_once(), Err(Error::Unavailable(_))));
+    assert!(shard.admit().is_ok());
+    let stats = shard.stats();
+    assert!(stats.optimizing && stats.failed.is_none() && stats.read_only.is_none(), "{stats:?}");
+    model.check(&shard);
+    disk.lift_full();
+    while shard.maintain_once().unwrap() {}
+    assert!(shard.stats().segments <= 4);
+    model.check(&shard);
+}
+
+#[test]
 fn too_much_unsealed_data_is_refused_before_it_is_proposed() {
     let model = filled(600);
     let mut env = env(FaultyDisk::new(1));

@@ -53,7 +53,7 @@ fn a_graph_is_built_and_finds_nearly_everything() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = ShardOptions { seal_bytes: 200_000, ..ShardOptions::default() };
     options.background = super::super::Background::Manual;
-    let env = env_with(Arc::new(RealDisk::default()), options);
+    let env = env_with(Arc::new(RealDisk), options);
     let unnamed = VectorSchema { dim: DIM, metric: Metric::Euclid, hnsw: None };
     let schema = CollectionSchema {
         vectors: BTreeMap::from([(String::new(), unnamed)]),
@@ -70,7 +70,7 @@ fn a_graph_is_built_and_finds_nearly_everything() {
         let point = |id: u64| Point {
             id: PointId::Num(id),
             vectors: BTreeMap::from([(String::new(), vector(&mut work))]),
-            payload: Payload::from_fields(json!({"tenth": id % 10 == 0}).as_object().unwrap()).unwrap(),
+            payload: Payload::from_fields(json!({"tenth": id.is_multiple_of(10)}).as_object().unwrap()).unwrap(),
         };
         let points: Vec<Point> = (first..first + 250).map(point).collect();
         shard.apply(vec![log.push(super::harness::write_of(WriteOp::Upsert(Arc::new(points)), first))]).unwrap();

@@ -5,4 +5,5 @@ mod crash;
 mod faults;
 mod graph;
 mod harness;
+mod interleave;
 mod model;
