@@ -33,7 +33,7 @@ def refused(status, call):
         call()
     except UnexpectedResponse as error:
         assert error.status_code == status, error
-        return str(error)
+        return error.content.decode()
     raise AssertionError(f"expected status {status}")
 
 

@@ -66,7 +66,8 @@ impl Drop for Disk {
 fn batch(from: u64) -> Value {
     let points: Vec<_> = (from..from + 50)
         .map(|id| {
-            let vector: Vec<u64> = (0..DIM as u64).map(|i| (id * 31 + i * 17) % 1_000).collect();
+            // A prime, so that no two points of the test share a vector.
+            let vector: Vec<u64> = (0..DIM as u64).map(|i| (id * 31 + i * 17) % 65_521).collect();
             json!({"id": id, "vector": vector, "payload": {"n": id}})
         })
         .collect();

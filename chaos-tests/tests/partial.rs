@@ -1,15 +1,18 @@
 //! One shard that cannot serve: answers say that they are partial, or are refused when the request says so.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use vicinal_chaos_tests::{Server, ServerOptions, data_dir};
 
 const POINTS: u64 = 2_000;
 const SHARDS: u64 = 4;
+/// Longest wait for a segment file.
+const SEAL_WAIT: Duration = Duration::from_secs(20);
 
 fn options(dir: &Path) -> ServerOptions {
-    ServerOptions::new(dir).args(&["--nodes", "2", "--seal-bytes", "65536"])
+    ServerOptions::new(dir).args(&["--nodes", "2", "--seal-bytes", "4096"])
 }
 
 fn vector(id: u64) -> Value {
@@ -46,6 +49,11 @@ async fn a_damaged_segment_takes_one_shard_away_and_every_answer_says_so() {
     let whole = rest.post("/collections/part/points/query", json!({"query": vector(7), "limit": 5})).await;
     assert_eq!(whole.coverage.as_deref(), Some("4/4"));
     assert!(whole.body["coverage"].is_null(), "a complete answer has the form every client knows");
+    let written = Instant::now();
+    while segments(dir.path()).is_empty() {
+        assert!(written.elapsed() < SEAL_WAIT, "nothing was sealed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     server.stop("INT").unwrap();
 
     // One flipped bit in the middle of one segment.

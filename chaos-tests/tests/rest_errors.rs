@@ -60,7 +60,7 @@ fn writes() -> Vec<Case> {
         put(POINTS, json!({"points": [{"id": 100, "vector": good, "payload": [1]}]}), 400, &["Format error"]),
         put(POINTS, json!({"points": [{"id": 100, "vector": good}], "extra": 1}), 400, &["extra"]),
         put(POINTS, json!({}), 400, &[]),
-        put(POINTS, json!({"batch": {"ids": [100, 101], "vectors": [good]}}), 400, &[]),
+        put(POINTS, json!({"batch": {"ids": [100, 101], "vectors": [good]}}), 422, &["number of ids (2)"]),
         raw(Method::PUT, POINTS, "{\"points\": [", 400, &["Format error in JSON body"]),
         raw(Method::PUT, POINTS, "", 400, &["Format error in JSON body"]),
         raw(Method::PUT, POINTS, "[]", 400, &["Format error in JSON body"]),

@@ -7,8 +7,11 @@ pub(super) const COLUMNS: usize = SIDE / 2;
 /// Lines of a picture.
 pub(super) const LINES: usize = SIDE / 4;
 
-/// From this mean grey value on, a quarter of a character is inked.
-const INKED: u32 = 55;
+/// A quarter of a character is inked from this share of the picture's mean grey on (in percent), within these bounds: a
+/// dark coat has to show its shape as a white shirt does.
+const INKED_PERCENT: u32 = 35;
+const INKED_MIN: u32 = 16;
+const INKED_MAX: u32 = 55;
 /// A quarter character covers 2 pixels in height and 1 in width.
 const QUARTER_PIXELS: u32 = 2;
 /// Characters by inked quarters: bit 0 upper left, bit 1 upper right, bit 2 lower left, bit 3 lower right.
@@ -20,22 +23,26 @@ const OUTLINE: [char; 16] = [' ', '▘', '▝', '▀', '▖', '▌', '▞', '▛
 /// When `pixels` has another length.
 pub(super) fn draw(pixels: &[f32]) -> Vec<String> {
     assert_eq!(pixels.len(), DIM, "a picture has {DIM} pixels");
-    (0..LINES).map(|line| (0..COLUMNS).map(|column| cell(pixels, line, column)).collect()).collect()
+    let (lit, sum) = pixels.iter().filter(|grey| **grey > 0.0).fold((0, 0.0), |(n, sum), grey| (n + 1, sum + grey));
+    let mean = if lit == 0 { 0 } else { (sum / lit as f32) as u32 };
+    let inked_from = (mean * INKED_PERCENT / 100).clamp(INKED_MIN, INKED_MAX);
+    (0..LINES).map(|line| (0..COLUMNS).map(|column| cell(pixels, inked_from, line, column)).collect()).collect()
 }
 
-fn cell(pixels: &[f32], line: usize, column: usize) -> char {
+fn cell(pixels: &[f32], inked_from: u32, line: usize, column: usize) -> char {
     let grey = |y: usize, x: usize| pixels[y * SIDE + x].clamp(0.0, 255.0) as u32;
     let quarter = |quarter: usize| {
         let (y, x) = (line * 4 + quarter / 2 * 2, column * 2 + quarter % 2);
         (grey(y, x) + grey(y + 1, x)) / QUARTER_PIXELS
     };
     let quarters = [quarter(0), quarter(1), quarter(2), quarter(3)];
-    let inked = quarters.iter().enumerate().fold(0, |bits, (i, grey)| bits | (usize::from(*grey >= INKED) << i));
+    let inked = quarters.iter().enumerate().fold(0, |bits, (i, grey)| bits | (usize::from(*grey >= inked_from) << i));
     if inked < 15 {
         return OUTLINE[inked];
     }
     match quarters.iter().sum::<u32>() / 4 {
-        0..110 => '▒',
+        0..60 => '░',
+        60..110 => '▒',
         110..170 => '▓',
         _ => '█',
     }

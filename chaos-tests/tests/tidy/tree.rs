@@ -41,6 +41,10 @@ impl Tree {
                 }
                 continue;
             }
+            // In a linked worktree `.git` is a file.
+            if NOT_OURS.contains(&name.as_str()) {
+                continue;
+            }
             let is_small = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= TEXT_BYTES_MAX);
             // What is no text (the compressed demo data) fails to be read as such.
             if let Some(text) = is_small.then(|| fs::read_to_string(&path).ok()).flatten() {
