@@ -107,7 +107,7 @@ impl Rest {
                 body["offset"] = offset;
             }
             let mut page = self.post(&format!("/collections/{collection}/points/scroll"), body).await.result();
-            points.extend(page["points"].as_array_mut().expect("a page has points").drain(..));
+            points.append(page["points"].as_array_mut().expect("a page has points"));
             offset = page["next_page_offset"].take();
             if offset.is_null() {
                 return points;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 
 /// Variable that names the file where skipped tests are listed; `chaos-tests/run` sets it and counts the lines.
-const LIST: &str = "VICINAL_TEST_SKIPPED";
+const LIST: &str = "TEST_SKIPPED_FILE";
 
 /// Reports that `test` does not run, and why. The caller returns right after.
 pub fn skip(test: &str, reason: &str) {
