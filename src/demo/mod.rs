@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::Method;
 use serde_json::json;
 
 use crate::rest::Rest;
@@ -72,8 +73,15 @@ async fn upload(rest: &Rest) -> anyhow::Result<Duration> {
         if batch.is_empty() {
             break;
         }
-        let points: Vec<_> = batch.iter().map(data::Image::to_point).collect();
-        rest.put(&format!("/collections/{COLLECTION}/points?wait=true"), &json!({"points": points})).await?;
+        let mut body = String::from("{\"points\":[");
+        for (i, image) in batch.iter().enumerate() {
+            if i > 0 {
+                body.push(',');
+            }
+            image.push_point(&mut body);
+        }
+        body.push_str("]}");
+        rest.send_encoded(Method::PUT, &format!("/collections/{COLLECTION}/points?wait=true"), body.into()).await?;
         bar.inc(batch.len() as u64);
     }
     bar.finish_and_clear();
