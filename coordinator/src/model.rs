@@ -41,6 +41,8 @@ pub(crate) struct Model {
     pub(crate) shards: BTreeMap<ShardId, ModelShard>,
     /// Nodes that answer `Unavailable`.
     pub(crate) dead: HashSet<NodeId>,
+    /// Nodes that answer writes with `Corrupt`.
+    pub(crate) damaged: HashSet<NodeId>,
     /// Nodes that never answer.
     pub(crate) hanging: HashSet<NodeId>,
     /// What every write to a shard is refused with.
@@ -241,6 +243,9 @@ impl ShardApi for ModelNode {
         model.calls += 1;
         if model.dead.contains(&self.id) {
             return Err(Error::Unavailable("the node is down".into()));
+        }
+        if model.damaged.contains(&self.id) {
+            return Err(Error::Corrupt("the replica is damaged".into()));
         }
         if let Some(error) = model.refuse_writes.get(&request.shard) {
             return Err(error.clone());

@@ -10,9 +10,10 @@ mod replicas;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -120,6 +121,7 @@ pub struct ShardNode {
     changing: tokio::sync::Mutex<()>,
     closing: AtomicBool,
     stop: CancellationToken,
+    this: Weak<ShardNode>,
 }
 
 impl ShardNode {
@@ -206,6 +208,32 @@ impl ShardNode {
     /// Makes sure that the replica exists. Its shard is durable before its raft group starts, so a crash leaves either
     /// nothing that counts or a replica that the next start opens.
     pub(crate) async fn create(&self, spec: ReplicaSpec) -> Result<()> {
+        let id = spec.shard;
+        self.to_the_end(move |node| async move { node.create_now(spec).await }).await?;
+        // Not before it is known to others: a replica that waits for room must not hold up changes or the shutdown.
+        if let Ok(group) = self.group(id) {
+            group.started().await;
+        }
+        Ok(())
+    }
+
+    /// Removes the replica and its data. From the marker on, a crash is finished by the next start.
+    pub(crate) async fn drop_shard(&self, id: ShardId) -> Result<()> {
+        self.to_the_end(move |node| async move { node.drop_now(id).await }).await
+    }
+
+    /// Runs a change of the replicas to its end even if the caller stops waiting. Cut off in the middle it would leave
+    /// files being written, or a group running, that nobody knows of, beside those of the next attempt.
+    async fn to_the_end<F>(&self, work: impl FnOnce(Arc<ShardNode>) -> F) -> Result<()>
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let node = self.this.upgrade().ok_or_else(|| Error::Unavailable("the node is shutting down".into()))?;
+        let ended = tokio::spawn(work(node)).await;
+        ended.unwrap_or_else(|e| Err(Error::Internal(format!("a change of the replicas ended early: {e}"))))
+    }
+
+    async fn create_now(&self, spec: ReplicaSpec) -> Result<()> {
         let _changing = self.changing.lock().await;
         self.check_open()?;
         let id = spec.shard;
@@ -240,13 +268,11 @@ impl ShardNode {
         })
         .await?;
         let group = self.start_group(shard, log);
-        group.started().await;
         self.replicas.write().insert(id, Replica::Open(group));
         Ok(())
     }
 
-    /// Removes the replica and its data. From the marker on, a crash is finished by the next start.
-    pub(crate) async fn drop_shard(&self, id: ShardId) -> Result<()> {
+    async fn drop_now(&self, id: ShardId) -> Result<()> {
         let _changing = self.changing.lock().await;
         self.check_open()?;
         let Some(replica) = self.replicas.read().get(&id).cloned() else {

@@ -50,7 +50,9 @@ pub(super) async fn create(State(coordinator): Shared, params: Params, body: Jso
         write_consistency_factor: new.write_consistency_factor,
         config_json: new.config.to_string(),
     };
-    coordinator.catalog.create_collection(create, params.deadline).await?;
+    let nodes = coordinator.shards.nodes.clone();
+    let is_connected = move |node| nodes.get(node).is_some();
+    coordinator.catalog.create_collection(create, is_connected, params.deadline).await?;
     Answer::json(&true)
 }
 

@@ -36,9 +36,15 @@ pub struct CreateCollection {
 }
 
 impl Catalog {
-    /// Creates a collection and returns once it is served. `Conflict` when the name is taken, `BadInput` when there are
+    /// Creates a collection on nodes that `is_connected` and returns once it is served: one that was lost for good holds
+    /// the fewest replicas and would be chosen first. `Conflict` when the name is taken, `BadInput` when there are
     /// too few nodes, `Timeout` when it is not served at the deadline (it will be, if its nodes come back).
-    pub async fn create_collection(&self, create: CreateCollection, deadline: Instant) -> Result<()> {
+    pub async fn create_collection(
+        &self,
+        create: CreateCollection,
+        is_connected: impl Fn(NodeId) -> bool + Clone + Send + 'static,
+        deadline: Instant,
+    ) -> Result<()> {
         let id = CollectionId(self.inner.rng.uuid());
         let shard_ids_max = u64::MAX - u64::from(create.shard_number);
         let mut floor = 0;
@@ -49,8 +55,10 @@ impl Catalog {
             }
             let first = state.next_shard.max(floor).min(shard_ids_max);
             let (now_ms, wanted) = (self.inner.clock.unix_millis(), create.clone());
+            let is_connected = is_connected.clone();
             // The token table of many shards takes a while to compute.
-            let planned = tokio::task::spawn_blocking(move || plan(&state, &wanted, id, first, now_ms)).await;
+            let planned =
+                tokio::task::spawn_blocking(move || plan(&state, &wanted, is_connected, id, first, now_ms)).await;
             let command = planned.map_err(|error| Error::Internal(format!("placement failed: {error}")))??;
             match self.propose(MetaCommand::CreateCollection(Box::new(command)), deadline).await? {
                 MetaReply::Done => break,
@@ -119,11 +127,14 @@ impl Catalog {
 fn plan(
     state: &MetaState,
     create: &CreateCollection,
+    is_connected: impl Fn(NodeId) -> bool,
     id: CollectionId,
     first: u64,
     now_ms: u64,
 ) -> Result<CreateCommand> {
-    let nodes = place(&state.replicas_per_node(), create.shard_number, create.replication_factor)?;
+    let mut load = state.replicas_per_node();
+    load.retain(|node, _| is_connected(*node));
+    let nodes = place(&load, create.shard_number, create.replication_factor)?;
     let shards: Vec<Shard> = (first..).map(ShardId).zip(nodes).map(|(id, replicas)| Shard { id, replicas }).collect();
     let ids: Vec<ShardId> = shards.iter().map(|shard| shard.id).collect();
     Ok(CreateCommand {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,7 @@ use crate::shard_client::NodeDirectory;
 const TICK: Duration = Duration::from_millis(250);
 /// How often replicas that belong to nothing are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
-/// Collections worked on at a time, and calls under way for each.
+/// Collections worked on at a time (those that wait for a node do not count), and calls under way for each.
 const COLLECTIONS_AT_ONCE: usize = 16;
 const CALLS_AT_ONCE: usize = 16;
 /// Longest time of one call to a node.
@@ -47,6 +48,7 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(2);
 pub struct Reconciler {
     catalog: Catalog,
     nodes: NodeDirectory,
+    places: Arc<Semaphore>,
 }
 
 /// An attempt that failed, with what it had done.
@@ -58,7 +60,7 @@ struct Failed {
 impl Reconciler {
     /// A reconciler over the nodes of the directory.
     pub fn new(catalog: Catalog, nodes: NodeDirectory) -> Reconciler {
-        Reconciler { catalog, nodes }
+        Reconciler { catalog, nodes, places: Arc::new(Semaphore::new(COLLECTIONS_AT_ONCE)) }
     }
 
     /// Works until `stop` is cancelled.
@@ -79,7 +81,7 @@ impl Reconciler {
             if self.catalog.is_leader() {
                 for collection in self.catalog.state().collections.values() {
                     let due = collection.state != CollectionState::Active && !running.contains_key(&collection.id);
-                    if due && running.len() < COLLECTIONS_AT_ONCE {
+                    if due {
                         let work = works.spawn(self.clone().work(collection.id));
                         running.insert(collection.id, work);
                     }
@@ -106,6 +108,8 @@ impl Reconciler {
         let mut pause = PAUSE_FIRST;
         let mut told = String::new();
         while self.catalog.is_leader() {
+            // Held for one attempt: a collection whose node never comes back must not keep others from their turn.
+            let Ok(place) = self.places.acquire().await else { return };
             let state = self.catalog.state();
             let Some(collection) = state.collections.get(&id).cloned() else { return };
             let attempt = match collection.state {
@@ -113,6 +117,7 @@ impl Reconciler {
                 CollectionState::Creating => self.create(&state, &collection).await,
                 CollectionState::Deleting => self.delete(&collection).await,
             };
+            drop(place);
             let Err(Failed { steps_done, error }) = attempt else {
                 pause = PAUSE_FIRST;
                 continue;

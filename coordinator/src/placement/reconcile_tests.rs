@@ -165,7 +165,7 @@ fn wanted(name: &str, shard_number: u32, replication_factor: u32) -> CreateColle
 async fn collections_are_created_and_dropped() {
     let World { catalog, nodes, stop } = world(3, 0).await;
     let begun = Instant::now();
-    catalog.create_collection(wanted("a", 4, 2), within(5_000)).await.unwrap();
+    catalog.create_collection(wanted("a", 4, 2), |_| true, within(5_000)).await.unwrap();
     println!("created in {:?}", begun.elapsed());
     let collection = catalog.state().resolve("a").unwrap().clone();
     assert_eq!(collection.shards.len(), 4);
@@ -174,9 +174,9 @@ async fn collections_are_created_and_dropped() {
     assert_eq!(held, 8);
     assert_eq!(founded.filter_map(|(_, voters)| voters).collect::<Vec<_>>(), [2; 4]);
 
-    let again = catalog.create_collection(wanted("a", 1, 1), within(5_000)).await.unwrap_err();
+    let again = catalog.create_collection(wanted("a", 1, 1), |_| true, within(5_000)).await.unwrap_err();
     assert_eq!(again.http_status(), 409);
-    let too_many = catalog.create_collection(wanted("b", 1, 4), within(5_000)).await.unwrap_err();
+    let too_many = catalog.create_collection(wanted("b", 1, 4), |_| true, within(5_000)).await.unwrap_err();
     assert_eq!(too_many.http_status(), 400);
 
     assert!(catalog.delete_collection("a", within(5_000)).await.unwrap());
@@ -193,7 +193,7 @@ async fn many_at_once_over_failing_nodes() {
     let creations = (0..6).map(|number| {
         let catalog = catalog.clone();
         tokio::spawn(async move {
-            catalog.create_collection(wanted(&format!("c{number}"), 2, 3), within(30_000)).await.unwrap();
+            catalog.create_collection(wanted(&format!("c{number}"), 2, 3), |_| true, within(30_000)).await.unwrap();
         })
     });
     for creation in creations.collect::<Vec<_>>() {
@@ -213,7 +213,7 @@ async fn many_at_once_over_failing_nodes() {
 async fn node_away_delays_but_loses_nothing() {
     let World { catalog, nodes, stop } = world(2, 0).await;
     nodes[1].away.store(true, Ordering::SeqCst);
-    let late = catalog.create_collection(wanted("a", 1, 2), within(400)).await.unwrap_err();
+    let late = catalog.create_collection(wanted("a", 1, 2), |_| true, within(400)).await.unwrap_err();
     assert_eq!(late.http_status(), 408, "{late}");
     assert_eq!(catalog.state().resolve("a").unwrap_err().http_status(), 503);
     assert!(catalog.state().operations.values().any(|operation| operation.steps_done == 1));
@@ -223,6 +223,35 @@ async fn node_away_delays_but_loses_nothing() {
         assert!(Instant::now() < deadline, "never served");
         sleep(Duration::from_millis(10)).await;
     }
+    stop.cancel();
+    catalog.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collections_of_a_lost_node_do_not_keep_others_from_their_turn() {
+    let World { catalog, nodes, stop } = world(2, 0).await;
+    for number in 0..20 {
+        catalog.create_collection(wanted(&format!("c{number}"), 1, 2), |_| true, within(5_000)).await.unwrap();
+    }
+    nodes[1].away.store(true, Ordering::SeqCst);
+    let names: Vec<String> = (0..20).map(|number| format!("c{number}")).collect();
+    let deletions = names.iter().map(|name| catalog.delete_collection(name, within(2_000)));
+    assert!(futures::future::join_all(deletions).await.into_iter().all(|deleted| deleted == Ok(true)));
+    // Of two equally loaded nodes the first in order is chosen, which is the one that is there.
+    catalog.create_collection(wanted("new", 1, 1), |_| true, within(5_000)).await.unwrap();
+    stop.cancel();
+    catalog.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_collections_go_to_nodes_that_are_there() {
+    let World { catalog, stop, .. } = world(2, 0).await;
+    catalog.create_collection(wanted("a", 4, 1), |_| true, within(5_000)).await.unwrap();
+    let lost = NodeId(3);
+    catalog.register_node(lost, "lost".into(), Address("local:3".into()), within(5_000)).await.unwrap();
+    catalog.create_collection(wanted("b", 2, 2), move |node| node != lost, within(5_000)).await.unwrap();
+    let too_many = catalog.create_collection(wanted("c", 1, 3), move |node| node != lost, within(5_000)).await;
+    assert_eq!(too_many.unwrap_err().http_status(), 400);
     stop.cancel();
     catalog.shutdown().await;
 }

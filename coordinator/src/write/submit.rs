@@ -246,6 +246,8 @@ async fn write_part(
                 }
             }
             Error::Unavailable(_) | Error::NoSuchShard(_) => access.forget_leader(shard, node),
+            // One damaged replica: the others go on, and one of them leads.
+            Error::Corrupt(_) if replicas.len() > 1 => access.forget_leader(shard, node),
             Error::Overloaded(_) => {}
             Error::WrongEpoch { .. }
             | Error::Timeout(_)

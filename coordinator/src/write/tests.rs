@@ -65,6 +65,22 @@ async fn an_election_is_waited_out() {
 }
 
 #[tokio::test]
+async fn a_damaged_replica_does_not_end_a_write_that_others_can_take() {
+    let cluster = ModelCluster::new(1, 3);
+    cluster.model.lock().damaged.insert(NodeId(1));
+    cluster.model.lock().shards.get_mut(&ShardId(0)).unwrap().leader = Some(NodeId(2));
+    upsert(&cluster.access, &cluster.lookup(), spec(1), ModelCluster::points(1)).await.unwrap();
+    assert_eq!(cluster.access.leader(ShardId(0)), Some(NodeId(2)));
+
+    let alone = ModelCluster::new(1, 1);
+    alone.model.lock().damaged.insert(NodeId(1));
+    let began = Instant::now();
+    let error = upsert(&alone.access, &alone.lookup(), spec(1), ModelCluster::points(1)).await.unwrap_err();
+    assert!(matches!(error, Error::Corrupt(_)), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(1), "there is nobody else to ask");
+}
+
+#[tokio::test]
 async fn a_lost_answer_does_not_apply_a_write_twice() {
     let cluster = ModelCluster::new(2, 1);
     cluster.model.lock().lose_answers.insert(ShardId(0), 2);

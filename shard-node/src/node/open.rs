@@ -26,8 +26,7 @@ impl ShardNode {
     /// its log or has failed; a replica that fails is reported by `status` and does not keep the others from serving.
     /// Errors: `BadInput` and `Corrupt` tell the operator what is wrong with the directory.
     pub async fn open(options: NodeOptions, env: NodeEnv) -> Result<Arc<ShardNode>> {
-        let (opened, broken) = on_blocking(move || open_blocking(options, env)).await?;
-        let node = Arc::new(opened);
+        let (node, broken) = on_blocking(move || open_blocking(options, env)).await?;
         node.open_replicas(broken).await?;
         tokio::spawn(watch_log(Arc::downgrade(&node), node.stop.clone()));
         Ok(node)
@@ -82,7 +81,7 @@ impl ShardNode {
 }
 
 /// All that blocks before replicas are opened. Also returns the replicas that are known to be damaged.
-fn open_blocking(options: NodeOptions, env: NodeEnv) -> Result<(ShardNode, BTreeMap<ShardId, Replica>)> {
+fn open_blocking(options: NodeOptions, env: NodeEnv) -> Result<(Arc<ShardNode>, BTreeMap<ShardId, Replica>)> {
     let disk = env.disk.clone();
     let dir = options.data_dir.clone();
     disk.create_dir_all(&dir).map_err(|e| Error::Internal(format!("create {}: {e}", dir.display())))?;
@@ -93,7 +92,7 @@ fn open_blocking(options: NodeOptions, env: NodeEnv) -> Result<(ShardNode, BTree
     }
     let dirs = ReplicaDirs { disk: disk.clone(), root: dir.join(SHARDS_DIR) };
     let broken = reconcile(&dirs, &log, &recovery)?;
-    let node = ShardNode {
+    let node = Arc::new_cyclic(|this| ShardNode {
         node: identity.node,
         room: Arc::new(DiskRoom::new(disk, dir, options.disk_reserve_bytes)),
         env,
@@ -105,7 +104,8 @@ fn open_blocking(options: NodeOptions, env: NodeEnv) -> Result<(ShardNode, BTree
         changing: tokio::sync::Mutex::new(()),
         closing: false.into(),
         stop: CancellationToken::new(),
-    };
+        this: this.clone(),
+    });
     Ok((node, broken))
 }
 

@@ -98,6 +98,25 @@ async fn replicas_are_created_and_dropped_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_whose_caller_stops_waiting_is_carried_out() {
+    let cluster = Cluster::start(1).await;
+    let node = cluster.node(0);
+    let replicas = async || node.status().await.unwrap().replicas.len();
+    for shard in 1..5 {
+        let mut creating = node.create_replica(spec(shard));
+        assert!(futures::poll!(creating.as_mut()).is_pending());
+        drop(creating);
+        until("the replica", async || replicas().await == 1).await;
+        cluster.make_shard(shard).await;
+        assert_eq!(cluster.write(upsert(shard, 0..10)).await.unwrap().affected, 10);
+        let mut dropping = node.drop_replica(ShardId(shard));
+        assert!(futures::poll!(dropping.as_mut()).is_pending());
+        drop(dropping);
+        until("the drop", async || replicas().await == 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_takes_no_more_groups_than_its_limit() {
     let cluster = Cluster::start(1).await;
     let node = cluster.node(0);

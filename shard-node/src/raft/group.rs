@@ -40,6 +40,11 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
 const PAUSE_LONGEST: Duration = Duration::from_millis(100);
 
+/// How long a read waits for a replica that is behind while another one may be further.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+/// Why a replica that was not tried yet does not serve.
+const STARTING: &str = "the replica is starting";
+
 /// Longest wait for another replica to take over the lead.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Writes of one group that may be under way at a time.
@@ -85,7 +90,9 @@ pub struct GroupParts {
 /// Whether raft runs, and why not.
 #[derive(Clone)]
 pub(super) enum State {
-    /// Not yet, or not at the moment; in words.
+    /// It was not tried yet.
+    Starting,
+    /// Not at the moment, or, while reads go on, not any more; in words.
     Down(String),
     /// It runs.
     Up(Raft),
@@ -122,7 +129,7 @@ impl Group {
         parts.shard.on_durable(Box::new(move |_| waker.notify_one()));
         let receiver = Receiver { shard: parts.shard.clone(), disk: parts.disk.clone(), incoming: Arc::default() };
         let group = Arc::new(Group {
-            state: watch::Sender::new(State::Down("the replica is starting".into())),
+            state: watch::Sender::new(State::Starting),
             applied: watch::Sender::new(parts.shard.applied().map(|mark| mark.index)),
             recovered: watch::Sender::new(false),
             store: LogStore::new(parts.log.clone(), fault.clone()),
@@ -156,18 +163,19 @@ impl Group {
         self.parts.shard.spec().shard
     }
 
-    /// Returns once the log is replayed as far as it is known to be committed, or the group has failed.
+    /// Returns once the log is replayed as far as it is known to be committed, or could not be at the first attempt: a
+    /// replica that waits for room on the disk must not keep the others of its node from serving.
     pub async fn started(&self) {
         let mut state = self.state.subscribe();
         // The sender lives as long as the group.
-        let _ = state.wait_for(|state| !matches!(state, State::Down(_))).await;
+        let _ = state.wait_for(|state| !matches!(state, State::Starting)).await;
     }
 
     /// Why the replica does not run.
     pub fn failed(&self) -> Option<String> {
         match &*self.state.borrow() {
             State::Failed(words) => Some(words.clone()),
-            State::Down(_) | State::Up(_) => None,
+            State::Starting | State::Down(_) | State::Up(_) => None,
         }
     }
 
@@ -175,6 +183,7 @@ impl Group {
         let shard = self.id();
         match &*self.state.borrow() {
             State::Up(raft) => Ok(raft.clone()),
+            State::Starting => Err(Error::Unavailable(format!("shard {shard}: {STARTING}"))),
             State::Down(words) => Err(Error::Unavailable(format!("shard {shard}: {words}"))),
             State::Failed(words) => Err(Error::Unavailable(format!("shard {shard} has stopped: {words}"))),
         }
@@ -261,7 +270,8 @@ impl Group {
         Error::Unavailable(format!("shard {}: a majority of the replicas did not answer in time", self.id()))
     }
 
-    /// Returns once the replica has recovered what it held before a restart and has applied the log up to `floor`.
+    /// Returns once the replica has recovered what it held before a restart and has applied the log up to `floor`. Where
+    /// there are other replicas it gives up early enough to leave time for asking them.
     pub async fn wait_applied(&self, floor: LogIndex, deadline: Instant) -> Result<()> {
         if let Some(words) = self.failed() {
             return Err(Error::Unavailable(format!("shard {} has stopped: {words}", self.id())));
@@ -272,7 +282,10 @@ impl Group {
             let _ = recovered.wait_for(|recovered| *recovered).await;
             let _ = applied.wait_for(|applied| applied.is_some_and(|index| index >= floor)).await;
         };
-        timeout_at(deadline, reached).await.map_err(|_| {
+        let now = Instant::now();
+        let patience = READ_PATIENCE.min(deadline.saturating_duration_since(now) / 2);
+        let until = if self.is_alone() { deadline } else { now + patience };
+        timeout_at(until, reached).await.map_err(|_| {
             let (shard, at) = (self.id(), *self.applied.borrow());
             let at = at.map_or("nothing".into(), |index| format!("log index {index}"));
             Error::Timeout(format!(
@@ -299,6 +312,7 @@ impl Group {
                 let metrics = raft.metrics().borrow_watched().clone();
                 (metrics.current_leader.map(NodeId), metrics.current_term, None)
             }
+            State::Starting => (None, 0, Some(STARTING.to_owned())),
             State::Down(words) | State::Failed(words) => (None, 0, Some(words.clone())),
         };
         ReplicaStatus {
@@ -342,6 +356,13 @@ impl Group {
             let gone = |m: &openraft::RaftMetrics<ShardRaft>| m.current_leader != Some(m.id);
             // When nobody takes over in time, the others elect a leader by themselves.
             let _ = raft.wait(Some(HAND_OVER_TIMEOUT)).metrics(gone, "hand over the lead").await;
+        }
+    }
+
+    /// A leader whose shard refuses writes for good refuses them for the whole group: another replica takes over.
+    pub(super) async fn step_aside(&self) {
+        if self.parts.shard.failure().is_some() {
+            self.hand_over().await;
         }
     }
 

@@ -45,6 +45,12 @@ pub(super) async fn supervise(group: Arc<Group>) {
         let Some(error) = error else { break };
         // The storage knows better than raft what went wrong.
         let (kind, words) = group.fault.take().unwrap_or((FaultKind::Unknown, error));
+        if let Some(words) = group.parts.shard.failure() {
+            // It applies nothing any more, so raft cannot run on it. What it holds can still be read.
+            tracing::error!(%shard, reason = %words, "the replica takes no part any more until the node is restarted");
+            group.state.send_replace(State::Down(words));
+            return;
+        }
         if began.elapsed() > GOOD_RUN {
             restarts = 0;
         }
@@ -148,6 +154,7 @@ async fn run(group: &Group, raft: &Raft) -> Option<String> {
             () = group.wake.notified() => group.maintain(raft).await,
             _ = tick.tick() => {
                 group.store.save_pending();
+                group.step_aside().await;
                 group.maintain(raft).await;
             }
         }

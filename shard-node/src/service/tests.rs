@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use vicinal_common::api::{CountRequest, SearchRequest, ShardApi};
 use vicinal_common::consistency::Consistency;
+use vicinal_common::disk::Fault;
 use vicinal_common::error::Error;
 use vicinal_common::ids::{Epoch, LogIndex, ShardId};
 use vicinal_common::point::PointId;
@@ -121,7 +122,7 @@ async fn a_replica_that_missed_purged_entries_gets_a_snapshot() {
         until("the purge", async || group.log().bounds().unwrap().first > last.0).await;
     }
     cluster.restart(down).await;
-    assert_eq!(count(cluster.node(down), 1, last).await, Ok(2_910));
+    until("the snapshot", async || count(cluster.node(down), 1, last).await == Ok(2_910)).await;
     assert_eq!(ids(cluster.node(down), 1, last, 0..10).await, (0..10).collect::<Vec<_>>());
     let next = cluster.write(upsert(1, 5_000..5_010)).await.unwrap();
     assert_eq!(count(cluster.node(down), 1, next.index).await, Ok(2_920));
@@ -131,6 +132,44 @@ async fn a_replica_that_missed_purged_entries_gets_a_snapshot() {
     cluster.restart(down).await;
     assert_eq!(count(cluster.node(down), 1, next.index).await, Ok(2_920));
     assert!(cluster.leader(1).await.is_some_and(|now| now == leader || now != down));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_leads_when_the_leaders_shard_fails_and_its_reads_go_on() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.make_shard(1).await;
+    let ack = cluster.write(upsert(1, 0..10)).await.unwrap();
+    // The committed position is saved a second later: no sync of the log may meet the fault.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let broken = cluster.leader(1).await.unwrap();
+    let shard = cluster.node(broken).group(ShardId(1)).unwrap().shard().clone();
+    cluster.disks[broken].inject(Fault::SyncError { syncs: cluster.disks[broken].syncs() }).unwrap();
+    tokio::task::spawn_blocking(move || shard.flush_blocking()).await.unwrap().unwrap_err();
+    until("another leader", async || cluster.leader(1).await.is_some_and(|now| now != broken)).await;
+    until("a write", async || {
+        let Some(leader) = cluster.leader(1).await else { return false };
+        let mut request = upsert(1, 10..20);
+        request.deadline = Instant::now() + Duration::from_secs(2);
+        cluster.node(leader).write(request).await.is_ok()
+    })
+    .await;
+    assert_eq!(count(cluster.node(broken), 1, ack.index).await, Ok(10), "what it holds can be read");
+    let status = cluster.node(broken).status().await.unwrap();
+    assert!(status.replicas[0].failed.as_ref().unwrap().contains("cannot seal"), "{status:?}");
+    cluster.crash(broken).await;
+    cluster.restart(broken).await;
+    until("it catches up", async || count(cluster.node(broken), 1, LogIndex(0)).await == Ok(20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_behind_leaves_time_to_ask_another() {
+    let cluster = Cluster::start(3).await;
+    cluster.make_shard(1).await;
+    let ack = cluster.write(upsert(1, 0..10)).await.unwrap();
+    let began = Instant::now();
+    let answer = count(cluster.node(1), 1, LogIndex(ack.index.0 + 1_000)).await;
+    assert!(matches!(answer, Err(Error::Timeout(_))), "{answer:?}");
+    assert!(began.elapsed() < Duration::from_secs(15), "the deadline is 20 s away");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

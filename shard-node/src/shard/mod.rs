@@ -191,11 +191,13 @@ impl Shard {
         vectors.sum()
     }
 
+    /// Why the replica refuses writes for good, in plain words.
+    pub fn failure(&self) -> Option<String> {
+        self.health.lock().failed.clone()
+    }
+
     fn check_failed(&self) -> Result<()> {
-        match &self.health.lock().failed {
-            Some(reason) => Err(Error::Unavailable(reason.clone())),
-            None => Ok(()),
-        }
+        self.failure().map_or(Ok(()), |reason| Err(Error::Unavailable(reason)))
     }
 
     /// Refuses writes for good. The first reason stays.

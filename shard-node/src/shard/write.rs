@@ -29,6 +29,18 @@ pub(super) struct Writer {
     pub(super) frozen: usize,
 }
 
+/// A panic in the middle of applying leaves the writer ahead of the view, as an error does: raft, started again, would
+/// go on behind entries that no view has, and the next manifest would say that they are in it.
+pub(super) struct FailOnPanic<'a>(pub(super) &'a Shard);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("applying the log panicked, which is a bug".into());
+        }
+    }
+}
+
 impl Shard {
     /// Applies entries in log order and publishes one new view for all of them. An entry that does not fit has an
     /// error as its outcome and changes nothing. `Err` means that this replica must stop: stored data is damaged, the
@@ -37,6 +49,7 @@ impl Shard {
         self.pause_when_far_behind();
         let mut writer = self.writer.lock();
         self.check_failed()?;
+        let _guard = FailOnPanic(self);
         let mut draft = View::clone(&self.view.load());
         let applied = self.apply_to(&mut writer, &mut draft, entries).inspect_err(|error| {
             // The writer may be ahead of the view now: nothing of it may become durable.

@@ -8,6 +8,7 @@ use vicinal_common::disk::{Disk, Fault, FaultyDisk};
 use vicinal_common::error::Error;
 use vicinal_common::ids::ShardId;
 
+use super::super::write::FailOnPanic;
 use super::super::{Background, Shard, ShardOptions};
 use super::harness::{DIR, Model, Work, create, env, env_with, spec};
 
@@ -52,6 +53,22 @@ fn a_full_disk_makes_it_read_only_until_there_is_room() {
     shard.close();
     let shard = Shard::open(&env, Path::new(DIR)).unwrap();
     assert_eq!(shard.durable().map(|mark| mark.index.0), Some(300));
+    model.check(&shard);
+}
+
+#[test]
+fn a_panic_while_applying_is_the_end_of_writes_not_of_reads() {
+    let model = filled(50);
+    let shard = create(&env(FaultyDisk::new(6))).unwrap();
+    model.replay(&shard).unwrap();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _guard = FailOnPanic(&shard);
+        panic!("a bug");
+    }));
+    assert!(panicked.is_err());
+    assert!(shard.failure().unwrap().contains("panicked"));
+    assert!(shard.apply(Vec::new()).is_err());
+    assert!(shard.flush_blocking().is_err(), "nothing of it becomes durable");
     model.check(&shard);
 }
 
