@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Path of the binary. `VICINAL_TEST_BINARY` names one that is there already; otherwise cargo builds it first, which
+/// Path of the binary. `TEST_BINARY` names one that is there already; otherwise cargo builds it first, which
 /// takes a moment when nothing has changed.
 ///
 /// # Panics
@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        if let Some(path) = std::env::var_os("VICINAL_TEST_BINARY") {
+        if let Some(path) = std::env::var_os("TEST_BINARY") {
             return PathBuf::from(path);
         }
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is above this package");

@@ -1,5 +1,7 @@
 //! `vicinal dev` as a process: starts, restarts, refusals, a graceful end, the demo.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
 use std::time::{Duration, Instant};
 
 use reqwest::Method;

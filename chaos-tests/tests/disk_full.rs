@@ -1,5 +1,7 @@
 //! A full disk makes the server read-only, in plain words; with room again it writes again, without a restart.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};

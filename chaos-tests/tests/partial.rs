@@ -1,5 +1,7 @@
 //! One shard that cannot serve: answers say that they are partial, or are refused when the request says so.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

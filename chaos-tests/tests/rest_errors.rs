@@ -1,5 +1,7 @@
 //! Every mistake a client can make: its status, a text that names it, nothing stored, no log line, the process alive.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use vicinal_chaos_tests::{Rest, Server, ServerOptions, data_dir};

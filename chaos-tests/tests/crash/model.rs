@@ -27,7 +27,7 @@ impl Model {
     /// The REST id of a key: numbers and UUIDs take turns.
     pub(crate) fn id(&self, key: u64) -> Value {
         let number = self.writer * KEYS + key;
-        if key % 2 == 0 { json!(number) } else { json!(format!("00000000-0000-4000-8000-{number:012x}")) }
+        if key.is_multiple_of(2) { json!(number) } else { json!(format!("00000000-0000-4000-8000-{number:012x}")) }
     }
 
     /// Keys of a group.
