@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -15,6 +15,7 @@ use futures::FutureExt;
 use serde::Serialize;
 use vicinal_common::error::Error;
 
+use super::failure_log::FailureLog;
 use crate::query::Coverage;
 
 /// Header with shards answered and shards asked, on every answer that comes from shards.
@@ -104,7 +105,7 @@ impl IntoResponse for Failure {
 
 /// Wraps what handlers return, measures the time, and turns a panic into an answer: one request must never take the
 /// process down.
-pub(super) async fn envelope(request: Request, next: Next) -> Response {
+pub(super) async fn envelope(State(log): State<Arc<FailureLog>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
@@ -116,7 +117,7 @@ pub(super) async fn envelope(request: Request, next: Next) -> Response {
     };
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         if failure.status.is_server_error() {
-            tracing::warn!(%method, path, status = failure.status.as_u16(), "request failed: {}", failure.text);
+            log.write(&method, &path, &failure, started);
         } else {
             tracing::debug!(%method, path, status = failure.status.as_u16(), "request refused: {}", failure.text);
         }

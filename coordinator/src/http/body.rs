@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
@@ -37,9 +37,11 @@ impl FromRequest<Arc<Coordinator>> for JsonBody {
     type Rejection = Failure;
 
     async fn from_request(request: Request, coordinator: &Arc<Coordinator>) -> Result<JsonBody, Failure> {
-        check_content_type(&request)?;
         let announced = request.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if let Err(failure) = check_headers(request.headers(), announced) {
+            return Err(refuse(request, announced, failure).await);
+        }
         let expected = announced.unwrap_or(BODY_BYTES_MAX).min(BODY_BYTES_MAX);
         let room = room(coordinator.bodies.clone(), expected).await?;
         let capacity = announced.map_or(0, |_| expected);
@@ -49,15 +51,50 @@ impl FromRequest<Arc<Coordinator>> for JsonBody {
     }
 }
 
-fn check_content_type(request: &Request) -> Result<(), Failure> {
-    let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if media == "application/json" || (media.starts_with("application/") && media.ends_with("+json")) {
-        return Ok(());
+/// What the headers tell before a byte of the body is read.
+fn check_headers(headers: &HeaderMap, announced: Option<usize>) -> Result<(), Failure> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if media != "application/json" && !(media.starts_with("application/") && media.ends_with("+json")) {
+        let got = if media.is_empty() { "none" } else { media.as_str() };
+        let text = format!("Content type error: expected application/json, got {got}");
+        return Err(Failure::new(StatusCode::BAD_REQUEST, text));
     }
-    let got = if media.is_empty() { "none" } else { media.as_str() };
-    let text = format!("Content type error: expected application/json, got {got}");
-    Err(Failure::new(StatusCode::BAD_REQUEST, text))
+    let encoding = text(header::CONTENT_ENCODING).trim();
+    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
+        let text = format!("Content encoding error: `{encoding}` is not supported yet, send the JSON as it is");
+        return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+    }
+    match announced {
+        Some(bytes) if bytes > BODY_BYTES_MAX => Err(too_large()),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn too_large() -> Failure {
+    Error::TooLarge(format!("the request body is larger than the limit of {BODY_BYTES_MAX} bytes")).into()
+}
+
+/// Takes in what a client is sending already, so that it gets to read the answer instead of a reset connection. One that
+/// waits for a go-ahead, or is about to send far too much, is answered at once.
+async fn refuse(request: Request, announced: Option<usize>, failure: Failure) -> Failure {
+    let is_waiting = request.headers().contains_key(header::EXPECT);
+    if !is_waiting && announced.is_none_or(|bytes| bytes <= DISCARD_BYTES_MAX) {
+        // The time is bounded because the bytes are worth nothing; the answer is the same either way.
+        let _ = tokio::time::timeout(READ_TIME_MAX, discard(request)).await;
+    }
+    failure
+}
+
+async fn discard(request: Request) {
+    let mut stream = request.into_body().into_data_stream();
+    let mut total = 0usize;
+    while let Some(Ok(chunk)) = stream.next().await {
+        total += chunk.len();
+        if total > DISCARD_BYTES_MAX {
+            return;
+        }
+    }
 }
 
 async fn room(bodies: Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
@@ -89,8 +126,7 @@ async fn read(request: Request, capacity: usize) -> Result<Bytes, Failure> {
         }
     }
     if total > BODY_BYTES_MAX {
-        let text = format!("the request body is larger than the limit of {BODY_BYTES_MAX} bytes");
-        return Err(Error::TooLarge(text).into());
+        return Err(too_large());
     }
     Ok(Bytes::from(body))
 }
@@ -118,10 +154,14 @@ impl JsonBody {
     }
 }
 
-/// Parses a JSON text. Errors say where.
+/// Parses a JSON text, which must be an object. Errors say where.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(bytes)
-        .map_err(|e| Failure::new(StatusCode::BAD_REQUEST, format!("Format error in JSON body: {e}")))
+    let malformed = |text: String| Failure::new(StatusCode::BAD_REQUEST, format!("Format error in JSON body: {text}"));
+    // An array would be read as the fields in the order they are declared in: `[[1], null, null]` must delete nothing.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(malformed("expected an object, got an array at line 1 column 1".into()));
+    }
+    serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))
 }
 
 /// Runs `work` here when it is about few bytes, else on a thread that may block.

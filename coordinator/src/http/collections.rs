@@ -8,7 +8,7 @@ use vicinal_common::error::Error;
 
 use super::answer::{Answer, Failure};
 use super::body::JsonBody;
-use super::decode::{AliasesBody, CreateBody, check_name};
+use super::decode::{AliasesBody, CreateBody, NamePlace, check_name};
 use super::info;
 use super::params::Params;
 use crate::Coordinator;
@@ -38,7 +38,7 @@ pub(super) async fn describe(State(coordinator): Shared, params: Params) -> Resu
 
 /// `PUT /collections/{collection}`: answers once the collection is served.
 pub(super) async fn create(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
-    check_name("collection_name", params.collection())?;
+    check_name(NamePlace::Path, "collection_name", params.collection())?;
     let mut new = body.decode(CreateBody::into_collection).await?;
     let shard_number = new.shard_number.unwrap_or(coordinator.options.default_shards);
     new.config["params"]["shard_number"] = json!(shard_number);

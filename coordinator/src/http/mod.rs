@@ -5,6 +5,7 @@ mod body;
 mod collections;
 mod decode;
 mod encode;
+mod failure_log;
 mod info;
 mod params;
 mod points;

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use super::answer::{Failure, envelope};
+use super::failure_log::FailureLog;
 use super::{collections, points, search, service};
 use crate::Coordinator;
 
@@ -45,15 +46,58 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/points/query/batch", post(search::query_batch))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn(envelope))
+        .layer(from_fn_with_state(Arc::new(FailureLog::default()), envelope))
         .with_state(coordinator)
 }
 
-async fn unknown_path(uri: Uri) -> Failure {
+/// What the Qdrant API has below a collection and we do not, each with all that stands below it.
+const NOT_OFFERED_IN_COLLECTION: [&str; 15] = [
+    "cluster",
+    "facet",
+    "index",
+    "points/batch",
+    "points/discover",
+    "points/facet",
+    "points/payload",
+    "points/query/groups",
+    "points/recommend",
+    "points/search",
+    "points/vectors",
+    "shards",
+    "snapshots",
+    "optimizations",
+    "vectors",
+];
+/// The same beside the collections.
+const NOT_OFFERED: [&str; 7] = ["cluster", "issues", "locks", "metrics", "shards", "snapshots", "telemetry"];
+
+/// Whether a path is an operation that the Qdrant API has and we do not: then the answer says so.
+fn is_not_offered(path: &str) -> bool {
+    let is_below =
+        |path: &str, known: &str| path.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let Some(path) = path.strip_prefix('/') else { return false };
+    match path.strip_prefix("collections/").and_then(|rest| rest.split_once('/')) {
+        Some((_, rest)) => NOT_OFFERED_IN_COLLECTION.iter().any(|known| is_below(rest, known)),
+        None => NOT_OFFERED.iter().any(|known| is_below(path, known)),
+    }
+}
+
+fn not_offered(method: &Method, uri: &Uri) -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, format!("Not found: {method} {} is not supported yet", uri.path()))
+}
+
+async fn unknown_path(method: Method, uri: Uri) -> Failure {
+    if is_not_offered(uri.path()) {
+        return not_offered(&method, &uri);
+    }
     Failure::new(StatusCode::NOT_FOUND, format!("Not found: there is nothing at {}", uri.path()))
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Failure {
+    // Some of them look like the id of a point.
+    if is_not_offered(uri.path()) {
+        return not_offered(&method, &uri);
+    }
     let text = format!("Method not allowed: {method} is not offered at {}", uri.path());
     Failure::new(StatusCode::METHOD_NOT_ALLOWED, text)
 }

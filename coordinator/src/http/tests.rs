@@ -217,6 +217,34 @@ async fn bad_requests_get_the_status_and_text_their_clients_know() {
         ("PUT", "/collections/a%3Fb", json!({"vectors": {"size": 1, "distance": "Dot"}}), 422, "collection_name"),
         ("GET", "/collections/c/points/abc", Value::Null, 400, "abc is not a valid point ID"),
         ("GET", "/nothing", Value::Null, 404, "there is nothing at /nothing"),
+        ("GET", "/collections/c/points/", Value::Null, 404, "there is nothing at"),
+        (
+            "POST",
+            "/collections/c/points/payload",
+            json!({}),
+            404,
+            "POST /collections/c/points/payload is not supported",
+        ),
+        ("PUT", "/collections/c/index", json!({}), 404, "is not supported yet"),
+        ("GET", "/telemetry", Value::Null, 404, "is not supported yet"),
+        ("DELETE", "/collections/c/points/7", Value::Null, 405, "DELETE is not offered"),
+        ("POST", "/collections/c/points/delete", json!([[1], null, null]), 400, "expected an object, got an array"),
+        ("PUT", "/collections/d", json!({"vectors": {}}), 400, "a collection without `vectors` is not supported yet"),
+        (
+            "PUT",
+            "/collections/d",
+            json!({"vectors": {"size": 1, "distance": "Dot"}, "replication_factor": 3, "write_consistency_factor": 3}),
+            422,
+            "write_consistency_factor: value 3 invalid, must be 2 or smaller",
+        ),
+        ("PUT", "/collections/%2E%2E", json!({"vectors": {"size": 1, "distance": "Dot"}}), 422, "collection_name"),
+        (
+            "POST",
+            "/collections/aliases",
+            json!({"actions": [{"create_alias": {"collection_name": "c", "alias_name": "a/b"}}]}),
+            422,
+            "Validation error in JSON body: [alias_name",
+        ),
         ("PATCH", "/healthz", Value::Null, 405, "PATCH is not offered"),
     ];
     for (method, path, body, status, text) in cases {
@@ -240,6 +268,22 @@ async fn bodies_must_be_json_and_within_the_limit() {
     let (status, answer, _) = edge.send(put("application/json", vec![b' '; BODY_BYTES_MAX + 1])).await;
     assert_eq!(status, 413);
     assert!(answer["status"]["error"].as_str().unwrap().contains(&BODY_BYTES_MAX.to_string()), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_is_refused_by_its_headers_before_it_is_read() {
+    let edge = Edge::new().await;
+    let put = |name: header::HeaderName, value: &str| {
+        let request = Request::put(C).header(header::CONTENT_TYPE, "application/json").header(name, value);
+        // A body that never comes: an answer proves that nobody waited for it.
+        let body = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        request.header(header::EXPECT, "100-continue").body(body).unwrap()
+    };
+    let (status, answer, _) = edge.send(put(header::CONTENT_ENCODING, "gzip")).await;
+    assert_eq!(status, 415);
+    assert!(answer["status"]["error"].as_str().unwrap().contains("`gzip` is not supported yet"), "{answer}");
+    let (status, answer, _) = edge.send(put(header::CONTENT_LENGTH, &(BODY_BYTES_MAX + 1).to_string())).await;
+    assert_eq!(status, 413, "{answer}");
 }
 
 /// Decodes as every kind of body; what is wrong is an error, never a panic.

@@ -173,6 +173,12 @@ impl CreateBody {
         in_range("replication_factor", replication_factor, REPLICATION_MAX)?;
         let write_consistency_factor = self.write_consistency_factor.unwrap_or(1);
         in_range("write_consistency_factor", write_consistency_factor, REPLICATION_MAX)?;
+        // A write waits for the majority that raft needs, which may be more than was asked for, never less.
+        let majority = replication_factor / 2 + 1;
+        if write_consistency_factor > majority {
+            let bound = format!("{majority} or smaller: a write waits for a majority of {replication_factor} replicas");
+            return Err(invalid("write_consistency_factor", write_consistency_factor, &bound));
+        }
         let hnsw = self.hnsw_config.unwrap_or_default().over(HnswConfig::default(), "")?;
         let indexing_threshold_kib = self.optimizers_config.unwrap_or_default().threshold()?;
         let (vectors, shown) = vectors(self.vectors, hnsw)?;
@@ -232,7 +238,10 @@ fn vectors(value: Option<Value>, base: HnswConfig) -> Result<(BTreeMap<String, V
         let text = "`vectors` must be {\"size\": ..., \"distance\": ...} or an object of such by name";
         return Err(malformed(text.into()));
     };
-    let is_single = fields.is_empty() || fields.values().any(|value| !value.is_object());
+    if fields.is_empty() {
+        return Err(Error::BadInput("a collection without `vectors` is not supported yet".into()).into());
+    }
+    let is_single = fields.values().any(|value| !value.is_object());
     let bodies: Vec<(String, Value)> = match is_single {
         true => vec![(UNNAMED.to_owned(), Value::Object(fields))],
         false => fields.into_iter().collect(),
@@ -307,12 +316,12 @@ impl AliasesBody {
     pub(in super::super) fn into_changes(self) -> Result<Vec<AliasChange>, Failure> {
         let change = |action| match action {
             AliasAction::Create { collection_name, alias_name } => {
-                check_name("alias_name", &alias_name)?;
+                check_name(NamePlace::Body, "alias_name", &alias_name)?;
                 Ok(AliasChange::Create { alias: alias_name, collection: collection_name })
             }
             AliasAction::Delete { alias_name } => Ok(AliasChange::Delete { alias: alias_name }),
             AliasAction::Rename { old_alias_name, new_alias_name } => {
-                check_name("new_alias_name", &new_alias_name)?;
+                check_name(NamePlace::Body, "new_alias_name", &new_alias_name)?;
                 Ok(AliasChange::Rename { from: old_alias_name, to: new_alias_name })
             }
         };
@@ -320,14 +329,31 @@ impl AliasesBody {
     }
 }
 
+/// Where in a request a name stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum NamePlace {
+    /// In the path.
+    Path,
+    /// In the body.
+    Body,
+}
+
 /// Checks the name of a new collection or alias.
-pub(in super::super) fn check_name(field: &str, name: &str) -> Result<(), Failure> {
+pub(in super::super) fn check_name(place: NamePlace, field: &str, name: &str) -> Result<(), Failure> {
     let refuse = |message: String| {
-        let text = format!("Validation error in path parameters: [{field}: {message}]");
+        let place = match place {
+            NamePlace::Path => "path parameters",
+            NamePlace::Body => "JSON body",
+        };
+        let text = format!("Validation error in {place}: [{field}: {message}]");
         Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, text))
     };
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
-        return refuse(format!("value {name:?} invalid, must be from 1 to {NAME_BYTES_MAX} characters"));
+        return refuse(format!("value {name:?} invalid, must be from 1 to {NAME_BYTES_MAX} bytes of UTF-8"));
+    }
+    // Most clients fold these into the path before they send it, so the collection could not be reached.
+    if matches!(name, "." | "..") {
+        return refuse(format!("value {name:?} invalid, must not be a path of its own"));
     }
     let forbidden = |c: char| c.is_control() || matches!(c, '<' | '>' | ':' | '"' | '/' | '\\' | '|' | '?' | '*');
     match name.chars().find(|c| forbidden(*c)) {

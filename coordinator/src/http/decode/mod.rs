@@ -5,7 +5,7 @@ mod points;
 mod search;
 mod vector;
 
-pub(super) use collection::{AliasesBody, CreateBody, check_name};
+pub(super) use collection::{AliasesBody, CreateBody, NamePlace, check_name};
 pub(super) use points::{DeleteBody, Deletion, UpsertBody};
 pub(super) use search::{CountBody, QueryBatchBody, QueryBody, RetrieveBody, ScrollBody, Wanted};
 
