@@ -243,6 +243,7 @@ async fn open_catalog(data: &DataDir, rng: Arc<SeededRng>, transport: &LocalTran
         cluster: None,
     };
     let catalog = Catalog::open(options).await?;
+    catalog.guard_space(Arc::new(RealDisk), data.coordinator());
     transport.register(address, catalog.handler());
     Ok(catalog)
 }

@@ -124,11 +124,14 @@ async fn start(data: &Path, reserve: usize) -> Server {
     Server::start(options.args(&["--seal-bytes", "4194304"])).await.unwrap()
 }
 
+fn create_body() -> Value {
+    json!({"vectors": {"size": DIM, "distance": "Euclid"}, "shard_number": 2})
+}
+
 async fn scenario(disk: &Disk, reserve: usize) {
     let mut server = start(&disk.data(), reserve).await;
     let rest = server.rest();
-    let create = json!({"vectors": {"size": DIM, "distance": "Euclid"}, "shard_number": 2});
-    rest.put("/collections/full", create).await.result();
+    rest.put("/collections/full", create_body()).await.result();
     disk.fill(BALLAST);
 
     let (acknowledged, refusal) = write_until_refused(&rest).await;
@@ -137,6 +140,11 @@ async fn scenario(disk: &Disk, reserve: usize) {
     for _ in 0..3 {
         assert_ne!(write(&rest, acknowledged).await.status, 200);
     }
+    if reserve == 0 {
+        // Metadata needs room too, and must not be broken by having none.
+        let refusal = rest.put("/collections/second", create_body()).await;
+        assert!(refusal.status == 503 && refusal.error().contains("disk is full"), "{}", refusal.body);
+    }
     assert!(server.is_alive(), "{:?}", server.log());
     assert_readable(&rest, acknowledged).await;
     let told = server.log().iter().filter(|line| line.contains("disk is full")).count();
@@ -144,6 +152,7 @@ async fn scenario(disk: &Disk, reserve: usize) {
 
     disk.free();
     assert_heals(&rest, acknowledged).await;
+    rest.put("/collections/second", create_body()).await.result();
     // What it says is true also for the next process.
     server.kill();
     let server = start(&disk.data(), reserve).await;

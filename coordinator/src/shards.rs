@@ -46,9 +46,10 @@ impl ShardAccess {
         }
     }
 
-    /// The highest log index of the shard acknowledged to a client: what a read must have seen.
-    pub fn floor(&self, shard: ShardId) -> LogIndex {
-        self.floors.read().get(&shard).copied().unwrap_or_default()
+    /// The highest log index of the shard acknowledged to a client through this coordinator: what a read must have
+    /// seen. `None` until the first one, which after a restart says nothing of writes acknowledged before it.
+    pub fn floor(&self, shard: ShardId) -> Option<LogIndex> {
+        self.floors.read().get(&shard).copied()
     }
 
     /// Notes an acknowledged write. Floors only rise.

@@ -2,13 +2,15 @@
 //! the leader of the metadata group, wherever it is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use vicinal_common::clock::Clock;
+use vicinal_common::disk::Disk;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{ClusterId, NodeId};
 use vicinal_common::raft::{CallError, NetworkFactory, RaftNode, metadata_config};
@@ -31,6 +33,9 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 /// Pause between attempts: first and longest.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_LONGEST: Duration = Duration::from_millis(250);
+
+/// Free space below which changes are refused: 16 MiB, many times what the store ever writes at once.
+const RESERVE_BYTES: u64 = 16 << 20;
 
 /// What a coordinator's catalog is opened with.
 pub struct CatalogOptions {
@@ -80,6 +85,8 @@ pub(super) struct Inner {
     published: Arc<Published>,
     network: NetworkFactory<WholeSnapshot>,
     writer: Arc<Writer>,
+    /// The disk that holds the store, when changes are to be refused before it is full.
+    space: OnceLock<(Arc<dyn Disk>, PathBuf)>,
     pub(super) rng: Arc<dyn Rng>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -111,7 +118,8 @@ impl Catalog {
         let id = identity.node.0;
         let raft = MetaRaft::new(id, metadata_config(), network.clone(), log, machine).await;
         let raft = raft.map_err(|error| refused(&error))?;
-        let catalog = Catalog { inner: Arc::new(Inner { raft, published, network, writer, rng, clock }) };
+        let catalog =
+            Catalog { inner: Arc::new(Inner { raft, published, network, writer, space: OnceLock::new(), rng, clock }) };
         let started = catalog.start(&identity, RaftNode { name, address }, cluster).await;
         match started {
             Ok(()) => Ok(catalog),
@@ -143,6 +151,25 @@ impl Catalog {
             self.change(MetaCommand::FoundCluster { cluster }, Instant::now() + RECOVERY).await?;
         }
         Ok(())
+    }
+
+    /// From now on refuses changes while the disk that holds `dir` has less than [`RESERVE_BYTES`] free. A store that
+    /// fails a write is not used again, so a change must not find out that the disk is full.
+    pub fn guard_space(&self, disk: Arc<dyn Disk>, dir: PathBuf) {
+        // Set once: the store does not move.
+        let _ = self.inner.space.set((disk, dir));
+    }
+
+    fn check_space(&self) -> Result<()> {
+        let Some((disk, dir)) = self.inner.space.get() else { return Ok(()) };
+        match disk.free_bytes(dir) {
+            Ok(free) if free < RESERVE_BYTES => Err(Error::Unavailable(format!(
+                "disk is full: {free} bytes are free where the metadata is kept, {RESERVE_BYTES} are needed; free some \
+                 space"
+            ))),
+            // Not known: writing will tell.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// The latest state this coordinator has applied.
@@ -199,6 +226,7 @@ impl Catalog {
     /// Proposes a command and waits until it is applied here. Finds the leader and repeats until the deadline; however
     /// often it is sent, it is applied once. `Timeout` leaves open whether it will be.
     pub async fn propose(&self, command: MetaCommand, deadline: Instant) -> Result<MetaReply> {
+        self.check_space()?;
         let request = MetaRequest { request: self.inner.rng.request_id(), command };
         let mut pause = PAUSE_FIRST;
         let mut last_error = "the metadata group has no leader at the moment".to_string();

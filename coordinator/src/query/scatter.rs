@@ -83,12 +83,12 @@ where
                 sleep(pause).await;
             }
             let Some(api) = access.nodes.get(task.node) else { return (task, Ok(Vec::new())) };
-            let floors = task.shards.iter().map(|shard| (*shard, access.floor(*shard))).collect();
+            let floors = task.shards.iter().map(|shard| (*shard, access.floor(*shard).unwrap_or_default())).collect();
             let context = ReadContext {
                 collection: collection.id,
                 epoch: collection.epoch,
                 shards: floors,
-                consistency: spec.consistency,
+                consistency: needed(access, collection, &task, spec.consistency),
                 deadline: spec.deadline,
             };
             let outcome = timeout_at(spec.deadline, ask(api, context)).await;
@@ -114,6 +114,15 @@ where
         }
     }
     progress.finish(collection, &wanted)
+}
+
+/// A coordinator that has not acknowledged a write to a shard yet knows no floor for it: a replica that missed the last
+/// writes before a restart could pass for current. Then only the leader can answer.
+fn needed(access: &ShardAccess, collection: &Collection, task: &NodeTask, asked: Consistency) -> Consistency {
+    let is_replicated =
+        |id: &ShardId| collection.shards.iter().any(|shard| shard.id == *id && shard.replicas.len() > 1);
+    let is_blind = task.shards.iter().any(|shard| access.floor(*shard).is_none() && is_replicated(shard));
+    if is_blind { Consistency::Linearizable } else { asked }
 }
 
 /// Plans the next calls and marks them as tried.

@@ -220,3 +220,23 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn without_a_known_floor_only_the_leader_of_a_replicated_shard_may_answer() {
+    for (replicas, first) in [(1, Consistency::ReadYourWrites), (3, Consistency::Linearizable)] {
+        let cluster = ModelCluster::new(1, replicas);
+        let asked = || async {
+            let seen = std::sync::Mutex::new(Vec::new());
+            let ask = |_, context: vicinal_common::api::ReadContext| {
+                seen.lock().unwrap().push(context.consistency);
+                async { Vec::<vicinal_common::api::ShardAnswer<u64>>::new() }
+            };
+            super::scatter::scatter(&cluster.access, &cluster.collection, spec(300), &[cluster.collection.shards[0].id], ask).await;
+            seen.into_inner().unwrap()[0]
+        };
+        assert_eq!(asked().await, first);
+        let write = WriteSpec { request: RequestId(1), deadline: Instant::now() + Duration::from_secs(5) };
+        upsert(&cluster.access, &cluster.lookup(), write, ModelCluster::points(3)).await.unwrap();
+        assert_eq!(asked().await, Consistency::ReadYourWrites);
+    }
+}

@@ -34,7 +34,7 @@ async fn points_reach_their_shards_and_floors_rise() {
     assert_eq!(written, Written { index: LogIndex(1), affected: 100 });
     for (id, shard) in &cluster.model.lock().shards {
         assert!(shard.points.keys().all(|point| cluster.collection.tokens.shard_of(*point) == *id));
-        assert_eq!(cluster.access.floor(*id), LogIndex(1));
+        assert_eq!(cluster.access.floor(*id), Some(LogIndex(1)));
     }
     let ids = (0..50).map(PointId::Num).collect();
     assert_eq!(delete(&cluster.access, &lookup, spec(2), ids).await.unwrap().affected, 50);
