@@ -101,8 +101,8 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
                 tracing::warn!("told to stop a second time: ending at once; acknowledged writes are safe");
                 std::process::exit(EXIT_INTERRUPTED);
             }
-            tracing::info!("told to stop: finishing requests in flight; again to end at once");
             tell.cancel();
+            tracing::info!("told to stop: finishing requests in flight; again to end at once");
         }
     });
     Ok(told.cancelled_owned())

@@ -16,7 +16,10 @@ pub(crate) fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = EnvFilter::builder()
         .parse(format!("{QUIET},{filter}"))
         .with_context(|| format!("wrong setting: log is {filter:?}, expected something like `info` or `debug`"))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Whoever read the lines may be gone (`vicinal dev 2>&1 | head`). Complaining of that on the same closed stream would
+    // panic, and the work that wrote the line must go on.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match format {
         LogFormat::Text => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use vicinal_chaos_tests::{Exited, Server, ServerOptions, data_dir};
+use vicinal_chaos_tests::{Exited, Server, ServerOptions, binary, data_dir};
 
 /// Runs a server that is expected to end by itself with status 1.
 fn refused(options: ServerOptions) -> Exited {
@@ -53,6 +53,34 @@ async fn both_signals_end_it_with_status_0_and_without_complaints() {
         assert_eq!(exited.status.code(), Some(0), "{signal}: {}", exited.log_text());
         assert!(!exited.log_text().contains("ERROR"), "{}", exited.log_text());
     }
+}
+
+#[test]
+fn it_stops_when_asked_although_nobody_reads_its_log_any_more() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let dir = data_dir();
+    let mut command = Command::new(binary());
+    command.arg("dev").arg("--data-dir").arg(dir.path().join("data")).args(["--listen", "127.0.0.1:0"]);
+    let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+    assert!(log.any(|line| line.unwrap().contains("ready")));
+    drop(log);
+    let told = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    let ended = loop {
+        match process.try_wait().unwrap() {
+            Some(status) => break Some(status),
+            None if Instant::now() > until => break None,
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    if ended.is_none() {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    assert!(told.success() && ended.is_some_and(|status| status.success()), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -231,7 +231,14 @@ async fn without_a_known_floor_only_the_leader_of_a_replicated_shard_may_answer(
                 seen.lock().unwrap().push(context.consistency);
                 async { Vec::<vicinal_common::api::ShardAnswer<u64>>::new() }
             };
-            super::scatter::scatter(&cluster.access, &cluster.collection, spec(300), &[cluster.collection.shards[0].id], ask).await;
+            super::scatter::scatter(
+                &cluster.access,
+                &cluster.collection,
+                spec(300),
+                &[cluster.collection.shards[0].id],
+                ask,
+            )
+            .await;
             seen.into_inner().unwrap()[0]
         };
         assert_eq!(asked().await, first);
