@@ -20,6 +20,10 @@ pub const BATCH_POINTS_MAX: usize = 100_000;
 pub const BATCH_QUERIES_MAX: usize = 1_000;
 /// Largest `limit + offset` of a query, and largest scroll page.
 pub const RESULTS_MAX: usize = 100_000;
+/// Neighbours per node of an HNSW graph: the smallest number and the largest.
+pub const HNSW_M: std::ops::RangeInclusive<usize> = 2..=256;
+/// Beam of an HNSW build: the smallest and the largest.
+pub const HNSW_EF_CONSTRUCTION: std::ops::RangeInclusive<usize> = 4..=10_000;
 /// Largest query beam.
 pub const EF_MAX: usize = 100_000;
 /// Largest payload of one point, in bytes of JSON.

@@ -146,13 +146,7 @@ impl Shard {
     fn write_index(&self, input: &CommittedSegment, ordinal: usize) -> Result<SegmentIndex, StepError> {
         let vector = &self.layout.vectors[ordinal];
         let config = vector.hnsw.unwrap_or_default();
-        let params = HnswParams {
-            m: config.m.clamp(*HnswParams::M.start(), *HnswParams::M.end()),
-            ef_construction: config
-                .ef_construction
-                .clamp(*HnswParams::EF_CONSTRUCTION.start(), *HnswParams::EF_CONSTRUCTION.end()),
-            seed: input.number,
-        };
+        let params = HnswParams { m: config.m, ef_construction: config.ef_construction, seed: input.number };
         let rows = input.segment.vectors(ordinal).rows;
         // The graph while it is built, and its encoded form: 2 m links of 4 bytes on level 0, and some more above it.
         let graph_bytes = rows.len() as u64 * (params.m as u64 * 10 + 32);

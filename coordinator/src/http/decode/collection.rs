@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::error::Error;
-use vicinal_common::limits::{DIM_MAX, NAME_BYTES_MAX, REPLICATION_MAX, SHARDS_PER_COLLECTION_MAX, VECTOR_NAMES_MAX};
+use vicinal_common::limits::{
+    DIM_MAX, HNSW_EF_CONSTRUCTION, HNSW_M, NAME_BYTES_MAX, REPLICATION_MAX, SHARDS_PER_COLLECTION_MAX, VECTOR_NAMES_MAX,
+};
 use vicinal_common::metric::Metric;
 use vicinal_common::point::UNNAMED;
 
@@ -140,12 +142,14 @@ impl HnswBody {
             m: self.m.unwrap_or(base.m),
             ef_construction: self.ef_construct.unwrap_or(base.ef_construction),
         };
-        if config.m != 0 && !(2..=256).contains(&config.m) {
-            return Err(invalid(format!("{prefix}hnsw_config.m"), config.m, "0 (no graph) or from 2 to 256"));
+        if config.m != 0 && !HNSW_M.contains(&config.m) {
+            let range = format!("0 (no graph) or from {} to {}", HNSW_M.start(), HNSW_M.end());
+            return Err(invalid(format!("{prefix}hnsw_config.m"), config.m, &range));
         }
-        if !(4..=10_000).contains(&config.ef_construction) {
+        if !HNSW_EF_CONSTRUCTION.contains(&config.ef_construction) {
             let field = format!("{prefix}hnsw_config.ef_construct");
-            return Err(invalid(field, config.ef_construction, "from 4 to 10000"));
+            let range = format!("from {} to {}", HNSW_EF_CONSTRUCTION.start(), HNSW_EF_CONSTRUCTION.end());
+            return Err(invalid(field, config.ef_construction, &range));
         }
         Ok(config)
     }

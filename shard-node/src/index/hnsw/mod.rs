@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vicinal_common::distance::Kernel;
 use vicinal_common::error::Error;
+use vicinal_common::limits::{HNSW_EF_CONSTRUCTION, HNSW_M};
 use vicinal_common::metric::Metric;
 
 use self::beam::ScratchPool;
@@ -35,10 +36,10 @@ use super::{Accept, Hit, Rows, SearchParams, VectorIndex};
 /// What a graph is built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HnswParams {
-    /// Neighbours per node in the upper layers, half of those in layer 0: 2 to 128. More is better recall, more memory
+    /// Neighbours per node in the upper layers, half of those in layer 0: 2 to 256. More is better recall, more memory
     /// (about `8 * m` bytes a row) and slower builds.
     pub m: usize,
-    /// Beam of the build: 1 to 4096. More is better recall and slower builds.
+    /// Beam of the build: 4 to 10,000. More is better recall and slower builds.
     pub ef_construction: usize,
     /// Decides levels and the order of insertion. The same rows, parameters and seed give the same graph.
     pub seed: u64,
@@ -51,13 +52,8 @@ impl Default for HnswParams {
 }
 
 impl HnswParams {
-    /// Limits of [`HnswParams::m`].
-    pub const M: std::ops::RangeInclusive<usize> = 2..=128;
-    /// Limits of [`HnswParams::ef_construction`].
-    pub const EF_CONSTRUCTION: std::ops::RangeInclusive<usize> = 1..=4096;
-
     fn is_valid(&self) -> bool {
-        HnswParams::M.contains(&self.m) && HnswParams::EF_CONSTRUCTION.contains(&self.ef_construction)
+        HNSW_M.contains(&self.m) && HNSW_EF_CONSTRUCTION.contains(&self.ef_construction)
     }
 }
 
@@ -85,7 +81,7 @@ pub enum BuildError {
     #[error("the index build was cancelled")]
     Cancelled,
     /// A parameter is out of its range.
-    #[error("m must be 2 to 128 and ef_construction 1 to 4096, not {m} and {ef_construction}")]
+    #[error("m must be 2 to 256 and ef_construction 4 to 10000, not {m} and {ef_construction}")]
     Params {
         /// Given m.
         m: usize,
