@@ -200,16 +200,22 @@ impl Parts {
         if collections == 0 {
             return "no collections yet".to_owned();
         }
-        // Replicas of one shard hold the same points.
+        // Replicas of one shard hold the same points, once they have a leader and have heard from it what counts.
         let mut points = BTreeMap::new();
+        let mut is_agreed = true;
         for status in join_all(self.nodes.iter().map(|node| node.status())).await.into_iter().flatten() {
             for replica in status.replicas {
                 let most = points.entry(replica.shard).or_insert(0);
                 *most = replica.points.max(*most);
+                is_agreed &= replica.leader.is_some() || replica.failed.is_some();
             }
         }
-        let (shards, points) = (points.len(), points.values().sum::<u64>());
-        format!("found {} with {points} points in {}", counted(collections, "collection"), counted(shards, "shard"))
+        let (collections, shards) = (counted(collections, "collection"), counted(points.len(), "shard"));
+        if is_agreed {
+            format!("found {collections} with {} points in {shards}", points.values().sum::<u64>())
+        } else {
+            format!("found {collections} in {shards}; replicas are electing leaders, which takes a second or two")
+        }
     }
 
     /// Stops everything in order: nobody places replicas any more, nodes seal and close, metadata last.
