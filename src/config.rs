@@ -185,6 +185,17 @@ mod tests {
     }
 
     #[test]
+    fn the_example_file_shows_the_defaults() {
+        assert_eq!(load(include_str!("../deploy/vicinal.toml")).unwrap(), DevConfig::default());
+        let all = include_str!("../deploy/vicinal.toml").replace("# nodes", "nodes").replace("# seal", "seal");
+        let config = load(&all.replace("# disk", "disk")).unwrap();
+        assert_eq!(
+            (config.nodes, config.seal_bytes, config.disk_reserve_bytes),
+            (Some(3), Some(16 << 20), Some(128 << 20))
+        );
+    }
+
+    #[test]
     fn a_flag_wins_over_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vicinal.toml");
