@@ -39,7 +39,7 @@ pub struct HnswParams {
     /// Neighbours per node in the upper layers, half of those in layer 0: 2 to 256. More is better recall, more memory
     /// (about `8 * m` bytes a row) and slower builds.
     pub m: usize,
-    /// Beam of the build: 4 to 10,000. More is better recall and slower builds.
+    /// Beam of the build: 1 to 10,000. More is better recall and slower builds.
     pub ef_construction: usize,
     /// Decides levels and the order of insertion. The same rows, parameters and seed give the same graph.
     pub seed: u64,
@@ -53,7 +53,7 @@ impl Default for HnswParams {
 
 impl HnswParams {
     fn is_valid(&self) -> bool {
-        HNSW_M.contains(&self.m) && HNSW_EF_CONSTRUCTION.contains(&self.ef_construction)
+        HNSW_M.contains(&self.m) && (1..=*HNSW_EF_CONSTRUCTION.end()).contains(&self.ef_construction)
     }
 }
 
@@ -81,7 +81,7 @@ pub enum BuildError {
     #[error("the index build was cancelled")]
     Cancelled,
     /// A parameter is out of its range.
-    #[error("m must be 2 to 256 and ef_construction 4 to 10000, not {m} and {ef_construction}")]
+    #[error("m must be 2 to 256 and ef_construction 1 to 10000, not {m} and {ef_construction}")]
     Params {
         /// Given m.
         m: usize,

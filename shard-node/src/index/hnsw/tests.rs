@@ -200,7 +200,7 @@ fn a_build_can_be_cancelled_and_refuses_bad_parameters() {
     let control = BuildControl { cancel: &cancel, done: &done, threads: 2 };
     let build = |params| HnswIndex::build(rows, Metric::Euclid, params, control).err();
     assert_eq!(build(HnswParams::default()), Some(BuildError::Cancelled));
-    for (m, ef_construction) in [(1, 100), (129, 100), (16, 0), (16, 5000)] {
+    for (m, ef_construction) in [(1, 100), (257, 100), (16, 0), (16, 10_001)] {
         let error = build(HnswParams { m, ef_construction, seed: 0 });
         assert_eq!(error, Some(BuildError::Params { m, ef_construction }));
     }
