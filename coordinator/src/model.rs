@@ -163,7 +163,8 @@ impl ModelNode {
                     Ok(f(found))
                 }
             };
-            ShardAnswer { shard: *shard, result }
+            let applied = LogIndex(model.shards.get(shard).map_or(0, |found| found.log));
+            ShardAnswer { shard: *shard, applied, result }
         };
         context.shards.iter().map(answer).collect()
     }
@@ -230,6 +231,14 @@ impl ShardApi for ModelNode {
     async fn found_group(&self, request: FoundGroup) -> Result<()> {
         self.model.lock().shards.entry(request.shard).or_default().leader = Some(self.id);
         Ok(())
+    }
+
+    async fn change_members(&self, request: ChangeMembers) -> Result<MembersChange> {
+        match self.model.lock().shards.get(&request.shard) {
+            Some(shard) if shard.leader == Some(self.id) => Ok(MembersChange::Done),
+            Some(shard) => Err(Error::WrongLeader { shard: request.shard, hint: shard.leader, term: 1 }),
+            None => Err(Error::NoSuchShard(request.shard)),
+        }
     }
 
     async fn drop_replica(&self, shard: ShardId) -> Result<()> {
@@ -326,22 +335,25 @@ impl ShardApi for ModelNode {
         self.read(&request.context, count).await
     }
 
+    async fn digest(&self, request: DigestRequest) -> Vec<ShardAnswer<ShardDigest>> {
+        let digest = |shard: &ModelShard| ShardDigest { points: shard.points.len() as u64, digest: shard.log };
+        self.read(&request.context, digest).await
+    }
+
     async fn status(&self) -> Result<NodeStatus> {
         let model = self.model.lock();
         let replica = |(id, shard): (&ShardId, &ModelShard)| {
+            let points = shard.points.len() as u64;
             Some(ReplicaStatus {
-                shard: *id,
-                collection: shard.collection?,
+                role: if shard.leader == Some(self.id) { ReplicaRole::Leader } else { ReplicaRole::Follower },
                 leader: shard.leader,
                 term: 1,
+                last_log: LogIndex(shard.log),
                 applied: LogIndex(shard.log),
-                points: shard.points.len() as u64,
-                indexed_vectors: shard.points.len() as u64,
+                points,
+                indexed_vectors: points,
                 segments: 1,
-                fresh_rows: 0,
-                disk_bytes: 0,
-                optimizing: false,
-                failed: None,
+                ..ReplicaStatus::unknown(*id, shard.collection?)
             })
         };
         let replicas = model.shards.iter().filter_map(replica).collect();

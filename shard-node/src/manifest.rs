@@ -8,7 +8,7 @@ use std::path::Path;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use vicinal_common::api::ReplicaSpec;
-use vicinal_common::disk::{Disk, TEMPORARY_SUFFIX};
+use vicinal_common::disk::{Disk, prepare_file};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::RequestId;
 
@@ -189,21 +189,9 @@ pub fn store_spec(disk: &dyn Disk, dir: &Path, spec: &ReplicaSpec) -> Result<()>
 
 /// Like [`vicinal_common::disk::replace_file`], but tells a failure before the point of no return from one after it.
 fn replace(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-    let temporary = dir.join(format!("{name}{TEMPORARY_SUFFIX}"));
-    let write = || {
-        if disk.exists(&temporary)? {
-            disk.remove(&temporary)?;
-        }
-        let file = disk.create(&temporary)?;
-        file.write_at(0, bytes)?;
-        file.sync()
-    };
-    if let Err(error) = write() {
-        // Best effort: a temporary file is removed before the next attempt and at the next start.
-        let _ = disk.remove(&temporary);
-        return Err(StoreError::NotStored(error));
-    }
-    disk.rename(&temporary, &dir.join(name)).map_err(StoreError::Unknown)?;
+    let path = dir.join(name);
+    let temporary = prepare_file(disk, &path, bytes).map_err(StoreError::NotStored)?;
+    disk.rename(&temporary, &path).map_err(StoreError::Unknown)?;
     disk.sync_dir(dir).map_err(StoreError::Unknown)
 }
 

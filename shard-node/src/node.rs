@@ -310,18 +310,8 @@ impl ShardNode {
         let status = |(id, replica): (&ShardId, &Replica)| match replica {
             Replica::Open(group) => group.status(),
             Replica::Broken(words) => ReplicaStatus {
-                shard: *id,
-                collection: CollectionId(uuid::Uuid::nil()),
-                leader: None,
-                term: 0,
-                applied: Default::default(),
-                points: 0,
-                indexed_vectors: 0,
-                segments: 0,
-                fresh_rows: 0,
-                disk_bytes: 0,
-                optimizing: false,
                 failed: Some(words.clone()),
+                ..ReplicaStatus::unknown(*id, CollectionId(uuid::Uuid::nil()))
             },
         };
         let (node, room) = (self.node, self.room.clone());

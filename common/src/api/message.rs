@@ -37,6 +37,27 @@ pub struct FoundGroup {
     pub voters: BTreeMap<NodeId, Address>,
 }
 
+/// Changes who holds a shard. Sent to the replica that leads it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChangeMembers {
+    /// The shard.
+    pub shard: ShardId,
+    /// Who shall vote, with their addresses; nobody else shall be a member.
+    pub voters: BTreeMap<NodeId, Address>,
+}
+
+/// How far a change of members is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MembersChange {
+    /// The members are as wanted.
+    Done,
+    /// New members are catching up; ask again.
+    CatchingUp {
+        /// Log entries that the one furthest behind still misses.
+        entries: u64,
+    },
+}
+
 /// One write to one shard.
 #[derive(Clone, Debug)]
 pub struct WriteRequest {
@@ -109,6 +130,9 @@ pub struct ReadContext {
 pub struct ShardAnswer<T> {
     /// The shard.
     pub shard: ShardId,
+    /// The log index up to which the state held everything that was read; 0 when nothing was read. A later read with
+    /// this as its floor sees nothing older.
+    pub applied: LogIndex,
     /// Its result, or why there is none.
     pub result: Result<T>,
 }
@@ -221,6 +245,22 @@ pub struct StoredPoint {
     pub vectors: Vectors,
 }
 
+/// Digests of whole shards.
+#[derive(Clone, Debug)]
+pub struct DigestRequest {
+    /// Shards and bounds.
+    pub context: ReadContext,
+}
+
+/// What a replica holds, in a few bytes: replicas that have applied the same log index have the same digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardDigest {
+    /// Live points.
+    pub points: u64,
+    /// Sum, modulo 2^64, of xxh3 over each point's id, version, vectors and payload: no order matters.
+    pub digest: u64,
+}
+
 /// State of a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -239,12 +279,22 @@ pub struct ReplicaStatus {
     pub shard: ShardId,
     /// Its collection.
     pub collection: CollectionId,
+    /// Its part in the shard's raft group.
+    pub role: ReplicaRole,
     /// The leader it knows.
     pub leader: Option<NodeId>,
     /// Its term.
     pub term: u64,
+    /// Last log index in its log.
+    pub last_log: LogIndex,
     /// Last applied log index.
     pub applied: LogIndex,
+    /// Members that vote, as far as it knows, with the addresses by which the group reaches them.
+    pub voters: BTreeMap<NodeId, Address>,
+    /// Members that do not vote.
+    pub learners: BTreeMap<NodeId, Address>,
+    /// How far each other member's log is; known to the leader only.
+    pub matched: BTreeMap<NodeId, LogIndex>,
     /// Live points.
     pub points: u64,
     /// Vectors covered by an index (a graph, or small enough to be scanned by design).
@@ -259,4 +309,44 @@ pub struct ReplicaStatus {
     pub optimizing: bool,
     /// Why the replica does not serve, in plain words.
     pub failed: Option<String>,
+}
+
+/// Part of a replica in its shard's raft group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ReplicaRole {
+    /// Orders the writes.
+    Leader,
+    /// Votes and follows.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Follows without a vote.
+    Learner,
+    /// Raft does not run: see why in [`ReplicaStatus::failed`].
+    Down,
+}
+
+impl ReplicaStatus {
+    /// A replica of which nothing more is known.
+    pub fn unknown(shard: ShardId, collection: CollectionId) -> ReplicaStatus {
+        ReplicaStatus {
+            shard,
+            collection,
+            role: ReplicaRole::Down,
+            leader: None,
+            term: 0,
+            last_log: LogIndex(0),
+            applied: LogIndex(0),
+            voters: BTreeMap::new(),
+            learners: BTreeMap::new(),
+            matched: BTreeMap::new(),
+            points: 0,
+            indexed_vectors: 0,
+            segments: 0,
+            fresh_rows: 0,
+            disk_bytes: 0,
+            optimizing: false,
+            failed: None,
+        }
+    }
 }

@@ -20,6 +20,11 @@ pub trait ShardApi: Send + Sync + 'static {
     /// a group that is founded already is left alone.
     async fn found_group(&self, request: FoundGroup) -> Result<()>;
 
+    /// Brings the members of a shard's raft group nearer to those wanted: takes in missing ones, gives them a vote once
+    /// they have caught up, lets the others go. Asked again until it is done. `WrongLeader` when this replica does not
+    /// lead.
+    async fn change_members(&self, request: ChangeMembers) -> Result<MembersChange>;
+
     /// Removes the replica and its data from this node; a missing one is fine.
     async fn drop_replica(&self, shard: ShardId) -> Result<()>;
 
@@ -38,6 +43,9 @@ pub trait ShardApi: Send + Sync + 'static {
 
     /// How many points of each shard match.
     async fn count(&self, request: CountRequest) -> Vec<ShardAnswer<u64>>;
+
+    /// A digest of each shard asked, to compare replicas by.
+    async fn digest(&self, request: DigestRequest) -> Vec<ShardAnswer<ShardDigest>>;
 
     /// State of the node and of all its replicas.
     async fn status(&self) -> Result<NodeStatus>;

@@ -86,6 +86,28 @@ impl Deref for Mapping {
 /// directory sync. Returns only when the new content is durable under `path`.
 pub fn replace_file(disk: &dyn Disk, path: &Path, data: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "path has no directory"))?;
+    let temporary = prepare_file(disk, path, data)?;
+    disk.rename(&temporary, path)?;
+    disk.sync_dir(dir)
+}
+
+/// The first half of [`replace_file`], up to the point of no return: `data` is durable under a temporary name, which is
+/// returned for the rename. After an error nothing has changed.
+pub fn prepare_file(disk: &dyn Disk, path: &Path, data: &[u8]) -> io::Result<PathBuf> {
+    let (temporary, file) = create_temporary(disk, path)?;
+    match file.write_at(0, data).and_then(|()| file.sync()) {
+        Ok(()) => Ok(temporary),
+        Err(error) => {
+            // Best effort: a temporary file is removed before the next attempt and at the next start.
+            let _ = disk.remove(&temporary);
+            Err(error)
+        }
+    }
+}
+
+/// Creates the empty file in which the content of `path` is prepared until a rename makes it that; what an earlier attempt
+/// left under its name is removed. Returns its path and the file.
+pub fn create_temporary(disk: &dyn Disk, path: &Path) -> io::Result<(PathBuf, Box<dyn DiskFile>)> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(TEMPORARY_SUFFIX);
     let temporary = PathBuf::from(temporary);
@@ -93,10 +115,7 @@ pub fn replace_file(disk: &dyn Disk, path: &Path, data: &[u8]) -> io::Result<()>
         disk.remove(&temporary)?;
     }
     let file = disk.create(&temporary)?;
-    file.write_at(0, data)?;
-    file.sync()?;
-    disk.rename(&temporary, path)?;
-    disk.sync_dir(dir)
+    Ok((temporary, file))
 }
 
 /// Ending of names that are not yet part of the store: a start-up removes them.

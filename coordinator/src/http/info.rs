@@ -78,18 +78,13 @@ mod tests {
 
     fn replica(shard: u64, failed: Option<&str>, optimizing: bool) -> ReplicaStatus {
         ReplicaStatus {
-            shard: ShardId(shard),
-            collection: CollectionId(uuid::Uuid::nil()),
             leader: Some(NodeId(1)),
-            term: 1,
             applied: LogIndex(5),
             points: 10,
             indexed_vectors: 10,
-            segments: 1,
-            fresh_rows: 0,
-            disk_bytes: 0,
             optimizing,
             failed: failed.map(str::to_owned),
+            ..ReplicaStatus::unknown(ShardId(shard), CollectionId(uuid::Uuid::nil()))
         }
     }
 

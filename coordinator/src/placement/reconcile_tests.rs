@@ -15,7 +15,7 @@ use vicinal_common::clock::SystemClock;
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::disk::FaultyDisk;
 use vicinal_common::error::{Error, Result};
-use vicinal_common::ids::{CollectionId, LogIndex, NodeId, ShardId};
+use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 use vicinal_common::metric::Metric;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
@@ -67,22 +67,21 @@ impl ShardApi for ListNode {
         Ok(())
     }
 
+    async fn change_members(&self, _: ChangeMembers) -> Result<MembersChange> {
+        self.answer()?;
+        Ok(MembersChange::Done)
+    }
+
+    async fn digest(&self, _: DigestRequest) -> Vec<ShardAnswer<ShardDigest>> {
+        Vec::new()
+    }
+
     async fn status(&self) -> Result<NodeStatus> {
         self.answer()?;
         let replicas = self.replicas.lock();
         let replicas = replicas.iter().map(|(shard, (collection, founded))| ReplicaStatus {
-            shard: *shard,
-            collection: *collection,
             leader: founded.map(|_| NodeId(self.node)),
-            term: 1,
-            applied: LogIndex(0),
-            points: 0,
-            indexed_vectors: 0,
-            segments: 0,
-            fresh_rows: 0,
-            disk_bytes: 0,
-            optimizing: false,
-            failed: None,
+            ..ReplicaStatus::unknown(*shard, *collection)
         });
         Ok(NodeStatus { node: NodeId(self.node), replicas: replicas.collect(), read_only: None })
     }

@@ -7,6 +7,7 @@ mod top_k;
 use vicinal_common::metric::Metric;
 
 pub use flat::FlatIndex;
+pub(crate) use top_k::TopK;
 
 /// The vectors of one segment or fresh run: row-major, `len = rows * dim`, already prepared for the metric.
 #[derive(Clone, Copy)]

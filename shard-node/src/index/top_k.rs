@@ -29,20 +29,25 @@ impl Ord for Ranked {
 }
 
 /// Keeps the `k` smallest hits by [`Hit::cmp_total`]; equal distances are decided by row.
-pub(super) struct TopK {
+pub(crate) struct TopK {
     k: usize,
     heap: BinaryHeap<Ranked>,
 }
 
 impl TopK {
     /// Room for `k` hits of at most `rows`: a k beyond the rows reserves nothing.
-    pub(super) fn new(k: usize, rows: usize) -> TopK {
+    pub(crate) fn new(k: usize, rows: usize) -> TopK {
         let k = k.min(rows);
         TopK { k, heap: BinaryHeap::with_capacity(k) }
     }
 
+    /// Whether a hit would be among the best so far: what to ask before a costly check of the hit.
+    pub(crate) fn would_take(&self, hit: &Hit) -> bool {
+        self.heap.len() < self.k || self.heap.peek().is_some_and(|worst| hit.cmp_total(&worst.0) == Ordering::Less)
+    }
+
     /// Offers a hit. Returns whether it is among the best so far.
-    pub(super) fn push(&mut self, hit: Hit) -> bool {
+    pub(crate) fn push(&mut self, hit: Hit) -> bool {
         if self.heap.len() < self.k {
             self.heap.push(Ranked(hit));
             return true;
@@ -62,7 +67,7 @@ impl TopK {
     }
 
     /// The hits, best first.
-    pub(super) fn into_sorted(self) -> Vec<Hit> {
+    pub(crate) fn into_sorted(self) -> Vec<Hit> {
         self.heap.into_sorted_vec().into_iter().map(|ranked| ranked.0).collect()
     }
 }

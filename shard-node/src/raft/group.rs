@@ -14,7 +14,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
-use vicinal_common::api::{ReplicaStatus, WriteAck};
+use vicinal_common::api::WriteAck;
 use vicinal_common::disk::Disk;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{LogIndex, NodeId, ShardId};
@@ -26,6 +26,7 @@ use super::command::{Command, ShardRaft};
 use super::fault::Fault;
 use super::log_store::LogStore;
 use super::machine::Machine;
+use super::members::member;
 use super::snapshot::Receiver;
 use super::transfer::serve_transfer;
 use crate::log::GroupLog;
@@ -43,7 +44,7 @@ const PAUSE_LONGEST: Duration = Duration::from_millis(100);
 /// How long a read waits for a replica that is behind while another one may be further.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// Why a replica that was not tried yet does not serve.
-const STARTING: &str = "the replica is starting";
+pub(super) const STARTING: &str = "the replica is starting";
 
 /// Longest wait for another replica to take over the lead.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -191,10 +192,8 @@ impl Group {
 
     /// Founds the group with its first voters; one that is founded already is left alone.
     pub async fn found(&self, voters: &BTreeMap<NodeId, Address>) -> Result<()> {
-        let member = |(id, address): (&NodeId, &Address)| {
-            (id.0, RaftNode { name: format!("node {id}"), address: address.clone() })
-        };
-        let members: BTreeMap<u64, RaftNode> = voters.iter().map(member).collect();
+        let voters = voters.iter().map(|(node, address)| (node.0, member(*node, address)));
+        let members: BTreeMap<u64, RaftNode> = voters.collect();
         match self.raft()?.initialize(members).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(RaftError::APIError(InitializeError::NotInMembers(_))) => {
@@ -303,34 +302,6 @@ impl Group {
         }
     }
 
-    /// State for people and for the reconciler.
-    pub fn status(&self) -> ReplicaStatus {
-        let stats = self.parts.shard.stats();
-        let spec = self.parts.shard.spec();
-        let (leader, term, failed) = match &*self.state.borrow() {
-            State::Up(raft) => {
-                let metrics = raft.metrics().borrow_watched().clone();
-                (metrics.current_leader.map(NodeId), metrics.current_term, None)
-            }
-            State::Starting => (None, 0, Some(STARTING.to_owned())),
-            State::Down(words) | State::Failed(words) => (None, 0, Some(words.clone())),
-        };
-        ReplicaStatus {
-            shard: spec.shard,
-            collection: spec.collection,
-            leader,
-            term,
-            applied: self.applied.borrow().unwrap_or_default(),
-            points: stats.points,
-            indexed_vectors: stats.indexed_vectors,
-            segments: stats.segments,
-            fresh_rows: stats.fresh_rows,
-            disk_bytes: stats.disk_bytes,
-            optimizing: stats.optimizing,
-            failed: failed.or(stats.failed),
-        }
-    }
-
     /// Asks the group to let go of old log entries: the node's log is too long.
     pub fn press(&self) {
         self.pressed.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -380,7 +351,7 @@ impl Group {
         }
     }
 
-    fn fatal(&self, error: &Fatal<ShardRaft>) -> Error {
+    pub(super) fn fatal(&self, error: &Fatal<ShardRaft>) -> Error {
         if self.stop.is_cancelled() {
             return Error::Unavailable(format!("shard {}: the replica is being stopped", self.id()));
         }

@@ -7,6 +7,7 @@ mod group;
 mod log_store;
 mod machine;
 mod maintain;
+mod members;
 mod snapshot;
 mod supervise;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use vicinal_common::disk::{Disk, DiskFile, TEMPORARY_SUFFIX};
+use vicinal_common::disk::{Disk, DiskFile, create_temporary};
 
 /// What identifies the content of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +34,7 @@ pub struct FileWriter<'a> {
 impl<'a> FileWriter<'a> {
     /// Begins the file that will be `path`.
     pub fn create(disk: &'a dyn Disk, path: &Path) -> io::Result<FileWriter<'a>> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(TEMPORARY_SUFFIX);
-        let temporary = PathBuf::from(temporary);
-        if disk.exists(&temporary)? {
-            disk.remove(&temporary)?;
-        }
-        let file = disk.create(&temporary)?;
+        let (temporary, file) = create_temporary(disk, path)?;
         Ok(FileWriter {
             disk,
             path: path.to_path_buf(),

@@ -31,12 +31,7 @@ struct Column {
 pub struct Segment {
     mapping: Mapping,
     file: StoredFile,
-    nums: Range<usize>,
-    uuids: Range<usize>,
-    versions: Range<usize>,
-    columns: Vec<Column>,
-    offsets: Range<usize>,
-    payloads: Range<usize>,
+    sections: Sections,
 }
 
 /// Checksums of large sections are computed in pieces of this size, in parallel.
@@ -62,16 +57,7 @@ impl Segment {
             return Err(corrupt("the file has another length than the manifest says"));
         }
         let sections = read_sections(&mapping, layout, file.info().crc)?;
-        let segment = Segment {
-            nums: sections.nums,
-            uuids: sections.uuids,
-            versions: sections.versions,
-            columns: sections.columns,
-            offsets: sections.offsets,
-            payloads: sections.payloads,
-            mapping,
-            file,
-        };
+        let segment = Segment { mapping, file, sections };
         segment.check_content()?;
         Ok(segment)
     }
@@ -81,8 +67,8 @@ impl Segment {
         if !self.ids().are_sorted() {
             return Err(corrupt("ids are not sorted"));
         }
-        let offsets = self.array::<u64>(&self.offsets);
-        let ends_right = offsets.first() == Some(&0) && offsets.last() == Some(&(self.payloads.len() as u64));
+        let offsets = self.array::<u64>(&self.sections.offsets);
+        let ends_right = offsets.first() == Some(&0) && offsets.last() == Some(&(self.sections.payloads.len() as u64));
         if !ends_right || !offsets.is_sorted() {
             return Err(corrupt("payload offsets are not sorted"));
         }
@@ -215,23 +201,23 @@ fn checksum(section: &[u8]) -> crc32fast::Hasher {
 
 impl Run for Segment {
     fn ids(&self) -> Ids<'_> {
-        Ids { nums: self.array(&self.nums), uuids: self.array(&self.uuids) }
+        Ids { nums: self.array(&self.sections.nums), uuids: self.array(&self.sections.uuids) }
     }
 
     fn versions(&self) -> &[u64] {
-        self.array(&self.versions)
+        self.array(&self.sections.versions)
     }
 
     fn vectors(&self, ordinal: usize) -> Vectors<'_> {
-        let column = &self.columns[ordinal];
+        let column = &self.sections.columns[ordinal];
         let rows = Rows { data: self.array(&column.data), dim: column.dim };
         Vectors { rows, present: Present(self.array(&column.present)) }
     }
 
     fn payload(&self, row: u32) -> &[u8] {
-        let offsets = self.array::<u64>(&self.offsets);
+        let offsets = self.array::<u64>(&self.sections.offsets);
         let (start, end) = (offsets[row as usize] as usize, offsets[row as usize + 1] as usize);
-        &self.mapping[self.payloads.clone()][start..end]
+        &self.mapping[self.sections.payloads.clone()][start..end]
     }
 
     fn payload_owned(&self, row: u32) -> Payload {

@@ -7,8 +7,9 @@ mod tests;
 
 use async_trait::async_trait;
 use vicinal_common::api::{
-    CountRequest, FoundGroup, NodeStatus, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, ShardAnswer,
-    ShardApi, ShardHit, StoredPoint, WriteAck, WriteOp, WriteRequest,
+    ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, NodeStatus, ReplicaSpec, RetrieveRequest,
+    ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, WriteAck, WriteOp,
+    WriteRequest,
 };
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, Epoch, ShardId};
@@ -17,7 +18,7 @@ pub use pool::SearchPool;
 
 use crate::node::ShardNode;
 use crate::raft::Group;
-use crate::shard::LoggedWrite;
+use crate::shard::{LoggedWrite, View};
 
 /// The request must mean this collection and be routed by the token table the shard knows. Apply checks again.
 fn check_routing(group: &Group, collection: CollectionId, epoch: Epoch) -> Result<()> {
@@ -52,6 +53,11 @@ impl ShardApi for ShardNode {
     async fn found_group(&self, request: FoundGroup) -> Result<()> {
         self.check_open()?;
         self.group(request.shard)?.found(&request.voters).await
+    }
+
+    async fn change_members(&self, request: ChangeMembers) -> Result<MembersChange> {
+        self.check_open()?;
+        self.group(request.shard)?.change_members(&request.voters).await
     }
 
     async fn drop_replica(&self, shard: ShardId) -> Result<()> {
@@ -91,6 +97,10 @@ impl ShardApi for ShardNode {
     async fn count(&self, request: CountRequest) -> Vec<ShardAnswer<u64>> {
         let CountRequest { context, filter } = request;
         read::each_shard(self, &context, move |view| view.count(filter.as_deref())).await
+    }
+
+    async fn digest(&self, request: DigestRequest) -> Vec<ShardAnswer<ShardDigest>> {
+        read::each_shard(self, &request.context, View::digest).await
     }
 
     async fn status(&self) -> Result<NodeStatus> {

@@ -40,11 +40,14 @@ pub(super) async fn each_shard<T: Send + 'static>(
     let answers = context.shards.iter().map(|&(shard, floor)| {
         let work = work.clone();
         async move {
+            let mut applied = LogIndex(0);
             let result = async {
                 let view = view(node, context, shard, floor).await?;
+                applied = view.applied();
                 node.env.search.run(context.deadline, move || work(&view)).await
             };
-            ShardAnswer { shard, result: result.await }
+            let result = result.await;
+            ShardAnswer { shard, applied, result }
         }
     });
     join_all(answers).await
@@ -59,11 +62,14 @@ pub(super) async fn search(node: &ShardNode, request: SearchRequest) -> Vec<Shar
     let answers = context.shards.iter().map(|&(shard, floor)| {
         let (context, queries) = (&context, &queries);
         async move {
+            let mut applied = LogIndex(0);
             let result = async {
                 let view = view(node, context, shard, floor).await?;
+                applied = view.applied();
                 search_shard(node, &view, queries, chunk, context.deadline).await
             };
-            ShardAnswer { shard, result: result.await }
+            let result = result.await;
+            ShardAnswer { shard, applied, result }
         }
     });
     join_all(answers).await

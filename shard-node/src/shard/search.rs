@@ -1,7 +1,5 @@
 //! Nearest neighbours in a view: each run by itself, then the best of all.
 
-use std::collections::BinaryHeap;
-
 use vicinal_common::api::{NearestQuery, ShardHit};
 use vicinal_common::distance::Kernel;
 use vicinal_common::error::{Error, Result};
@@ -11,7 +9,7 @@ use vicinal_common::metric::Metric;
 
 use super::matching::Matcher;
 use super::view::View;
-use crate::index::{FlatIndex, Hit, SearchParams, VectorIndex};
+use crate::index::{FlatIndex, Hit, SearchParams, TopK, VectorIndex};
 use crate::segment::{Source, Vectors};
 
 /// A query whose names are resolved.
@@ -139,34 +137,12 @@ fn scan_matching(
     let kernel = Kernel::new(plan.metric);
     // Rows of a run fit u32.
     let rows = vectors.rows.len() as u32;
-    let mut best: BinaryHeap<(i32, u32)> = BinaryHeap::new();
+    let mut best = TopK::new(plan.params.k, vectors.rows.len());
     for row in (0..rows).filter(|row| alive(*row)) {
-        let key = order_key(kernel.distance(&plan.query.vector, vectors.rows.row(row)));
-        if best.len() < plan.params.k {
-            if matcher.accepts(row) {
-                best.push((key, row));
-            }
-        } else if let Some(mut worst) = best.peek_mut()
-            && (key, row) < *worst
-            && matcher.accepts(row)
-        {
-            *worst = (key, row);
+        let hit = Hit { distance: kernel.distance(&plan.query.vector, vectors.rows.row(row)), row };
+        if best.would_take(&hit) && matcher.accepts(row) {
+            best.push(hit);
         }
     }
-    let hit = |(key, row): (i32, u32)| Hit { distance: distance_of_key(key), row };
-    best.into_sorted_vec().into_iter().map(hit).collect()
-}
-
-/// An integer that is ordered as [`f32::total_cmp`] orders distances.
-fn order_key(distance: f32) -> i32 {
-    flip(distance.to_bits() as i32)
-}
-
-fn distance_of_key(key: i32) -> f32 {
-    f32::from_bits(flip(key) as u32)
-}
-
-/// Reverses the order of negative numbers; its own inverse.
-fn flip(bits: i32) -> i32 {
-    bits ^ (((bits >> 31) as u32) >> 1) as i32
+    best.into_sorted()
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use vicinal_common::api::{PointParts, StoredPoint, VectorSelector};
+use vicinal_common::api::{PointParts, ShardDigest, StoredPoint, VectorSelector};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::Filter;
 use vicinal_common::ids::LogIndex;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{PointId, Vectors};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::matching::Matcher;
 use crate::index::hnsw::HnswIndex;
@@ -143,6 +144,19 @@ impl View {
         Ok(page)
     }
 
+    /// A digest of all live points, to compare replicas by.
+    pub fn digest(&self) -> Result<ShardDigest> {
+        let parts = Parts::new(&PointParts { payload: true, vectors: VectorSelector::All }, &self.layout)?;
+        let mut digest = ShardDigest { points: 0, digest: 0 };
+        for source in self.sources() {
+            for row in (0..source.run.ids().len()).filter(|row| !source.dead.contains(*row)) {
+                digest.points += 1;
+                digest.digest = digest.digest.wrapping_add(digest_of(&parts.read(source.run, row)));
+            }
+        }
+        Ok(digest)
+    }
+
     /// How many points match; all without a filter, which costs nothing.
     pub fn count(&self, filter: Option<&Filter>) -> Result<u64> {
         let Some(filter) = filter else { return Ok(self.live) };
@@ -176,6 +190,24 @@ impl View {
         }
         Ok(found)
     }
+}
+
+/// xxh3 over id, version, payload and vectors, each with its length.
+fn digest_of(point: &StoredPoint) -> u64 {
+    let mut hash = Xxh3::new();
+    let (id, length) = point.id.to_bytes();
+    hash.update(&id[..length]);
+    hash.update(&point.version.0.to_le_bytes());
+    let payload = point.payload.as_bytes();
+    hash.update(&(payload.len() as u64).to_le_bytes());
+    hash.update(payload);
+    for (name, vector) in &point.vectors {
+        hash.update(&(name.len() as u64).to_le_bytes());
+        hash.update(name.as_bytes());
+        hash.update(&(vector.len() as u64).to_le_bytes());
+        hash.update(bytemuck::cast_slice(vector));
+    }
+    hash.digest()
 }
 
 /// The parts of a point to return, with names resolved.

@@ -1,0 +1,137 @@
+//! Who is in a shard's group: what a replica knows of it, and changing it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use openraft::async_runtime::watch::WatchReceiver;
+
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{ChangeMembers, RaftMetrics, ServerState};
+use vicinal_common::api::{MembersChange, ReplicaRole, ReplicaStatus};
+use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::{LogIndex, NodeId};
+use vicinal_common::raft::RaftNode;
+use vicinal_common::transport::Address;
+
+use super::command::ShardRaft;
+use super::group::{Group, STARTING, State};
+
+/// A learner gets its vote once it misses no more entries than this: the last ones arrive while the change is agreed on.
+const CAUGHT_UP_ENTRIES: u64 = 64;
+
+type Metrics = RaftMetrics<ShardRaft>;
+
+impl Group {
+    /// State for people and for the reconciler.
+    pub fn status(&self) -> ReplicaStatus {
+        let stats = self.shard().stats();
+        let spec = self.shard().spec();
+        let mut status = ReplicaStatus {
+            applied: self.applied.borrow().unwrap_or_default(),
+            points: stats.points,
+            indexed_vectors: stats.indexed_vectors,
+            segments: stats.segments,
+            fresh_rows: stats.fresh_rows,
+            disk_bytes: stats.disk_bytes,
+            optimizing: stats.optimizing,
+            failed: stats.failed,
+            ..ReplicaStatus::unknown(spec.shard, spec.collection)
+        };
+        match &*self.state.borrow() {
+            State::Up(raft) => describe(&raft.metrics().borrow_watched().clone(), &mut status),
+            State::Starting => status.failed = Some(STARTING.to_owned()),
+            State::Down(words) | State::Failed(words) => status.failed = Some(words.clone()),
+        }
+        status
+    }
+
+    /// Brings the members one step nearer to `wanted`, all of them voters. `WrongLeader` when this replica does not lead.
+    pub async fn change_members(&self, wanted: &BTreeMap<NodeId, Address>) -> Result<MembersChange> {
+        if wanted.is_empty() {
+            return Err(Error::BadInput(format!("shard {} must keep at least one replica", self.id())));
+        }
+        let raft = self.raft()?;
+        let metrics = raft.metrics().borrow_watched().clone();
+        if metrics.current_leader != Some(metrics.id) {
+            let hint = metrics.current_leader.map(NodeId);
+            return Err(Error::WrongLeader { shard: self.id(), hint, term: metrics.current_term });
+        }
+        let mut status = self.status();
+        let known = |node: &NodeId| status.voters.get(node).or_else(|| status.learners.get(node)).cloned();
+        let set: BTreeMap<u64, RaftNode> = wanted
+            .iter()
+            .filter(|(node, address)| known(node).as_ref() != Some(*address))
+            .map(|(node, address)| (node.0, member(*node, address)))
+            .collect();
+        if !set.is_empty() {
+            // A member that moved keeps its identity, which every message names: another process at the old address
+            // does not answer for it.
+            self.agreed(raft.change_membership(ChangeMembers::SetNodes(set), true).await.map(|_| ()))?;
+            status = self.status();
+        }
+        let new = wanted.keys().filter(|node| !status.voters.contains_key(node));
+        let missing = |node: &NodeId| {
+            let matched = status.matched.get(node).copied().unwrap_or_default();
+            status.last_log.0.saturating_sub(matched.0)
+        };
+        if let Some(entries) = new.map(missing).max().filter(|entries| *entries > CAUGHT_UP_ENTRIES) {
+            return Ok(MembersChange::CatchingUp { entries });
+        }
+        let is_joint = metrics.membership_config.membership().get_joint_config().len() > 1;
+        if is_joint || !status.voters.keys().eq(wanted.keys()) {
+            let voters: BTreeSet<u64> = wanted.keys().map(|node| node.0).collect();
+            self.agreed(raft.change_membership(voters, false).await.map(|_| ()))?;
+            status = self.status();
+        }
+        let strays: BTreeSet<u64> =
+            status.learners.keys().filter(|node| !wanted.contains_key(node)).map(|node| node.0).collect();
+        if !strays.is_empty() {
+            self.agreed(raft.change_membership(ChangeMembers::RemoveNodes(strays), false).await.map(|_| ()))?;
+        }
+        Ok(MembersChange::Done)
+    }
+
+    fn agreed(&self, result: Result<(), RaftError<ShardRaft, ClientWriteError<ShardRaft>>>) -> Result<()> {
+        let shard = self.id();
+        match result {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(
+                ClientWriteError::ForwardToLeader(to) | ClientWriteError::LogEntryDiscarded(to),
+            )) => Err(Error::WrongLeader { shard, hint: to.leader_id.map(NodeId), term: 0 }),
+            Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                busy @ ChangeMembershipError::InProgress(_),
+            ))) => Err(Error::Unavailable(format!("shard {shard}: {busy}; try again"))),
+            Err(RaftError::APIError(error)) => Err(Error::Internal(format!("shard {shard}: {error}"))),
+            Err(RaftError::Fatal(error)) => Err(self.fatal(&error)),
+        }
+    }
+}
+
+/// A member as the membership entry names it.
+pub(super) fn member(node: NodeId, address: &Address) -> RaftNode {
+    RaftNode { name: format!("node {node}"), address: address.clone() }
+}
+
+/// What raft says of itself.
+fn describe(metrics: &Metrics, status: &mut ReplicaStatus) {
+    status.role = match metrics.state {
+        ServerState::Leader => ReplicaRole::Leader,
+        ServerState::Follower => ReplicaRole::Follower,
+        ServerState::Candidate => ReplicaRole::Candidate,
+        ServerState::Learner => ReplicaRole::Learner,
+        ServerState::Shutdown => ReplicaRole::Down,
+    };
+    status.leader = metrics.current_leader.map(NodeId);
+    status.term = metrics.current_term;
+    status.last_log = LogIndex(metrics.last_log_index.unwrap_or_default());
+    let membership = metrics.membership_config.membership();
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    for (node, info) in membership.nodes() {
+        let members = if voters.contains(node) { &mut status.voters } else { &mut status.learners };
+        members.insert(NodeId(*node), info.address.clone());
+    }
+    let others = metrics.replication.iter().flatten().filter(|(node, _)| **node != metrics.id);
+    for (node, matched) in others {
+        let index = matched.as_ref().map_or(0, |id| id.index);
+        status.matched.insert(NodeId(*node), LogIndex(index));
+    }
+}
