@@ -57,6 +57,12 @@ impl History {
         self.records.lock().expect("nobody panics while holding the records").clone()
     }
 
+    /// A copy of those after the first `n`.
+    pub fn records_from(&self, n: usize) -> Vec<Record> {
+        let records = self.records.lock().expect("nobody panics while holding the records");
+        records.get(n..).unwrap_or_default().to_vec()
+    }
+
     /// Operations that have ended so far.
     pub fn len(&self) -> usize {
         self.records.lock().expect("nobody panics while holding the records").len()

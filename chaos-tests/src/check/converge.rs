@@ -13,8 +13,8 @@ pub struct ReplicaDigest {
     pub applied: u64,
     /// Points it holds.
     pub points: u64,
-    /// Digest over all of them, independent of their order.
-    pub digest: String,
+    /// Digest over all of them, independent of their order; or why there is none.
+    pub digest: Result<String, String>,
 }
 
 /// One shard with all its replicas.
@@ -32,7 +32,8 @@ impl ShardDigests {
         let same = |one: &ReplicaDigest, other: &ReplicaDigest| {
             (one.applied, one.points, &one.digest) == (other.applied, other.points, &other.digest)
         };
-        self.replicas.len() == replicas && self.replicas.windows(2).all(|pair| same(&pair[0], &pair[1]))
+        let all_answer = self.replicas.iter().all(|replica| replica.digest.is_ok());
+        self.replicas.len() == replicas && all_answer && self.replicas.windows(2).all(|pair| same(&pair[0], &pair[1]))
     }
 }
 
@@ -43,10 +44,7 @@ pub fn converge(shards: &[ShardDigests], replicas: usize, points: usize, report:
         if shard.replicas.len() != replicas {
             report.violation(PROMISE, format!("{} of {replicas} replicas answer: {shard:?}", shard.replicas.len()));
         } else if !shard.is_settled(replicas) {
-            report.violation(PROMISE, format!("they differ: {shard:?}"));
-        }
-        if shard.replicas.iter().any(|replica| replica.digest.is_empty()) {
-            report.doubt(format!("shard {} has a replica without a digest", shard.shard));
+            report.violation(PROMISE, format!("they differ, or do not answer: {shard:?}"));
         }
     }
     let held: u64 = shards.iter().filter_map(|shard| shard.replicas.first()).map(|replica| replica.points).sum();

@@ -68,7 +68,7 @@ impl Cluster {
         let coordinators: Vec<(String, String)> =
             array(&result["coordinators"]).map(|member| (text(&member["id"]), text(&member["role"]))).collect();
         let leader = coordinators.iter().find(|(_, role)| role == "leader").map(|(name, _)| name.clone());
-        let nodes = array(&result["nodes"]).map(|node| (text(&node["id"]), text(&node["node_id"]))).collect();
+        let nodes = array(&result["nodes"]).map(|node| (text(&node["id"]), text(&node["node"]))).collect();
         Ok(MetaView { leader, coordinators, nodes })
     }
 
@@ -98,7 +98,7 @@ impl Cluster {
             node: text(&replica["node"]),
             applied: replica["applied"].as_u64().unwrap_or(0),
             points: replica["points"].as_u64().unwrap_or(0),
-            digest: replica["digest"].as_str().unwrap_or_default().to_owned(),
+            digest: replica["digest"].as_str().map(str::to_owned).ok_or_else(|| text(&replica["error"])),
         };
         let shard = |shard: &Value| ShardDigests {
             shard: shard["shard"].as_u64().unwrap_or(u64::MAX),

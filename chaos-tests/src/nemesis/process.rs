@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::schedule::Step;
 use crate::check::{Fault, FaultKind};
-use crate::cluster::{Cluster, Member};
+use crate::cluster::{Cluster, Member, ReplicaView};
 use crate::history::History;
 
 /// How long a cluster may take to name a leader.
@@ -29,7 +29,7 @@ impl Nemesis {
     }
 
     /// Does one fault and cures it. An error means that the cluster did not come back: the run is over.
-    pub async fn strike(&mut self, cluster: &mut Cluster, step: Step) -> anyhow::Result<()> {
+    pub async fn strike(&mut self, cluster: &mut Cluster, step: Step) -> anyhow::Result<Fault> {
         sleep(step.quiet).await;
         let (target, led) = self.target(cluster, step).await.with_context(|| format!("a target for {step:?}"))?;
         let began = self.history.now();
@@ -46,9 +46,8 @@ impl Nemesis {
         let cured = self.history.now();
         let evidence = done.map(|text| format!("{text}{led}")).map_err(|error| format!("{error:#}"));
         let fault = Fault { kind: step.kind, target, began, cured, evidence };
-        println!("{fault}");
-        self.faults.push(fault);
-        Ok(())
+        self.faults.push(fault.clone());
+        Ok(fault)
     }
 
     /// Whom the step hits, and what is to be said of it.
@@ -83,10 +82,9 @@ impl Nemesis {
         }
     }
 
-    async fn replicas(&self, cluster: &Cluster) -> anyhow::Result<Vec<crate::cluster::ReplicaView>> {
+    async fn replicas(&self, cluster: &Cluster) -> anyhow::Result<Vec<ReplicaView>> {
         let ask = async |cluster: &Cluster| cluster.replicas(&self.collection).await;
-        let has_leader =
-            |replicas: &Vec<crate::cluster::ReplicaView>| replicas.iter().any(|replica| replica.role == "leader");
+        let has_leader = |replicas: &Vec<ReplicaView>| replicas.iter().any(|replica| replica.role == "leader");
         cluster.wait_until("a leader of a shard", LEADER_WAIT, ask, has_leader).await
     }
 }

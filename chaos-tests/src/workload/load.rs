@@ -55,7 +55,7 @@ impl LoadOptions {
     /// What two cores carry beside six processes with room to spare.
     pub fn new(seed: u64) -> LoadOptions {
         let tempo = |clients, millis| Tempo { clients, every: Duration::from_millis(millis) };
-        LoadOptions { seed, set: tempo(6, 60), batch: 8, register: tempo(3, 100), search: tempo(3, 60) }
+        LoadOptions { seed, set: tempo(6, 120), batch: 16, register: tempo(3, 100), search: tempo(3, 60) }
     }
 }
 
