@@ -6,6 +6,7 @@ pub mod log;
 pub mod manifest;
 pub mod node;
 pub mod optimizer;
+pub mod process;
 pub mod raft;
 pub mod room;
 pub mod segment;

@@ -21,6 +21,7 @@ use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
 
 use super::Reconciler;
+use crate::members::Members;
 use crate::meta::{Catalog, CatalogOptions, CreateCollection, DiskStore, Founding, Registration};
 use crate::shard_client::NodeDirectory;
 
