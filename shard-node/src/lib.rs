@@ -9,5 +9,6 @@ pub mod optimizer;
 pub mod raft;
 pub mod room;
 pub mod segment;
+pub mod server;
 pub mod service;
 pub mod shard;
