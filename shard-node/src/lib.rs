@@ -10,5 +10,6 @@ pub mod process;
 pub mod raft;
 pub mod room;
 pub mod segment;
+pub mod server;
 pub mod service;
 pub mod shard;
