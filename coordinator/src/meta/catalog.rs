@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use vicinal_common::clock::Clock;
 use vicinal_common::disk::Disk;
 use vicinal_common::error::{Error, Result};
+use vicinal_common::exec;
 use vicinal_common::ids::{ClusterId, NodeId};
 use vicinal_common::raft::{CallError, NetworkFactory, RaftNode, metadata_config};
 use vicinal_common::rng::Rng;
@@ -96,7 +97,7 @@ impl Catalog {
     /// A founder, and a sole coordinator, returns only when its state is current.
     pub async fn open(options: CatalogOptions) -> Result<Catalog> {
         let CatalogOptions { name, address, mut store, transport, rng, clock, founding, cluster } = options;
-        let loaded = tokio::task::spawn_blocking(move || store.load().map(|stored| (store, stored))).await;
+        let loaded = exec::blocking(move || store.load().map(|stored| (store, stored))).await;
         let (store, stored) = loaded.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
         let known = Identity::load(&stored).map_err(|error| refused(&error))?;
         let writer = Arc::new(Writer::start(store).map_err(|error| refused(&error))?);
@@ -311,7 +312,7 @@ impl Catalog {
             tracing::error!(%error, "the metadata group's task did not end well");
         }
         let writer = self.inner.writer.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || writer.close()).await {
+        if let Err(error) = exec::blocking(move || writer.close()).await {
             tracing::error!(%error, "the metadata store was not closed");
         }
     }
