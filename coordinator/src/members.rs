@@ -74,13 +74,17 @@ impl Members {
 
     /// How `node` is.
     pub fn liveness(&self, node: NodeId) -> Liveness {
+        self.liveness_at(node, Instant::now())
+    }
+
+    fn liveness_at(&self, node: NodeId, now: Instant) -> Liveness {
         if self.is_local {
             return Liveness::Up;
         }
         let seen = self.seen.read();
         let (silent, leaving) = match seen.get(&node) {
-            Some(seen) => (seen.at.elapsed(), seen.leaving),
-            None if self.started.elapsed() < DOWN_AFTER => return Liveness::Unknown,
+            Some(seen) => (now.saturating_duration_since(seen.at), seen.leaving),
+            None if now.saturating_duration_since(self.started) < DOWN_AFTER => return Liveness::Unknown,
             None => (DOWN_AFTER, false),
         };
         match () {
@@ -115,21 +119,21 @@ impl Default for Members {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn silence_makes_a_node_suspect_and_then_down() {
+    #[test]
+    fn silence_makes_a_node_suspect_and_then_down() {
         let members = Members::new();
         let status = |node| NodeStatus { node, replicas: Vec::new(), read_only: None };
         let (a, b) = (NodeId(1), NodeId(2));
         assert_eq!(members.liveness(a), Liveness::Unknown, "it may be heard of any moment");
         members.heard(a, status(a), false);
-        assert_eq!(members.liveness(a), Liveness::Up);
-        tokio::time::advance(SUSPECT_AFTER).await;
-        assert_eq!(members.liveness(a), Liveness::Suspect);
-        tokio::time::advance(DOWN_AFTER).await;
-        assert_eq!((members.liveness(a), members.liveness(b)), (Liveness::Down, Liveness::Down));
-        assert!(!members.may_take_more(a));
+        let at = |node, after| members.liveness_at(node, Instant::now() + after);
+        assert_eq!(at(a, Duration::ZERO), Liveness::Up);
+        assert_eq!(at(a, SUSPECT_AFTER), Liveness::Suspect);
+        assert_eq!((at(a, DOWN_AFTER), at(b, DOWN_AFTER)), (Liveness::Down, Liveness::Down));
+        assert!(members.may_take_more(a));
         members.heard(a, status(a), true);
         assert_eq!(members.liveness(a), Liveness::Leaving);
+        assert!(!members.may_take_more(a));
         assert_eq!(Members::local().liveness(b), Liveness::Up);
         members.retain(|_| false);
         assert!(members.seen(a).is_none());

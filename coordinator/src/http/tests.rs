@@ -60,7 +60,7 @@ impl Edge {
                 .unwrap();
         }
         let stop = CancellationToken::new();
-        tokio::spawn(Reconciler::new(catalog.clone(), nodes.clone()).run(stop.clone()));
+        tokio::spawn(Reconciler::new(catalog.clone(), nodes.clone(), Arc::new(Members::local())).run(stop.clone()));
         let options = CoordinatorOptions { default_shards: 4 };
         let coordinator = Coordinator::new(catalog, nodes, Arc::new(Members::local()), rng, options).unwrap();
         Edge { router: router(Arc::new(coordinator)), model, _stop: stop.drop_guard() }

@@ -137,7 +137,7 @@ async fn world(count: u64, fail_every: usize) -> World {
         nodes.push(api);
     }
     let stop = CancellationToken::new();
-    tokio::spawn(Reconciler::new(catalog.clone(), directory).run(stop.clone()));
+    tokio::spawn(Reconciler::new(catalog.clone(), directory, Arc::new(Members::local())).run(stop.clone()));
     World { catalog, nodes, stop }
 }
 
