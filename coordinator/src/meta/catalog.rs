@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use vicinal_common::clock::Clock;
 use vicinal_common::disk::Disk;
 use vicinal_common::error::{Error, Result};
+use vicinal_common::exec;
 use vicinal_common::ids::NodeId;
 use vicinal_common::raft::{CallError, NetworkFactory, RaftNode};
 use vicinal_common::rng::Rng;
@@ -243,7 +244,7 @@ impl Catalog {
             tracing::error!(%error, "the metadata group's task did not end well");
         }
         let writer = self.inner.writer.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || writer.close()).await {
+        if let Err(error) = exec::blocking(move || writer.close()).await {
             tracing::error!(%error, "the metadata store was not closed");
         }
     }

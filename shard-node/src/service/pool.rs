@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use vicinal_common::error::{Error, Result};
+use vicinal_common::exec;
 
 /// Runs CPU-bound reads. Async threads never do.
 pub struct SearchPool {
-    threads: rayon::ThreadPool,
+    /// None in a simulation, where reads run in place.
+    threads: Option<rayon::ThreadPool>,
     queued: AtomicUsize,
     queue_max: usize,
 }
@@ -19,17 +21,20 @@ impl SearchPool {
     /// Starts `threads` threads (at least 1). At most `queue_max` jobs wait or run at a time; more are refused. A
     /// longer queue only helps clients that are willing to wait longer.
     pub fn start(threads: usize, queue_max: usize) -> Result<Arc<SearchPool>> {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
-            .thread_name(|i| format!("search-{i}"))
-            .build()
-            .map_err(|e| Error::Internal(format!("the search threads cannot start: {e}")))?;
+        let start = || {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads.max(1))
+                .thread_name(|i| format!("search-{i}"))
+                .build()
+                .map_err(|e| Error::Internal(format!("the search threads cannot start: {e}")))
+        };
+        let threads = (!exec::is_simulated()).then(start).transpose()?;
         Ok(Arc::new(SearchPool { threads, queued: AtomicUsize::new(0), queue_max }))
     }
 
     /// Number of threads.
     pub fn threads(&self) -> usize {
-        self.threads.current_num_threads()
+        self.threads.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
     }
 
     /// Runs `job` and waits for it. `Overloaded` when the queue is full; `Timeout` when it was not done by `deadline`:
@@ -40,8 +45,12 @@ impl SearchPool {
         job: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let place = Place::take(self)?;
+        let Some(threads) = &self.threads else {
+            let _place = place;
+            return exec::blocking(job).await?;
+        };
         let (answer, answered) = oneshot::channel();
-        self.threads.spawn_fifo(move || {
+        threads.spawn_fifo(move || {
             let _place = place;
             if answer.is_closed() || Instant::now() >= deadline {
                 return;
