@@ -8,7 +8,7 @@ use vicinal_common::ids::CollectionId;
 use vicinal_common::limits::SHARDS_PER_COLLECTION_MAX;
 use vicinal_common::rng::Rng;
 
-use crate::http::BODIES_KIB_MAX;
+use crate::http::{BODIES_KIB_MAX, RequestStats};
 use crate::meta::Catalog;
 use crate::shard_client::NodeDirectory;
 use crate::shards::{CollectionRef, ShardAccess};
@@ -32,6 +32,10 @@ pub struct Coordinator {
     pub options: CoordinatorOptions,
     /// Room for request bodies, in KiB.
     pub(crate) bodies: Arc<Semaphore>,
+    /// Requests so far.
+    pub(crate) requests: RequestStats,
+    /// When this coordinator came to be, in Unix milliseconds.
+    pub(crate) started_ms: u64,
 }
 
 impl Coordinator {
@@ -47,7 +51,9 @@ impl Coordinator {
             return Err(Error::BadInput(format!("{shards} shards, allowed are 1 to {SHARDS_PER_COLLECTION_MAX}")));
         }
         let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
-        Ok(Coordinator { catalog, shards: ShardAccess::new(nodes), rng, options, bodies })
+        let started_ms = catalog.now_ms();
+        let (shards, requests) = (ShardAccess::new(nodes), RequestStats::default());
+        Ok(Coordinator { catalog, shards, rng, options, bodies, requests, started_ms })
     }
 
     /// The collection served under a name or an alias, in the newest metadata known here.

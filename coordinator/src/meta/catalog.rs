@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use vicinal_common::api::ReplicaRole;
 use vicinal_common::clock::Clock;
 use vicinal_common::disk::Disk;
 use vicinal_common::error::{Error, Result};
@@ -64,8 +66,14 @@ pub struct GroupStatus {
     pub node: NodeId,
     /// The leader it knows.
     pub leader: Option<NodeId>,
+    /// Its part in the group.
+    pub role: ReplicaRole,
+    /// Why it takes no part any more, if so.
+    pub stopped: Option<String>,
     /// Its term.
     pub term: u64,
+    /// Index of the last entry in its log.
+    pub last_log: Option<u64>,
     /// Index of the last entry it has applied.
     pub applied: Option<u64>,
     /// All members by id.
@@ -187,6 +195,11 @@ impl Catalog {
         handler(self.inner.raft.clone())
     }
 
+    /// The time of day by this coordinator's clock, in Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.inner.clock.unix_millis()
+    }
+
     /// This coordinator's identity in the group.
     pub fn node(&self) -> NodeId {
         NodeId(*self.inner.raft.node_id())
@@ -205,7 +218,16 @@ impl Catalog {
         GroupStatus {
             node: NodeId(metrics.id),
             leader: metrics.current_leader.map(NodeId),
+            role: match metrics.state {
+                ServerState::Leader => ReplicaRole::Leader,
+                ServerState::Follower => ReplicaRole::Follower,
+                ServerState::Candidate => ReplicaRole::Candidate,
+                ServerState::Learner => ReplicaRole::Learner,
+                ServerState::Shutdown => ReplicaRole::Down,
+            },
+            stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
             term: metrics.current_term,
+            last_log: metrics.last_log_index,
             applied: metrics.last_applied.map(|id| id.index),
             members: membership.nodes().map(|(id, node)| (NodeId(*id), node.clone())).collect(),
             voters: membership.voter_ids().map(NodeId).collect(),
