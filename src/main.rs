@@ -1,10 +1,12 @@
 //! The `vicinal` binary: one file per subcommand.
 
 mod bench;
+mod cluster;
 mod config;
 mod data_dir;
 mod demo;
 mod dev;
+mod health;
 mod logging;
 mod memory;
 mod rest;
@@ -25,6 +27,10 @@ struct Cli {
 enum Command {
     /// Run everything in one process: REST server, coordinator and shard nodes
     Dev(config::DevArgs),
+    /// Show how a running cluster is
+    Cluster(cluster::Cluster),
+    /// Ask a process whether it is ready, for health checks of containers
+    Health(health::Health),
     /// Measure a running server
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -33,6 +39,8 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Dev(args) => dev::run(&args),
+        Command::Cluster(cluster) => return cluster::run(&cluster),
+        Command::Health(health) => return health::run(&health),
         Command::Bench(bench) => bench::run(&bench),
     };
     match done {

@@ -17,7 +17,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::NodeId;
 use vicinal_common::raft::{CallError, NetworkFactory, RaftNode};
 use vicinal_common::rng::Rng;
-use vicinal_common::transport::Handler;
+use vicinal_common::transport::{Handler, Transport};
 
 use super::command::{MetaCommand, MetaReply, MetaRequest};
 use super::network::{PROPOSE, Proposed, WholeSnapshot, handler, propose_here};
@@ -47,8 +47,6 @@ pub struct GroupStatus {
     pub stopped: Option<String>,
     /// Its term.
     pub term: u64,
-    /// Index of the last entry in its log.
-    pub last_log: Option<u64>,
     /// Index of the last entry it has applied.
     pub applied: Option<u64>,
     /// All members by id.
@@ -71,6 +69,7 @@ pub(super) struct Inner {
     pub(super) raft: MetaRaft,
     pub(super) published: Arc<Published>,
     pub(super) network: NetworkFactory<WholeSnapshot>,
+    pub(super) transport: Arc<dyn Transport>,
     pub(super) writer: Arc<Writer>,
     /// The disk that holds the store, when changes are to be refused before it is full.
     pub(super) space: OnceLock<(Arc<dyn Disk>, PathBuf)>,
@@ -149,7 +148,6 @@ impl Catalog {
             },
             stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
             term: metrics.current_term,
-            last_log: metrics.last_log_index,
             applied: metrics.last_applied.map(|id| id.index),
             members: membership.nodes().map(|(id, node)| (NodeId(*id), node.clone())).collect(),
             voters: membership.voter_ids().map(NodeId).collect(),

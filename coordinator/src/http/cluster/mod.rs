@@ -8,36 +8,44 @@ mod survey;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 use vicinal_common::api::ReplicaRole;
 use vicinal_common::clock::rfc3339;
+use vicinal_common::cluster::Greeting;
 use vicinal_common::ids::NodeId;
+use vicinal_common::raft::RaftNode;
 
 use super::answer::{Answer, Failure};
 use super::params::Params;
 use crate::Coordinator;
 use crate::meta::GroupStatus;
 
-pub(super) use replicas::{Replica, replicas, role};
+use replicas::role;
+pub(super) use replicas::{Replica, replicas, transfers};
 pub(super) use survey::Survey;
+
+/// Longest wait for another coordinator to say that it is there.
+const GREETING_TIME_MAX: Duration = Duration::from_secs(1);
 
 type Shared = State<Arc<Coordinator>>;
 
 /// `GET /cluster`
 pub(super) async fn cluster(State(coordinator): Shared, params: Params) -> Result<Answer, Failure> {
     let group = coordinator.catalog.group();
-    let survey = Survey::take(&coordinator, params.deadline).await;
+    let (survey, greetings) =
+        tokio::join!(Survey::take(&coordinator, params.deadline), coordinator.catalog.greet_others(GREETING_TIME_MAX));
     Answer::json(&json!({
         "status": "enabled",
         "peer_id": group.node,
         "peers": peers(&group, &survey),
         "raft_info": raft_info(&group),
         "consensus_thread_status": consensus_thread(&coordinator, &group),
-        "message_send_failures": {},
+        "message_send_failures": failures(&group, &greetings),
         "cluster": survey.state.cluster,
-        "coordinators": coordinators(&group),
+        "coordinators": coordinators(&group, &greetings),
         "nodes": nodes(&survey),
     }))
 }
@@ -52,7 +60,7 @@ pub(super) async fn collection(State(coordinator): Shared, params: Params) -> Re
         "shard_count": collection.shards.len(),
         "local_shards": [],
         "remote_shards": rows.iter().map(Replica::remote_shard).collect::<Vec<_>>(),
-        "shard_transfers": replicas::transfers(&rows),
+        "shard_transfers": transfers(&rows),
         "resharding_operations": [],
         "replicas": rows,
     }))
@@ -107,21 +115,33 @@ pub(super) fn consensus_thread(coordinator: &Coordinator, group: &GroupStatus) -
     }
 }
 
-fn coordinators(group: &GroupStatus) -> Vec<Value> {
-    let one = |(node, member): (&NodeId, &vicinal_common::raft::RaftNode)| {
-        let is_this = *node == group.node;
-        let part = if is_this {
-            role(group.role)
-        } else if group.leader == Some(*node) {
-            "leader"
-        } else if group.voters.contains(node) {
-            "follower"
-        } else {
-            "learner"
+/// What the other coordinators said, or why they did not.
+type Greetings = BTreeMap<NodeId, vicinal_common::error::Result<Greeting>>;
+
+fn coordinators(group: &GroupStatus, greetings: &Greetings) -> Vec<Value> {
+    let one = |(node, member): (&NodeId, &RaftNode)| {
+        let part = match greetings.get(node) {
+            None => role(group.role),
+            Some(Err(_)) => "unreachable",
+            Some(Ok(_)) if group.leader == Some(*node) => "leader",
+            Some(Ok(_)) if group.voters.contains(node) => "follower",
+            Some(Ok(_)) => "learner",
         };
-        json!({"id": member.name, "node": node, "uri": member.address, "role": part})
+        let reason = greetings.get(node).and_then(|greeting| greeting.as_ref().err()).map(ToString::to_string);
+        json!({"id": member.name, "node": node, "uri": member.address, "role": part, "reason": reason})
     };
-    group.members.iter().map(one).collect()
+    let mut rows: Vec<(&NodeId, &RaftNode)> = group.members.iter().collect();
+    rows.sort_by(|a, b| a.1.name.cmp(&b.1.name));
+    rows.into_iter().map(one).collect()
+}
+
+/// Coordinators that do not answer, as the API lists them.
+fn failures(group: &GroupStatus, greetings: &Greetings) -> Map<String, Value> {
+    let failed = greetings.iter().filter_map(|(node, greeting)| {
+        let (error, member) = (greeting.as_ref().err()?, group.members.get(node)?);
+        Some((member.address.to_string(), json!({"count": 1, "latest_error": error.to_string()})))
+    });
+    failed.collect()
 }
 
 fn nodes(survey: &Survey) -> Vec<Value> {
@@ -132,7 +152,7 @@ fn nodes(survey: &Survey) -> Vec<Value> {
             "id": seen.info.name,
             "node": node,
             "uri": seen.info.address,
-            "zone": null,
+            "zone": seen.info.zone,
             "state": state,
             "last_heartbeat_seconds": null,
             "shards": placed.get(node),
@@ -141,5 +161,7 @@ fn nodes(survey: &Survey) -> Vec<Value> {
             "reason": seen.status.as_ref().err(),
         })
     };
-    survey.nodes.iter().map(one).collect()
+    let mut rows: Vec<(&NodeId, &survey::SeenNode)> = survey.nodes.iter().collect();
+    rows.sort_by(|a, b| a.1.info.name.cmp(&b.1.info.name));
+    rows.into_iter().map(one).collect()
 }
