@@ -10,6 +10,7 @@ mod failure_log;
 mod info;
 mod params;
 mod points;
+mod process;
 mod request_stats;
 mod search;
 mod selector;
@@ -18,6 +19,7 @@ mod service;
 mod telemetry;
 
 pub(crate) use body::BODIES_KIB_MAX;
+pub use process::{RestPlace, process_router};
 pub(crate) use request_stats::RequestStats;
 pub use server::{router, serve};
 

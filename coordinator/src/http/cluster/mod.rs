@@ -147,18 +147,17 @@ fn failures(group: &GroupStatus, greetings: &Greetings) -> Map<String, Value> {
 fn nodes(survey: &Survey) -> Vec<Value> {
     let placed: BTreeMap<NodeId, usize> = survey.state.replicas_per_node();
     let one = |(node, seen): (&NodeId, &survey::SeenNode)| {
-        let state = if seen.status.is_ok() { "up" } else { "down" };
         json!({
             "id": seen.info.name,
             "node": node,
             "uri": seen.info.address,
             "zone": seen.info.zone,
-            "state": state,
-            "last_heartbeat_seconds": null,
+            "state": seen.state(),
+            "last_heartbeat_seconds": seen.silent.map(|silent| silent.as_secs_f64()),
             "shards": placed.get(node),
             "leaders": seen.leaders(),
             "read_only": seen.status.as_ref().ok().and_then(|status| status.read_only.as_deref()),
-            "reason": seen.status.as_ref().err(),
+            "reason": seen.reason(),
         })
     };
     let mut rows: Vec<(&NodeId, &survey::SeenNode)> = survey.nodes.iter().collect();
