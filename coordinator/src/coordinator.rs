@@ -8,7 +8,7 @@ use vicinal_common::ids::CollectionId;
 use vicinal_common::limits::SHARDS_PER_COLLECTION_MAX;
 use vicinal_common::rng::Rng;
 
-use crate::http::BODIES_KIB_MAX;
+use crate::http::{BODIES_KIB_MAX, RequestStats};
 use crate::members::Members;
 use crate::meta::Catalog;
 use crate::shard_client::NodeDirectory;
@@ -35,6 +35,10 @@ pub struct Coordinator {
     pub options: CoordinatorOptions,
     /// Room for request bodies, in KiB.
     pub(crate) bodies: Arc<Semaphore>,
+    /// Requests so far.
+    pub(crate) requests: RequestStats,
+    /// When this coordinator came to be, in Unix milliseconds.
+    pub(crate) started_ms: u64,
 }
 
 impl Coordinator {
@@ -51,8 +55,9 @@ impl Coordinator {
             return Err(Error::BadInput(format!("{shards} shards, allowed are 1 to {SHARDS_PER_COLLECTION_MAX}")));
         }
         let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
-        let shards = Arc::new(ShardAccess::new(nodes));
-        Ok(Coordinator { catalog, shards, members, rng, options, bodies })
+        let (shards, requests) = (Arc::new(ShardAccess::new(nodes)), RequestStats::default());
+        let started_ms = catalog.now_ms();
+        Ok(Coordinator { catalog, shards, members, rng, options, bodies, requests, started_ms })
     }
 
     /// The collection served under a name or an alias, in the newest metadata known here.
