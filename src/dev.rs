@@ -17,7 +17,7 @@ use vicinal_common::clock::SystemClock;
 use vicinal_common::disk::RealDisk;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
-use vicinal_coordinator::meta::{Catalog, CatalogOptions, Founding, SledStore};
+use vicinal_coordinator::meta::{Catalog, CatalogOptions, Founding, Registration, SledStore};
 use vicinal_coordinator::placement::Reconciler;
 use vicinal_coordinator::shard_client::NodeDirectory;
 use vicinal_coordinator::{Coordinator, CoordinatorOptions};
@@ -179,7 +179,8 @@ impl Parts {
         let directory = NodeDirectory::default();
         for node in &nodes {
             let deadline = tokio::time::Instant::now() + REGISTER_TIME_MAX;
-            catalog.register_node(node.id(), node.name().to_owned(), node.address().clone(), deadline).await?;
+            let (name, address) = (node.name().to_owned(), node.address().clone());
+            catalog.register_node(node.id(), Registration { name, address, zone: None }, deadline).await?;
             directory.insert(node.id(), node.clone());
         }
         for (id, info) in state.nodes.iter().filter(|(id, _)| directory.get(**id).is_none()) {
@@ -245,10 +246,9 @@ async fn open_catalog(data: &DataDir, rng: Arc<SeededRng>, transport: &LocalTran
         transport: Arc::new(transport.clone()),
         rng,
         clock: Arc::new(SystemClock),
-        founding: Founding::IfNew,
         cluster: None,
     };
-    let catalog = Catalog::open(options).await?;
+    let catalog = Catalog::open(options, Founding::IfNew).await?;
     catalog.guard_space(Arc::new(RealDisk), data.coordinator());
     transport.register(address, catalog.handler());
     Ok(catalog)

@@ -5,5 +5,5 @@ mod reconcile;
 #[cfg(test)]
 mod reconcile_tests;
 
-pub use plan::place;
+pub use plan::{Load, place};
 pub use reconcile::Reconciler;
