@@ -41,7 +41,7 @@ const FRESH_BYTES_MIN: u64 = 4 << 20;
 /// Runs until it is told to stop.
 pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
     let config = DevConfig::load(args)?;
-    logging::start(&config.log, config.log_format)?;
+    let _traces = logging::start(&config.log, config.log_format, None)?;
     memory::start_trimming()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(serve(config));
@@ -61,6 +61,9 @@ async fn serve(config: DevConfig) -> anyhow::Result<()> {
 
     let options = CoordinatorOptions { default_shards: config.shards };
     let coordinator = Coordinator::new(parts.catalog.clone(), parts.directory.clone(), parts.rng.clone(), options)?;
+    for node in &parts.nodes {
+        coordinator.registry.add(node.clone());
+    }
     let serving = vicinal_coordinator::http::serve(Arc::new(coordinator), listener, stop);
     let url = url(address);
     tracing::info!(

@@ -8,6 +8,7 @@ mod dev;
 mod logging;
 mod memory;
 mod rest;
+mod traces;
 
 use std::process::ExitCode;
 

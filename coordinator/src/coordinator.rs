@@ -7,6 +7,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::CollectionId;
 use vicinal_common::limits::SHARDS_PER_COLLECTION_MAX;
 use vicinal_common::rng::Rng;
+use vicinal_common::telemetry::Registry;
 
 use crate::http::BODIES_KIB_MAX;
 use crate::meta::Catalog;
@@ -30,6 +31,8 @@ pub struct Coordinator {
     pub rng: Arc<dyn Rng>,
     /// What the operator chose.
     pub options: CoordinatorOptions,
+    /// What else the process has to show at `GET /metrics`.
+    pub registry: Arc<Registry>,
     /// Room for request bodies, in KiB.
     pub(crate) bodies: Arc<Semaphore>,
 }
@@ -47,7 +50,7 @@ impl Coordinator {
             return Err(Error::BadInput(format!("{shards} shards, allowed are 1 to {SHARDS_PER_COLLECTION_MAX}")));
         }
         let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
-        Ok(Coordinator { catalog, shards: ShardAccess::new(nodes), rng, options, bodies })
+        Ok(Coordinator { catalog, shards: ShardAccess::new(nodes), rng, options, registry: Arc::default(), bodies })
     }
 
     /// The collection served under a name or an alias, in the newest metadata known here.

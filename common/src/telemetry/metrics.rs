@@ -28,6 +28,8 @@ pub struct Instruments {
     pub search: Search,
     /// Writes on a node.
     pub write: Write,
+    /// The export of spans.
+    pub traces: Traces,
     registry: prometheus::Registry,
 }
 
@@ -166,6 +168,14 @@ impl Write {
     }
 }
 
+/// The export of spans.
+pub struct Traces {
+    /// See [`names::TRACES_EXPORTED`].
+    pub exported: IntCounter,
+    /// See [`names::TRACES_LOST`].
+    pub lost: IntCounter,
+}
+
 impl Instruments {
     fn new() -> Instruments {
         let registry = prometheus::Registry::new();
@@ -198,6 +208,7 @@ impl Instruments {
                 batch_bytes: histogram(r, &names::LOG_BATCH_BYTES),
                 batch_changes: histogram(r, &names::LOG_BATCH_CHANGES),
             },
+            traces: Traces { exported: counter(r, &names::TRACES_EXPORTED), lost: counter(r, &names::TRACES_LOST) },
             registry,
         }
     }

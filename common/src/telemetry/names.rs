@@ -76,6 +76,8 @@ catalogue! { Metric, METRICS, "All metrics.":
     BUILD_INFO = gauge("vicinal_build_info", &["version"], "1, with the version of the program as label");
     PROCESS_START = gauge("process_start_time_seconds", &[], "When the process started, in seconds since 1970");
     PROCESS_RESIDENT = gauge("process_resident_memory_bytes", &[], "Memory of the process that is in RAM");
+    TRACES_EXPORTED = counter("vicinal_trace_spans_exported_total", &[], "Spans that the collector has taken");
+    TRACES_LOST = counter("vicinal_trace_spans_lost_total", &[], "Spans that could not be sent to the collector");
     // REST.
     REST_REQUESTS = counter(
         "vicinal_rest_requests_total", &["method", "route", "status"], "REST requests answered");

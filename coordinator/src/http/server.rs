@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post, put};
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use vicinal_common::telemetry::METRICS_PATH;
 
 use super::answer::{Failure, envelope};
 use super::failure_log::FailureLog;
-use super::{collections, points, search, service};
+use super::{collections, observe, points, search, service};
 use crate::Coordinator;
 
 /// How long requests in flight may take once the server has been told to stop.
@@ -28,6 +29,7 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/healthz", get(service::healthz))
         .route("/livez", get(service::healthz))
         .route("/readyz", get(service::readyz))
+        .route(METRICS_PATH, get(observe::metrics))
         .route("/aliases", get(collections::all_aliases))
         .route("/collections", get(collections::list))
         .route("/collections/aliases", post(collections::update_aliases))
@@ -47,6 +49,7 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::new(FailureLog::default()), envelope))
+        .layer(from_fn(observe::observe))
         .with_state(coordinator)
 }
 
@@ -69,7 +72,7 @@ const NOT_OFFERED_IN_COLLECTION: [&str; 15] = [
     "vectors",
 ];
 /// The same beside the collections.
-const NOT_OFFERED: [&str; 7] = ["cluster", "issues", "locks", "metrics", "shards", "snapshots", "telemetry"];
+const NOT_OFFERED: [&str; 6] = ["cluster", "issues", "locks", "shards", "snapshots", "telemetry"];
 
 /// Whether a path is an operation that the Qdrant API has and we do not: then the answer says so.
 fn is_not_offered(path: &str) -> bool {
