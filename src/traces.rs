@@ -43,6 +43,13 @@ pub(crate) struct Export<'a> {
     pub(crate) instance: &'a str,
 }
 
+impl<'a> Export<'a> {
+    /// An export, if the operator names a collector.
+    pub(crate) fn to(endpoint: Option<&'a str>, service: &'static str, instance: &'a str) -> Option<Export<'a>> {
+        endpoint.map(|endpoint| Export { endpoint, service, instance })
+    }
+}
+
 /// The export of traces, if there is one. Dropping it sends what is left, for two seconds at most.
 #[derive(Default)]
 pub(crate) struct Traces(Option<SdkTracerProvider>);

@@ -38,9 +38,9 @@ pub const FILTER_CONDITIONS_MAX: usize = 65_536;
 pub const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most bytes in one append RPC between replicas (at least one entry is always sent).
 pub const APPEND_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// Largest body of a request between processes, in bytes: a command of [`COMMAND_BYTES_MAX`] or entries of
-/// [`APPEND_BYTES_MAX`], with room for what is around them.
-pub const INTERNAL_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Largest body of a request between processes, in bytes. The largest are the queries of one REST body, whose numbers
+/// may take half as many bytes in JSON as they do here.
+pub const INTERNAL_BODY_BYTES_MAX: usize = 2 * BODY_BYTES_MAX + 16 * 1024 * 1024;
 /// Largest answer between processes, in bytes: a page of points can be far larger than any request.
 pub const INTERNAL_ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Requests remembered per shard so that a retry is applied once.

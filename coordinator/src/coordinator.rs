@@ -10,6 +10,7 @@ use vicinal_common::rng::Rng;
 use vicinal_common::telemetry::Registry;
 
 use crate::http::BODIES_KIB_MAX;
+use crate::members::Members;
 use crate::meta::Catalog;
 use crate::shard_client::NodeDirectory;
 use crate::shards::{CollectionRef, ShardAccess};
@@ -26,7 +27,9 @@ pub struct Coordinator {
     /// The cluster's metadata.
     pub catalog: Catalog,
     /// The way to the shards.
-    pub shards: ShardAccess,
+    pub shards: Arc<ShardAccess>,
+    /// Which shard nodes are alive.
+    pub members: Arc<Members>,
     /// Where request ids come from.
     pub rng: Arc<dyn Rng>,
     /// What the operator chose.
@@ -42,6 +45,7 @@ impl Coordinator {
     pub fn new(
         catalog: Catalog,
         nodes: NodeDirectory,
+        members: Arc<Members>,
         rng: Arc<dyn Rng>,
         options: CoordinatorOptions,
     ) -> Result<Coordinator> {
@@ -50,7 +54,8 @@ impl Coordinator {
             return Err(Error::BadInput(format!("{shards} shards, allowed are 1 to {SHARDS_PER_COLLECTION_MAX}")));
         }
         let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
-        Ok(Coordinator { catalog, shards: ShardAccess::new(nodes), rng, options, registry: Arc::default(), bodies })
+        let shards = Arc::new(ShardAccess::new(nodes));
+        Ok(Coordinator { catalog, shards, members, rng, options, registry: Arc::default(), bodies })
     }
 
     /// The collection served under a name or an alias, in the newest metadata known here.

@@ -114,7 +114,13 @@ impl Transport for HttpTransport {
         let twice = async {
             match self.attempt(to, route, body.clone()).await {
                 // The process may have been started anew since the connection was made; a request may be repeated.
-                Err(Failed::Disconnected(_)) => self.attempt(to, route, body).await,
+                Err(Failed::Disconnected(first)) => match self.attempt(to, route, body).await {
+                    // Nobody took the second one, but somebody may have carried out the first.
+                    Err(Failed::Final(TransportError::Unreachable(to, second))) => {
+                        Err(Failed::Final(TransportError::Unknown(to, format!("{first}; then: {second}"))))
+                    }
+                    result => result,
+                },
                 result => result,
             }
         };

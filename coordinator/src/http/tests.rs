@@ -23,6 +23,7 @@ use super::decode::{
     AliasesBody, CountBody, CreateBody, DeleteBody, QueryBatchBody, RetrieveBody, ScrollBody, UpsertBody,
 };
 use super::router;
+use crate::members::Members;
 use crate::meta::{Catalog, CatalogOptions, DiskStore, Founding, Registration};
 use crate::model::{Model, nodes};
 use crate::placement::Reconciler;
@@ -59,9 +60,9 @@ impl Edge {
                 .unwrap();
         }
         let stop = CancellationToken::new();
-        tokio::spawn(Reconciler::new(catalog.clone(), nodes.clone()).run(stop.clone()));
+        tokio::spawn(Reconciler::new(catalog.clone(), nodes.clone(), Arc::new(Members::local())).run(stop.clone()));
         let options = CoordinatorOptions { default_shards: 4 };
-        let coordinator = Coordinator::new(catalog, nodes, rng, options).unwrap();
+        let coordinator = Coordinator::new(catalog, nodes, Arc::new(Members::local()), rng, options).unwrap();
         Edge { router: router(Arc::new(coordinator)), model, _stop: stop.drop_guard() }
     }
 

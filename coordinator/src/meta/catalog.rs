@@ -19,7 +19,7 @@ use vicinal_common::transport::Handler;
 
 use super::command::{MetaCommand, MetaReply, MetaRequest};
 use super::network::{PROPOSE, Proposed, WholeSnapshot, handler, propose_here};
-use super::raft::{LogId, MetaRaft, Published};
+use super::raft::{LogId, MetaRaft, MetaTypes, Published};
 use super::state::MetaState;
 use super::writer::Writer;
 
@@ -29,6 +29,8 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_LONGEST: Duration = Duration::from_millis(250);
 
+/// Longest wait for another coordinator to take over the lead.
+const HAND_OVER: Duration = Duration::from_millis(1_000);
 /// Free space below which changes are refused: 16 MiB, many times what the store ever writes at once.
 const RESERVE_BYTES: u64 = 16 << 20;
 
@@ -220,6 +222,19 @@ impl Catalog {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         metrics.running_state.as_ref().err().map(ToString::to_string)
+    }
+
+    /// Gives the lead to the voter that is furthest, if this coordinator leads and is not alone. Waits a moment for it.
+    pub async fn hand_over(&self) {
+        let group = self.group();
+        let others = group.voters.iter().filter(|voter| **voter != group.node);
+        let missing = |voter: &&NodeId| group.missing.get(voter).copied().unwrap_or(u64::MAX);
+        let Some(to) = others.min_by_key(missing).filter(|_| self.is_leader()) else { return };
+        if self.inner.raft.trigger().transfer_leader(to.0).await.is_ok() {
+            let gone = |m: &openraft::RaftMetrics<MetaTypes>| m.current_leader != Some(m.id);
+            // When nobody takes over in time, the others elect a leader by themselves.
+            let _ = self.inner.raft.wait(Some(HAND_OVER)).metrics(gone, "hand over the lead").await;
+        }
     }
 
     /// Stops taking part, writes what is to be written and closes the store.

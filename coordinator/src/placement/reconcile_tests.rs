@@ -21,6 +21,7 @@ use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
 
 use super::Reconciler;
+use crate::members::Members;
 use crate::meta::{Catalog, CatalogOptions, CreateCollection, DiskStore, Founding, Registration};
 use crate::shard_client::NodeDirectory;
 
@@ -136,7 +137,7 @@ async fn world(count: u64, fail_every: usize) -> World {
         nodes.push(api);
     }
     let stop = CancellationToken::new();
-    tokio::spawn(Reconciler::new(catalog.clone(), directory).run(stop.clone()));
+    tokio::spawn(Reconciler::new(catalog.clone(), directory, Arc::new(Members::local())).run(stop.clone()));
     World { catalog, nodes, stop }
 }
 

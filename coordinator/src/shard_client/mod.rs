@@ -1,11 +1,15 @@
 //! The shard nodes this coordinator can reach, each behind [`ShardApi`].
 
+mod remote;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use vicinal_common::api::ShardApi;
 use vicinal_common::ids::NodeId;
+
+pub use remote::RemoteNode;
 
 /// Finds the way to a node: its own implementation of [`ShardApi`] within one process, a client over the wire otherwise.
 /// Clones share one directory.

@@ -133,6 +133,20 @@ async fn a_kept_connection_that_was_closed_is_no_failure() {
 }
 
 #[tokio::test]
+async fn a_process_that_dies_over_a_request_is_unknown() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address(format!("http://{}", listener.local_addr().unwrap()));
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // From here on nobody can connect any more, which must not make it look as if nothing had been carried out.
+        drop(listener);
+        take_request(&mut stream).await;
+    });
+    let answer = HttpTransport::new().unwrap().call(&address, "echo/a", "x".into(), SECOND).await;
+    assert!(matches!(&answer, Err(TransportError::Unknown(..))), "{answer:?}");
+}
+
+#[tokio::test]
 async fn an_answer_without_end_is_not_read() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = Address(format!("http://{}", listener.local_addr().unwrap()));
