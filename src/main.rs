@@ -13,6 +13,7 @@ mod memory;
 mod process;
 mod rest;
 mod shard_node;
+mod traces;
 
 use std::process::ExitCode;
 

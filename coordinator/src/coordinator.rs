@@ -7,6 +7,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::CollectionId;
 use vicinal_common::limits::SHARDS_PER_COLLECTION_MAX;
 use vicinal_common::rng::Rng;
+use vicinal_common::telemetry::Registry;
 
 use crate::http::{BODIES_KIB_MAX, RequestStats};
 use crate::members::Members;
@@ -33,6 +34,8 @@ pub struct Coordinator {
     pub rng: Arc<dyn Rng>,
     /// What the operator chose.
     pub options: CoordinatorOptions,
+    /// What else the process has to show at `GET /metrics`.
+    pub registry: Arc<Registry>,
     /// Room for request bodies, in KiB.
     pub(crate) bodies: Arc<Semaphore>,
     /// Requests so far.
@@ -56,8 +59,8 @@ impl Coordinator {
         }
         let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
         let (shards, requests) = (Arc::new(ShardAccess::new(nodes)), RequestStats::default());
-        let started_ms = catalog.now_ms();
-        Ok(Coordinator { catalog, shards, members, rng, options, bodies, requests, started_ms })
+        let (registry, started_ms) = (Arc::default(), catalog.now_ms());
+        Ok(Coordinator { catalog, shards, members, rng, options, registry, bodies, requests, started_ms })
     }
 
     /// The collection served under a name or an alias, in the newest metadata known here.

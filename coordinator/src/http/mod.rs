@@ -8,6 +8,7 @@ mod decode;
 mod encode;
 mod failure_log;
 mod info;
+mod observe;
 mod params;
 mod points;
 mod process;

@@ -3,20 +3,18 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
 use tokio::net::TcpListener;
+use vicinal_common::telemetry::METRICS_PATH;
 use vicinal_common::transport::serve_router;
 
 use super::answer::{Failure, envelope};
 use super::failure_log::FailureLog;
-use super::{cluster, collections, points, search, service, telemetry};
+use super::{cluster, collections, observe, points, search, service, telemetry};
 use crate::Coordinator;
 
 /// All routes.
@@ -28,6 +26,7 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/readyz", get(service::readyz))
         .route("/cluster", get(cluster::cluster))
         .route("/telemetry", get(telemetry::telemetry))
+        .route(METRICS_PATH, get(observe::metrics))
         .route("/aliases", get(collections::all_aliases))
         .route("/collections", get(collections::list))
         .route("/collections/aliases", post(collections::update_aliases))
@@ -49,20 +48,8 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::new(FailureLog::default()), envelope))
-        .layer(from_fn_with_state(coordinator.clone(), counted))
+        .layer(from_fn_with_state(coordinator.clone(), observe::observe))
         .with_state(coordinator)
-}
-
-/// Counts the answers of every route.
-async fn counted(State(coordinator): State<Arc<Coordinator>>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let path = request.extensions().get::<MatchedPath>().cloned();
-    let route = path.map(|path| format!("{} {}", request.method(), path.as_str()));
-    let response = next.run(request).await;
-    if let Some(route) = route {
-        coordinator.requests.note(&route, response.status().as_u16(), started.elapsed());
-    }
-    response
 }
 
 /// What the Qdrant API has below a collection and we do not, each with all that stands below it. Of `cluster` we have
@@ -85,7 +72,7 @@ const NOT_OFFERED_IN_COLLECTION: [&str; 15] = [
     "vectors",
 ];
 /// The same beside the collections.
-const NOT_OFFERED: [&str; 6] = ["cluster", "issues", "locks", "metrics", "shards", "snapshots"];
+const NOT_OFFERED: [&str; 5] = ["cluster", "issues", "locks", "shards", "snapshots"];
 
 /// Whether a path is an operation that the Qdrant API has and we do not: then the answer says so.
 fn is_not_offered(path: &str) -> bool {

@@ -259,6 +259,7 @@ async fn bad_requests_get_the_status_and_text_their_clients_know() {
         ("DELETE", "/cluster/peer/7", Value::Null, 404, "is not supported yet"),
         ("POST", "/collections/c/cluster", json!({}), 404, "is not supported yet"),
         ("GET", "/telemetry?details_level=x", Value::Null, 400, "details_level"),
+        ("GET", "/metrics/x", Value::Null, 404, "there is nothing at"),
         ("DELETE", "/collections/c/points/7", Value::Null, 405, "DELETE is not offered"),
         ("POST", "/collections/c/points/delete", json!([[1], null, null]), 400, "expected an object, got an array"),
         ("PUT", "/collections/d", json!({"vectors": {}}), 400, "a collection without `vectors` is not supported yet"),
@@ -398,4 +399,27 @@ proptest! {
     fn arbitrary_structures_never_panic(value in any_json()) {
         decode_all(value.to_string().as_bytes());
     }
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_never_by_path() {
+    let edge = Edge::new().await;
+    assert_eq!(edge.call("GET", "/collections/secret-name", Value::Null).await.0, 404);
+    assert_eq!(edge.call("BREW", "/collections/secret-name", Value::Null).await.0, 405);
+    assert_eq!(edge.call("GET", "/no/such/path", Value::Null).await.0, 404);
+    let (status, page) = edge.call("GET", "/metrics", Value::Null).await;
+    let page = page.as_str().unwrap();
+    assert_eq!(status, 200);
+    for line in [
+        "vicinal_rest_requests_total{method=\"GET\",route=\"/collections/{collection}\",status=\"404\"}",
+        "vicinal_rest_requests_total{method=\"other\",route=\"/collections/{collection}\",status=\"405\"}",
+        "vicinal_rest_requests_total{method=\"GET\",route=\"none\",status=\"404\"}",
+        "vicinal_rest_request_duration_seconds_count{method=\"GET\",route=\"none\"}",
+        "vicinal_meta_role{role=\"leader\"} 1",
+        "vicinal_meta_has_leader 1",
+        "vicinal_nodes_known 3",
+    ] {
+        assert!(page.lines().any(|shown| shown.starts_with(line)), "{line} is not in\n{page}");
+    }
+    assert!(!page.contains("secret") && !page.contains("such") && !page.contains("BREW"), "{page}");
 }
