@@ -127,7 +127,7 @@ fn coordinators(group: &GroupStatus, greetings: &Greetings) -> Vec<Value> {
             Some(Ok(_)) if group.voters.contains(node) => "follower",
             Some(Ok(_)) => "learner",
         };
-        let reason = greetings.get(node).and_then(|greeting| greeting.as_ref().err()).map(ToString::to_string);
+        let reason = greetings.get(node).and_then(|greeting| greeting.as_ref().err()).map(survey::brief);
         json!({"id": member.name, "node": node, "uri": member.address, "role": part, "reason": reason})
     };
     let mut rows: Vec<(&NodeId, &RaftNode)> = group.members.iter().collect();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 use vicinal_common::api::{NodeStatus, ReplicaRole};
+use vicinal_common::error::Error;
 use vicinal_common::ids::NodeId;
 
 use crate::Coordinator;
@@ -47,7 +48,7 @@ impl Survey {
                 (Liveness::Down, _) => Err(silence(silent)),
                 (_, None) => Err("this coordinator knows no way to it yet".to_owned()),
                 (_, Some(api)) => match timeout_at(deadline, api.status()).await {
-                    Ok(answer) => answer.map_err(|error| error.to_string()),
+                    Ok(answer) => answer.map_err(|error| brief(&error)),
                     Err(_) => Err("it does not answer".to_owned()),
                 },
             };
@@ -61,6 +62,14 @@ impl Survey {
     pub(in crate::http) fn name(&self, node: NodeId) -> String {
         self.nodes.get(&node).map_or_else(|| node.to_string(), |seen| seen.info.name.clone())
     }
+}
+
+/// An error without what libraries add to it, for a cell of a table: the log has the whole.
+pub(super) fn brief(error: &Error) -> String {
+    let text = error.to_string();
+    let text = text.strip_prefix("Service unavailable: ").unwrap_or(&text);
+    let ends = [" (", ": error sending request"].map(|end| text.find(end).unwrap_or(text.len()));
+    text[..ends[0].min(ends[1])].to_owned()
 }
 
 fn silence(silent: Option<Duration>) -> String {
@@ -94,5 +103,19 @@ impl SeenNode {
     pub(in crate::http) fn leaders(&self) -> Option<usize> {
         let status = self.status.as_ref().ok()?;
         Some(status.replicas.iter().filter(|replica| replica.role == ReplicaRole::Leader).count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_fit_into_a_table() {
+        let long = "node 7 cannot be reached (error sending request for url (http://a/b): refused (os error 111))";
+        assert_eq!(brief(&Error::Unavailable(long.into())), "node 7 cannot be reached");
+        let long = "http://a:1 cannot be reached: error sending request for url (http://a:1/internal/cluster/greet)";
+        assert_eq!(brief(&Error::Unavailable(long.into())), "http://a:1 cannot be reached");
+        assert_eq!(brief(&Error::Unavailable("the node is stopping".into())), "the node is stopping");
     }
 }
