@@ -1,4 +1,11 @@
-//! The shard nodes this coordinator can reach, each behind [`ShardApi`].
+//! The shard nodes this coordinator can reach, each behind [`ShardApi`], and what has been learned of them.
+
+mod breaker;
+mod counters;
+mod health;
+#[cfg(test)]
+mod health_tests;
+mod latency;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,6 +13,10 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use vicinal_common::api::ShardApi;
 use vicinal_common::ids::NodeId;
+
+pub use counters::Counters;
+pub use health::{Blame, Ended, Health, Standing, Ticket, Tier};
+pub use latency::{Work, WorkKind};
 
 /// Finds the way to a node: its own implementation of [`ShardApi`] within one process, a client over the wire otherwise.
 /// Clones share one directory.
