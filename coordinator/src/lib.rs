@@ -8,6 +8,7 @@ pub mod meta;
 mod model;
 pub mod placement;
 pub mod query;
+pub mod session;
 pub mod shard_client;
 pub mod shards;
 pub mod write;

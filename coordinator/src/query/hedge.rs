@@ -90,7 +90,9 @@ mod tests {
         let (health, node, work) = (Arc::new(Health::default()), NodeId(1), Work::new(WorkKind::Search, 1));
         assert_eq!(delay(&health, node, work), DELAY_UNKNOWN);
         let now = Instant::now();
-        for (millis, delays) in [(1, DELAY.0..DELAY.0 * 2), (100, DELAY.0 * 10..DELAY.0 * 13), (60_000, DELAY.1..DELAY.1 * 2)] {
+        for (millis, delays) in
+            [(1, DELAY.0..DELAY.0 * 2), (100, DELAY.0 * 10..DELAY.0 * 13), (60_000, DELAY.1..DELAY.1 * 2)]
+        {
             for _ in 0..1_000 {
                 let ticket = health.begin(node, work, Blame::Node, now);
                 ticket.end(Ended::Answered, now + Duration::from_millis(millis));

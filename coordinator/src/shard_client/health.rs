@@ -136,7 +136,10 @@ impl Health {
             Verdict::Closed if node.spared_until.is_some_and(|until| now < until) => Tier::Busy,
             Verdict::Closed => Tier::Fine,
         };
-        let micros = node.latency.get(&work).map_or(MICROS_ASSUMED, |latency| latency.mean_micros(now));
+        // What took how long for another size still tells fast nodes from slow ones.
+        let known =
+            node.latency.get(&work).or_else(|| node.latency.range(work.of_kind()).next().map(|(_, known)| known));
+        let micros = known.map_or(MICROS_ASSUMED, |latency| latency.mean_micros(now));
         Standing { tier, cost: (micros.max(MICROS_MIN) * f64::from(node.in_flight + 1)) as u64 }
     }
 

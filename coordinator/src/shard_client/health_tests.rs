@@ -183,7 +183,7 @@ fn load_and_latency_decide_and_old_slowness_is_forgiven() {
         health.begin(N, search(), Blame::Node, now).end(Ended::Answered, now + ms(400));
     }
     assert!((ms(1_600)..ms(2_001)).contains(&health.attempt_time(N, search())));
-    for _ in 0..1_000 {
+    for _ in 0..4_000 {
         health.begin(N, search(), Blame::Node, now).end(Ended::Answered, now + ms(1));
     }
     assert_eq!(health.attempt_time(N, search()), ms(500));

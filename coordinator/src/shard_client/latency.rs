@@ -35,6 +35,11 @@ impl Work {
         Work { kind, size }
     }
 
+    /// All sizes of the same kind.
+    pub(super) fn of_kind(self) -> std::ops::RangeInclusive<Work> {
+        Work { size: 0, ..self }..=Work { size: SIZES_MAX as u8, ..self }
+    }
+
     /// Whether it is a write.
     pub fn is_write(self) -> bool {
         self.kind == WorkKind::Write

@@ -15,6 +15,7 @@ use vicinal_common::point::{Point, PointId};
 use super::partition::{cut_ids, cut_points};
 use crate::meta::Collection;
 use crate::query::reasons;
+use crate::session::Session;
 use crate::shards::{CollectionRef, Lookup, ShardAccess};
 
 /// How long a shard may refuse before the client hears of it: several elections, and less than clients' own time-outs.
@@ -30,11 +31,13 @@ const PARTS_MAX: u32 = 1 << 16;
 
 /// Identity and bound of a client's write.
 #[derive(Clone, Copy, Debug)]
-pub struct WriteSpec {
+pub struct WriteSpec<'a> {
     /// Identity: every attempt and every part carries it.
     pub request: RequestId,
     /// When to give up.
     pub deadline: Instant,
+    /// What the client has seen already; it will have seen this write.
+    pub session: &'a Session,
 }
 
 /// What a write came to.
@@ -48,7 +51,12 @@ pub struct Written {
 
 /// Writes points, which must be checked. Returns once every shard has acknowledged; an error names the shards that have
 /// not. Repeating the same write is always safe.
-pub async fn upsert(access: &ShardAccess, lookup: Lookup<'_>, spec: WriteSpec, points: Vec<Point>) -> Result<Written> {
+pub async fn upsert(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: WriteSpec<'_>,
+    points: Vec<Point>,
+) -> Result<Written> {
     let cut = |collection: &Collection, points: Vec<Point>| {
         let shards = cut_points(&collection.tokens, points)?;
         Ok(parts_of(shards, |part| WriteOp::Upsert(Arc::new(part))))
@@ -61,7 +69,12 @@ pub async fn upsert(access: &ShardAccess, lookup: Lookup<'_>, spec: WriteSpec, p
 }
 
 /// Deletes points by id; missing ones are fine.
-pub async fn delete(access: &ShardAccess, lookup: Lookup<'_>, spec: WriteSpec, ids: Vec<PointId>) -> Result<Written> {
+pub async fn delete(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: WriteSpec<'_>,
+    ids: Vec<PointId>,
+) -> Result<Written> {
     let cut = |collection: &Collection, ids| Ok(parts_of(cut_ids(&collection.tokens, ids), WriteOp::Delete));
     let uncut = |op: WriteOp| match op {
         WriteOp::Delete(ids) => ids,
@@ -74,7 +87,7 @@ pub async fn delete(access: &ShardAccess, lookup: Lookup<'_>, spec: WriteSpec, i
 pub async fn delete_by_filter(
     access: &ShardAccess,
     lookup: Lookup<'_>,
-    spec: WriteSpec,
+    spec: WriteSpec<'_>,
     filter: &Filter,
 ) -> Result<Written> {
     let json = serde_json::to_string(filter).map_err(|e| Error::Internal(format!("encode filter: {e}")))?;
@@ -101,7 +114,7 @@ fn parts_of<T>(shards: BTreeMap<ShardId, Vec<Vec<T>>>, op: impl Fn(Vec<T>) -> Wr
 async fn routed<T>(
     access: &ShardAccess,
     lookup: Lookup<'_>,
-    spec: WriteSpec,
+    spec: WriteSpec<'_>,
     mut items: Vec<T>,
     cut: impl Fn(&Collection, Vec<T>) -> Result<Ops>,
     uncut: impl Fn(WriteOp) -> Vec<T>,
@@ -111,6 +124,7 @@ async fn routed<T>(
     let first = lookup()?;
     let mut collection = first.clone();
     loop {
+        spec.session.enter(&collection);
         let ops = cut(&collection, std::mem::take(&mut items))?;
         let asked = ops.len();
         let writes = ops.into_iter().map(|(shard, ops)| {
@@ -171,7 +185,7 @@ struct Outcome {
 async fn write_shard(
     access: &ShardAccess,
     collection: &Collection,
-    spec: WriteSpec,
+    spec: WriteSpec<'_>,
     shard: ShardId,
     ops: Vec<WriteOp>,
     first_part: u32,
@@ -191,6 +205,7 @@ async fn write_shard(
         };
         match write_part(access, collection, &request).await {
             Ok(ack) => {
+                spec.session.note(collection.id, shard, ack.index);
                 outcome.written.index = outcome.written.index.max(ack.index);
                 outcome.written.affected += ack.affected;
             }
