@@ -1,6 +1,7 @@
-//! The data directory of `vicinal dev`: its layout, and the lock that keeps a second process away.
+//! The data directory of a process: its layout, and the lock that keeps a second process away.
 //!
-//! `vicinal.lock`, `coordinator/` (metadata), `nodes/n1/`, `nodes/n2/`, ... (one per shard node).
+//! `vicinal.lock`; `coordinator/` (metadata) of a coordinator; `node/` of a shard node. `vicinal dev` has `coordinator/` and
+//! `nodes/n1/`, `nodes/n2/`, ... (one per shard node).
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -45,7 +46,12 @@ impl DataDir {
         self.root.join("coordinator")
     }
 
-    /// Where a shard node keeps its replicas.
+    /// Where the one shard node of a process keeps its replicas.
+    pub(crate) fn sole_node(&self) -> PathBuf {
+        self.root.join("node")
+    }
+
+    /// Where a shard node of `vicinal dev` keeps its replicas.
     pub(crate) fn node(&self, name: &str) -> PathBuf {
         self.root.join("nodes").join(name)
     }

@@ -2,14 +2,11 @@
 //! only the way between them is short.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use futures::future::{join_all, try_join_all};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vicinal_common::api::ShardApi;
@@ -17,52 +14,50 @@ use vicinal_common::clock::SystemClock;
 use vicinal_common::disk::RealDisk;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
-use vicinal_coordinator::meta::{Catalog, CatalogOptions, Founding, SledStore};
+use vicinal_coordinator::members::Members;
+use vicinal_coordinator::meta::{Catalog, CatalogOptions, Founding, Registration, SledStore};
 use vicinal_coordinator::placement::Reconciler;
 use vicinal_coordinator::shard_client::NodeDirectory;
 use vicinal_coordinator::{Coordinator, CoordinatorOptions};
 use vicinal_shard_node::node::{NodeEnv, NodeOptions, ShardNode};
-use vicinal_shard_node::service::SearchPool;
 use vicinal_shard_node::shard::{Builder, BuilderOptions};
 
 use crate::config::{DevArgs, DevConfig};
 use crate::data_dir::DataDir;
-use crate::{demo, logging, memory};
+use crate::process::counted;
+use crate::{demo, logging, process};
 
-/// Reads that may wait for a search thread, per thread.
-const READS_WAITING_PER_THREAD: usize = 512;
 /// Longest wait for the metadata to take a node in.
 const REGISTER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest time the parts may take to stop after the last request.
 const STOP_TIME_MAX: Duration = Duration::from_secs(15);
-/// Smallest bound of a shard's rows in memory when the user chose when to seal.
-const FRESH_BYTES_MIN: u64 = 4 << 20;
 
 /// Runs until it is told to stop.
 pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
     let config = DevConfig::load(args)?;
     logging::start(&config.log, config.log_format)?;
-    memory::start_trimming()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let done = runtime.block_on(serve(config));
-    // What still runs on blocking threads belongs to requests whose clients have gone.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    done
+    process::run(serve(config))
 }
 
 async fn serve(config: DevConfig) -> anyhow::Result<()> {
     let started = Instant::now();
-    let stop = stop_signal()?;
+    let stop = process::stop_signal()?;
     let data = DataDir::open(&config.data_dir)?;
-    let listener = listen(&config.listen).await?;
+    let listener = process::listen(&config.listen).await?;
     let address = listener.local_addr()?;
     let parts = Parts::open(&config, &data).await?;
     tracing::info!("data directory {}: {}", config.data_dir.display(), parts.found().await);
 
     let options = CoordinatorOptions { default_shards: config.shards };
-    let coordinator = Coordinator::new(parts.catalog.clone(), parts.directory.clone(), parts.rng.clone(), options)?;
+    let coordinator = Coordinator::new(
+        parts.catalog.clone(),
+        parts.directory.clone(),
+        parts.members.clone(),
+        parts.rng.clone(),
+        options,
+    )?;
     let serving = vicinal_coordinator::http::serve(Arc::new(coordinator), listener, stop);
-    let url = url(address);
+    let url = process::url(address);
     tracing::info!(
         "ready: REST at {url}, {}, started in {:.2} s; Ctrl-C stops it",
         counted(parts.nodes.len(), "shard node"),
@@ -85,60 +80,12 @@ async fn show_demo(url: String) {
     }
 }
 
-/// Completes at the first Ctrl-C or TERM. A second one ends the process at once.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    let told = CancellationToken::new();
-    let tell = told.clone();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        for already_told in [false, true] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if already_told {
-                tracing::warn!("told to stop a second time: ending at once; acknowledged writes are safe");
-                std::process::exit(EXIT_INTERRUPTED);
-            }
-            tell.cancel();
-            tracing::info!("told to stop: finishing requests in flight; again to end at once");
-        }
-    });
-    Ok(told.cancelled_owned())
-}
-
-/// Exit status of a process that an interrupt ended, by convention of shells.
-const EXIT_INTERRUPTED: i32 = 130;
-
-async fn listen(address: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            anyhow!("{address} is in use by another process; stop that one, or choose another address with --listen")
-        }
-        _ => anyhow!("cannot listen on {address}: {error}; choose another address with --listen"),
-    })
-}
-
-/// The address a client on this machine uses.
-fn url(address: SocketAddr) -> String {
-    match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => format!("http://127.0.0.1:{}", v4.port()),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => format!("http://[::1]:{}", v6.port()),
-        address => format!("http://{address}"),
-    }
-}
-
-fn counted(n: usize, noun: &str) -> String {
-    let plural = if n == 1 { "" } else { "s" };
-    format!("{n} {noun}{plural}")
-}
-
 /// What runs behind the REST server.
 struct Parts {
     rng: Arc<SeededRng>,
     catalog: Catalog,
     directory: NodeDirectory,
+    members: Arc<Members>,
     nodes: Vec<Arc<ShardNode>>,
     reconciler: JoinHandle<()>,
     stop: CancellationToken,
@@ -149,8 +96,7 @@ impl Parts {
         let names = data.node_names(config.nodes)?;
         let rng = Arc::new(SeededRng::from_os());
         let transport = LocalTransport::default();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let search = SearchPool::start(cores, cores * READS_WAITING_PER_THREAD)?;
+        let search = process::search_pool()?;
         let builder = Builder::start(BuilderOptions::default())?;
 
         let catalog = open_catalog(data, rng.clone(), &transport).await?;
@@ -179,7 +125,8 @@ impl Parts {
         let directory = NodeDirectory::default();
         for node in &nodes {
             let deadline = tokio::time::Instant::now() + REGISTER_TIME_MAX;
-            catalog.register_node(node.id(), node.name().to_owned(), node.address().clone(), deadline).await?;
+            let (name, address) = (node.name().to_owned(), node.address().clone());
+            catalog.register_node(node.id(), Registration { name, address, zone: None }, deadline).await?;
             directory.insert(node.id(), node.clone());
         }
         for (id, info) in state.nodes.iter().filter(|(id, _)| directory.get(**id).is_none()) {
@@ -190,8 +137,10 @@ impl Parts {
             );
         }
         let stop = CancellationToken::new();
-        let reconciler = tokio::spawn(Reconciler::new(catalog.clone(), directory.clone()).run(stop.clone()));
-        Ok(Parts { rng, catalog, directory, nodes, reconciler, stop })
+        let members = Arc::new(Members::local());
+        let reconciler =
+            tokio::spawn(Reconciler::new(catalog.clone(), directory.clone(), members.clone()).run(stop.clone()));
+        Ok(Parts { rng, catalog, directory, members, nodes, reconciler, stop })
     }
 
     /// What the data directory holds, in words.
@@ -245,37 +194,15 @@ async fn open_catalog(data: &DataDir, rng: Arc<SeededRng>, transport: &LocalTran
         transport: Arc::new(transport.clone()),
         rng,
         clock: Arc::new(SystemClock),
-        founding: Founding::IfNew,
         cluster: None,
     };
-    let catalog = Catalog::open(options).await?;
+    let catalog = Catalog::open(options, Founding::IfNew).await?;
     catalog.guard_space(Arc::new(RealDisk), data.coordinator());
     transport.register(address, catalog.handler());
     Ok(catalog)
 }
 
 fn node_options(config: &DevConfig, data: &DataDir, name: &str) -> NodeOptions {
-    let mut options = NodeOptions::new(data.node(name), name);
-    if let Some(seal_bytes) = config.seal_bytes {
-        options.shard.seal_bytes = seal_bytes;
-        options.shard.fresh_bytes_max = seal_bytes.saturating_mul(4).max(FRESH_BYTES_MIN);
-    }
-    if let Some(reserve) = config.disk_reserve_bytes {
-        options.disk_reserve_bytes = reserve;
-    }
-    options
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_url_is_one_a_client_can_use() {
-        let shown = |address: &str| url(address.parse().unwrap());
-        assert_eq!(shown("127.0.0.1:6333"), "http://127.0.0.1:6333");
-        assert_eq!(shown("0.0.0.0:80"), "http://127.0.0.1:80");
-        assert_eq!(shown("[::]:80"), "http://[::1]:80");
-        assert_eq!((counted(1, "shard"), counted(2, "shard")), ("1 shard".to_owned(), "2 shards".to_owned()));
-    }
+    let options = NodeOptions::new(data.node(name), name);
+    process::with_choices(options, config.seal_bytes, config.disk_reserve_bytes)
 }

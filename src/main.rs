@@ -2,12 +2,15 @@
 
 mod bench;
 mod config;
+mod coordinator;
 mod data_dir;
 mod demo;
 mod dev;
 mod logging;
 mod memory;
+mod process;
 mod rest;
+mod shard_node;
 
 use std::process::ExitCode;
 
@@ -25,6 +28,10 @@ struct Cli {
 enum Command {
     /// Run everything in one process: REST server, coordinator and shard nodes
     Dev(config::DevArgs),
+    /// Run a coordinator of a cluster: REST server, router, a part of the metadata group
+    Coordinator(config::CoordinatorArgs),
+    /// Run a shard node of a cluster: holds replicas of shards
+    ShardNode(config::ShardNodeArgs),
     /// Measure a running server
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -33,6 +40,8 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Dev(args) => dev::run(&args),
+        Command::Coordinator(args) => coordinator::run(&args),
+        Command::ShardNode(args) => shard_node::run(&args),
         Command::Bench(bench) => bench::run(&bench),
     };
     match done {

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod cluster;
 pub mod collection;
 pub mod consistency;
 pub mod disk;

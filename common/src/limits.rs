@@ -38,6 +38,11 @@ pub const FILTER_CONDITIONS_MAX: usize = 65_536;
 pub const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most bytes in one append RPC between replicas (at least one entry is always sent).
 pub const APPEND_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Largest body of a request between processes, in bytes. The largest are the queries of one REST body, whose numbers
+/// may take half as many bytes in JSON as they do here.
+pub const INTERNAL_BODY_BYTES_MAX: usize = 2 * BODY_BYTES_MAX + 16 * 1024 * 1024;
+/// Largest answer between processes, in bytes: a page of points can be far larger than any request.
+pub const INTERNAL_ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Requests remembered per shard so that a retry is applied once.
 pub const REQUEST_TABLE_MAX: usize = 4_096;
 /// Seconds a request may take when it names no `timeout`.
@@ -51,3 +56,4 @@ pub const VIRTUAL_NODES: usize = 256;
 
 // A table of tokens can only be spread evenly over clearly fewer shards than tokens.
 const _: () = assert!(SHARDS_PER_COLLECTION_MAX as usize * 16 <= TOKENS);
+const _: () = assert!(INTERNAL_BODY_BYTES_MAX >= 2 * COMMAND_BYTES_MAX + APPEND_BYTES_MAX as usize);

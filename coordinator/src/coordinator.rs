@@ -9,6 +9,7 @@ use vicinal_common::limits::SHARDS_PER_COLLECTION_MAX;
 use vicinal_common::rng::Rng;
 
 use crate::http::BODIES_KIB_MAX;
+use crate::members::Members;
 use crate::meta::Catalog;
 use crate::shard_client::NodeDirectory;
 use crate::shards::{CollectionRef, ShardAccess};
@@ -25,7 +26,9 @@ pub struct Coordinator {
     /// The cluster's metadata.
     pub catalog: Catalog,
     /// The way to the shards.
-    pub shards: ShardAccess,
+    pub shards: Arc<ShardAccess>,
+    /// Which shard nodes are alive.
+    pub members: Arc<Members>,
     /// Where request ids come from.
     pub rng: Arc<dyn Rng>,
     /// What the operator chose.
@@ -39,6 +42,7 @@ impl Coordinator {
     pub fn new(
         catalog: Catalog,
         nodes: NodeDirectory,
+        members: Arc<Members>,
         rng: Arc<dyn Rng>,
         options: CoordinatorOptions,
     ) -> Result<Coordinator> {
@@ -47,7 +51,8 @@ impl Coordinator {
             return Err(Error::BadInput(format!("{shards} shards, allowed are 1 to {SHARDS_PER_COLLECTION_MAX}")));
         }
         let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
-        Ok(Coordinator { catalog, shards: ShardAccess::new(nodes), rng, options, bodies })
+        let shards = Arc::new(ShardAccess::new(nodes));
+        Ok(Coordinator { catalog, shards, members, rng, options, bodies })
     }
 
     /// The collection served under a name or an alias, in the newest metadata known here.

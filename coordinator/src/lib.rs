@@ -3,10 +3,12 @@
 
 mod coordinator;
 pub mod http;
+pub mod members;
 pub mod meta;
 #[cfg(test)]
 mod model;
 pub mod placement;
+pub mod process;
 pub mod query;
 pub mod session;
 pub mod shard_client;

@@ -2,6 +2,7 @@
 //! coordinator's client over the wire, so that the one who calls cannot tell which it has.
 
 mod message;
+pub mod wire;
 
 use async_trait::async_trait;
 

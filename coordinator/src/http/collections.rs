@@ -50,8 +50,8 @@ pub(super) async fn create(State(coordinator): Shared, params: Params, body: Jso
         write_consistency_factor: new.write_consistency_factor,
         config_json: new.config.to_string(),
     };
-    let nodes = coordinator.shards.nodes.clone();
-    let is_connected = move |node| nodes.get(node).is_some();
+    let (nodes, members) = (coordinator.shards.nodes.clone(), coordinator.members.clone());
+    let is_connected = move |node| nodes.get(node).is_some() && members.may_take_more(node);
     coordinator.catalog.create_collection(create, is_connected, params.deadline).await?;
     Answer::json(&true)
 }

@@ -9,12 +9,14 @@ mod failure_log;
 mod info;
 mod params;
 mod points;
+mod process;
 mod search;
 mod selector;
 mod server;
 mod service;
 
 pub(crate) use body::BODIES_KIB_MAX;
+pub use process::{RestPlace, process_router};
 pub use server::{router, serve};
 
 #[cfg(test)]

@@ -3,23 +3,18 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use vicinal_common::transport::serve_router;
 
 use super::answer::{Failure, envelope};
 use super::failure_log::FailureLog;
 use super::{collections, points, search, service};
 use crate::Coordinator;
-
-/// How long requests in flight may take once the server has been told to stop.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// All routes.
 pub fn router(coordinator: Arc<Coordinator>) -> Router {
@@ -108,28 +103,5 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let listener = listener.tap_io(|connection| {
-        // Without it small answers wait for the acknowledgement of the one before.
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "a connection cannot be set to send at once");
-        }
-    });
-    let stopping = Arc::new(Notify::new());
-    let told = stopping.clone();
-    let shutdown = async move {
-        shutdown.await;
-        told.notify_one();
-    };
-    let serving = axum::serve(listener, router(coordinator)).with_graceful_shutdown(shutdown).into_future();
-    let drained = async {
-        stopping.notified().await;
-        tokio::time::sleep(DRAIN_TIME_MAX).await;
-    };
-    tokio::select! {
-        result = serving => result,
-        () = drained => {
-            tracing::warn!("requests that did not finish within {} seconds were dropped", DRAIN_TIME_MAX.as_secs());
-            Ok(())
-        }
-    }
+    serve_router(router(coordinator), listener, shutdown).await
 }

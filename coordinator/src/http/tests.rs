@@ -23,7 +23,8 @@ use super::decode::{
     AliasesBody, CountBody, CreateBody, DeleteBody, QueryBatchBody, RetrieveBody, ScrollBody, UpsertBody,
 };
 use super::router;
-use crate::meta::{Catalog, CatalogOptions, DiskStore, Founding};
+use crate::members::Members;
+use crate::meta::{Catalog, CatalogOptions, DiskStore, Founding, Registration};
 use crate::model::{Model, nodes};
 use crate::placement::Reconciler;
 use crate::{Coordinator, CoordinatorOptions};
@@ -38,28 +39,30 @@ impl Edge {
     async fn new() -> Edge {
         let rng = Arc::new(SeededRng::from_seed(1));
         let store = DiskStore::open(Arc::new(FaultyDisk::new(1)), std::path::Path::new("/meta")).unwrap();
-        let catalog = Catalog::open(CatalogOptions {
+        let options = CatalogOptions {
             name: "c1".into(),
             address: Address("local:c1".into()),
             store: Box::new(store),
             transport: Arc::new(LocalTransport::default()),
             rng: rng.clone(),
             clock: Arc::new(SystemClock),
-            founding: Founding::IfNew,
             cluster: None,
-        });
-        let catalog = catalog.await.unwrap();
+        };
+        let catalog = Catalog::open(options, Founding::IfNew).await.unwrap();
         let model = Arc::new(Mutex::new(Model::default()));
         let nodes = nodes(&model);
         let deadline = Instant::now() + Duration::from_secs(10);
         for id in nodes.ids() {
             let address = Address(format!("local:{id}"));
-            catalog.register_node(id, format!("n{id}"), address, deadline).await.unwrap();
+            catalog
+                .register_node(id, Registration { name: format!("n{id}"), address, zone: None }, deadline)
+                .await
+                .unwrap();
         }
         let stop = CancellationToken::new();
-        tokio::spawn(Reconciler::new(catalog.clone(), nodes.clone()).run(stop.clone()));
+        tokio::spawn(Reconciler::new(catalog.clone(), nodes.clone(), Arc::new(Members::local())).run(stop.clone()));
         let options = CoordinatorOptions { default_shards: 4 };
-        let coordinator = Coordinator::new(catalog, nodes, rng, options).unwrap();
+        let coordinator = Coordinator::new(catalog, nodes, Arc::new(Members::local()), rng, options).unwrap();
         Edge { router: router(Arc::new(coordinator)), model, _stop: stop.drop_guard() }
     }
 

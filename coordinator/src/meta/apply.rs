@@ -7,8 +7,8 @@ use vicinal_common::ids::{CollectionId, Epoch};
 
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};
 use super::state::{
-    COLLECTIONS_MAX, Collection, CollectionState, MetaState, NodeInfo, Operation, OperationId, OperationKind,
-    REPLIES_MAX, collection_missing,
+    COLLECTIONS_MAX, Collection, CollectionState, MetaState, Operation, OperationId, OperationKind, REPLIES_MAX,
+    collection_missing,
 };
 
 impl MetaState {
@@ -37,12 +37,7 @@ impl MetaState {
                     MetaReply::Done
                 }
             },
-            MetaCommand::RegisterNode { node, name, address, now_ms } => {
-                let registered_ms = self.nodes.get(node).map_or(*now_ms, |known| known.registered_ms);
-                let info = NodeInfo { name: name.clone(), address: address.clone(), registered_ms };
-                self.nodes.insert(*node, info);
-                MetaReply::Done
-            }
+            MetaCommand::RegisterNode { node, registration, now_ms } => self.register(*node, registration, *now_ms),
             MetaCommand::CreateCollection(create) => self.create(create),
             MetaCommand::ActivateCollection { collection } => match self.collections.get_mut(collection) {
                 Some(found) if found.state == CollectionState::Creating => {
@@ -69,6 +64,10 @@ impl MetaState {
                 }
                 MetaReply::Done
             }
+            MetaCommand::ReplaceReplica { collection, shard, from, to } => {
+                self.replace_replica(*collection, *shard, *from, *to)
+            }
+            MetaCommand::ForgetNode { node } => self.forget_node(*node),
         }
     }
 
@@ -190,7 +189,7 @@ impl MetaState {
     }
 }
 
-fn refuse(error: Error) -> MetaReply {
+pub(super) fn refuse(error: Error) -> MetaReply {
     MetaReply::Refused(error)
 }
 

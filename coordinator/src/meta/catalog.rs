@@ -12,50 +12,27 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use vicinal_common::clock::Clock;
 use vicinal_common::disk::Disk;
 use vicinal_common::error::{Error, Result};
-use vicinal_common::ids::{ClusterId, NodeId};
-use vicinal_common::raft::{CallError, NetworkFactory, RaftNode, metadata_config};
+use vicinal_common::ids::NodeId;
+use vicinal_common::raft::{CallError, NetworkFactory, RaftNode};
 use vicinal_common::rng::Rng;
-use vicinal_common::transport::{Address, Handler, Transport};
+use vicinal_common::transport::Handler;
 
 use super::command::{MetaCommand, MetaReply, MetaRequest};
-use super::identity::{Founding, Identity, check_cluster};
-use super::network::{META_PREFIX, PROPOSE, Proposed, WholeSnapshot, handler, propose_here};
-use super::raft::{MetaRaft, Published, StateMachine};
-use super::raft_log::LogStore;
+use super::network::{PROPOSE, Proposed, WholeSnapshot, handler, propose_here};
+use super::raft::{LogId, MetaRaft, MetaTypes, Published};
 use super::state::MetaState;
-use super::store::{Change, MetaStore, Record, encode};
 use super::writer::Writer;
 
-/// Longest wait for a sole coordinator to be current after a start.
-const RECOVERY: Duration = Duration::from_secs(30);
 /// Longest time one attempt to propose may take; an attempt at a leader that lost its group would wait forever.
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// Pause between attempts: first and longest.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_LONGEST: Duration = Duration::from_millis(250);
 
+/// Longest wait for another coordinator to take over the lead.
+const HAND_OVER: Duration = Duration::from_millis(1_000);
 /// Free space below which changes are refused: 16 MiB, many times what the store ever writes at once.
 const RESERVE_BYTES: u64 = 16 << 20;
-
-/// What a coordinator's catalog is opened with.
-pub struct CatalogOptions {
-    /// The operator's name for this coordinator.
-    pub name: String,
-    /// Where the other coordinators reach it.
-    pub address: Address,
-    /// Where the metadata is kept.
-    pub store: Box<dyn MetaStore>,
-    /// The way to the other coordinators.
-    pub transport: Arc<dyn Transport>,
-    /// Identities are drawn from here.
-    pub rng: Arc<dyn Rng>,
-    /// Times in the metadata come from here.
-    pub clock: Arc<dyn Clock>,
-    /// Whether to found a cluster when there is no data.
-    pub founding: Founding,
-    /// The cluster the data must belong to, if the operator named one.
-    pub cluster: Option<ClusterId>,
-}
 
 /// The metadata group as this coordinator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +49,10 @@ pub struct GroupStatus {
     pub members: BTreeMap<NodeId, RaftNode>,
     /// Those of them that vote.
     pub voters: BTreeSet<NodeId>,
+    /// Index of the last entry in its log.
+    pub last_log: Option<u64>,
+    /// Log entries that each other member misses; known to the leader only.
+    pub missing: BTreeMap<NodeId, u64>,
 }
 
 /// Handle to the metadata. Clones share it.
@@ -81,78 +62,17 @@ pub struct Catalog {
 }
 
 pub(super) struct Inner {
-    raft: MetaRaft,
-    published: Arc<Published>,
-    network: NetworkFactory<WholeSnapshot>,
-    writer: Arc<Writer>,
+    pub(super) raft: MetaRaft,
+    pub(super) published: Arc<Published>,
+    pub(super) network: NetworkFactory<WholeSnapshot>,
+    pub(super) writer: Arc<Writer>,
     /// The disk that holds the store, when changes are to be refused before it is full.
-    space: OnceLock<(Arc<dyn Disk>, PathBuf)>,
+    pub(super) space: OnceLock<(Arc<dyn Disk>, PathBuf)>,
     pub(super) rng: Arc<dyn Rng>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Catalog {
-    /// Opens the metadata and takes part in its group. The caller makes [`Catalog::handler`] reachable at its address.
-    /// A founder, and a sole coordinator, returns only when its state is current.
-    pub async fn open(options: CatalogOptions) -> Result<Catalog> {
-        let CatalogOptions { name, address, mut store, transport, rng, clock, founding, cluster } = options;
-        let loaded = tokio::task::spawn_blocking(move || store.load().map(|stored| (store, stored))).await;
-        let (store, stored) = loaded.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
-        let known = Identity::load(&stored).map_err(|error| refused(&error))?;
-        let writer = Arc::new(Writer::start(store).map_err(|error| refused(&error))?);
-        let identity = match known {
-            Some(identity) => identity,
-            None => {
-                let identity = Identity::draw(&*rng, &name, founding);
-                let bytes = encode(&identity).map_err(|error| refused(&error))?;
-                let stored = writer.write(vec![Change::Set(Record::Identity, bytes)]).await;
-                stored.map_err(|error| refused(&error))?;
-                identity
-            }
-        };
-        identity.check_name(&name)?;
-        let log = LogStore::open(&stored, writer.clone()).map_err(|error| refused(&error))?;
-        let (machine, published) = StateMachine::open(&stored, writer.clone()).map_err(|error| refused(&error))?;
-        drop(stored);
-        let network = NetworkFactory::new(transport, META_PREFIX, WholeSnapshot);
-        let id = identity.node.0;
-        let raft = MetaRaft::new(id, metadata_config(), network.clone(), log, machine).await;
-        let raft = raft.map_err(|error| refused(&error))?;
-        let catalog =
-            Catalog { inner: Arc::new(Inner { raft, published, network, writer, space: OnceLock::new(), rng, clock }) };
-        let started = catalog.start(&identity, RaftNode { name, address }, cluster).await;
-        match started {
-            Ok(()) => Ok(catalog),
-            Err(error) => {
-                catalog.shutdown().await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn start(&self, identity: &Identity, me: RaftNode, expected: Option<ClusterId>) -> Result<()> {
-        let raft = &self.inner.raft;
-        check_cluster(identity.founded.or(self.state().cluster), expected)?;
-        let initialized = raft.is_initialized().await.map_err(|error| refused(&error))?;
-        if let (false, Some(_)) = (initialized, identity.founded) {
-            let founded = raft.initialize(BTreeMap::from([(identity.node.0, me)])).await;
-            founded.map_err(|error| refused(&error))?;
-        }
-        let sole = self.group().voters == BTreeSet::from([identity.node]);
-        if sole || (!initialized && identity.founded.is_some()) {
-            let recovered = raft.wait_for_recovery(Some(RECOVERY)).await;
-            recovered.map_err(|error| Error::Unavailable(format!("the metadata is not current: {error}")))?;
-            check_cluster(self.state().cluster, expected)?;
-        }
-        // Also after a crash between founding the group and naming the cluster: then the founder is the sole member.
-        if let (Some(cluster), None) = (identity.founded, self.state().cluster)
-            && self.group().voters == BTreeSet::from([identity.node])
-        {
-            self.change(MetaCommand::FoundCluster { cluster }, Instant::now() + RECOVERY).await?;
-        }
-        Ok(())
-    }
-
     /// From now on refuses changes while the disk that holds `dir` has less than [`RESERVE_BYTES`] free. A store that
     /// fails a write is not used again, so a change must not find out that the disk is full.
     pub fn guard_space(&self, disk: Arc<dyn Disk>, dir: PathBuf) {
@@ -202,6 +122,10 @@ impl Catalog {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let missing = |(id, matched): (&u64, &Option<LogId>)| {
+            (NodeId(*id), last.saturating_sub(matched.as_ref().map_or(0, |matched| matched.index)))
+        };
         GroupStatus {
             node: NodeId(metrics.id),
             leader: metrics.current_leader.map(NodeId),
@@ -209,18 +133,13 @@ impl Catalog {
             applied: metrics.last_applied.map(|id| id.index),
             members: membership.nodes().map(|(id, node)| (NodeId(*id), node.clone())).collect(),
             voters: membership.voter_ids().map(NodeId).collect(),
+            last_log: metrics.last_log_index,
+            missing: metrics.replication.iter().flatten().map(missing).collect(),
         }
     }
 
-    /// Takes a coordinator into the group as a voter, once it has caught up. Only the leader can.
-    pub async fn add_coordinator(&self, node: NodeId, info: RaftNode) -> Result<()> {
-        let unavailable = |error: &dyn std::fmt::Display| Error::Unavailable(format!("not added: {error}"));
-        let raft = &self.inner.raft;
-        raft.add_learner(node.0, info, true).await.map_err(|error| unavailable(&error))?;
-        let mut voters: BTreeSet<u64> = self.group().voters.into_iter().map(|voter| voter.0).collect();
-        voters.insert(node.0);
-        raft.change_membership(voters, false).await.map_err(|error| unavailable(&error))?;
-        Ok(())
+    pub(super) fn raft(&self) -> &MetaRaft {
+        &self.inner.raft
     }
 
     /// Proposes a command and waits until it is applied here. Finds the leader and repeats until the deadline; however
@@ -305,6 +224,19 @@ impl Catalog {
         metrics.running_state.as_ref().err().map(ToString::to_string)
     }
 
+    /// Gives the lead to the voter that is furthest, if this coordinator leads and is not alone. Waits a moment for it.
+    pub async fn hand_over(&self) {
+        let group = self.group();
+        let others = group.voters.iter().filter(|voter| **voter != group.node);
+        let missing = |voter: &&NodeId| group.missing.get(voter).copied().unwrap_or(u64::MAX);
+        let Some(to) = others.min_by_key(missing).filter(|_| self.is_leader()) else { return };
+        if self.inner.raft.trigger().transfer_leader(to.0).await.is_ok() {
+            let gone = |m: &openraft::RaftMetrics<MetaTypes>| m.current_leader != Some(m.id);
+            // When nobody takes over in time, the others elect a leader by themselves.
+            let _ = self.inner.raft.wait(Some(HAND_OVER)).metrics(gone, "hand over the lead").await;
+        }
+    }
+
     /// Stops taking part, writes what is to be written and closes the store.
     pub async fn shutdown(&self) {
         if let Err(error) = self.inner.raft.shutdown().await {
@@ -315,8 +247,4 @@ impl Catalog {
             tracing::error!(%error, "the metadata store was not closed");
         }
     }
-}
-
-fn refused(error: &dyn std::fmt::Display) -> Error {
-    Error::Internal(format!("metadata cannot be opened: {error}"))
 }

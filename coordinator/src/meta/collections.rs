@@ -1,5 +1,6 @@
 //! What clients and nodes ask the catalog to change: collections, aliases, node registration.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -7,12 +8,11 @@ use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 use vicinal_common::ring::TokenTable;
-use vicinal_common::transport::Address;
 
 use super::catalog::Catalog;
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply};
-use super::state::{CollectionState, MetaState, Shard};
-use crate::placement::place;
+use super::state::{CollectionState, MetaState, Registration, Shard};
+use crate::placement::{Load, place};
 
 /// Longest wait for the replicas of a deleted collection to be dropped. The collection is gone for clients at once; the
 /// wait is for the room it takes.
@@ -96,14 +96,13 @@ impl Catalog {
         self.change(MetaCommand::UpdateAliases(changes), deadline).await
     }
 
-    /// Makes a shard node known under its name and address.
-    pub async fn register_node(&self, node: NodeId, name: String, address: Address, deadline: Instant) -> Result<()> {
-        let known = self.state();
-        if known.nodes.get(&node).is_some_and(|info| info.name == name && info.address == address) {
+    /// Makes a shard node known. Under the name of another node it replaces that one: the caller knows it is gone.
+    pub async fn register_node(&self, node: NodeId, registration: Registration, deadline: Instant) -> Result<()> {
+        if self.state().nodes.get(&node).is_some_and(|info| info.is_as(&registration) && info.replaced_by.is_none()) {
             return Ok(());
         }
         let now_ms = self.inner.clock.unix_millis();
-        self.change(MetaCommand::RegisterNode { node, name, address, now_ms }, deadline).await
+        self.change(MetaCommand::RegisterNode { node, registration, now_ms }, deadline).await
     }
 
     /// Waits until `found` says something of the state; `None` at the deadline.
@@ -132,8 +131,12 @@ fn plan(
     first: u64,
     now_ms: u64,
 ) -> Result<CreateCommand> {
-    let mut load = state.replicas_per_node();
-    load.retain(|node, _| is_connected(*node));
+    let mut load = BTreeMap::new();
+    for (node, replicas) in state.replicas_per_node().into_iter().filter(|(node, _)| is_connected(*node)) {
+        if let Some(info) = state.nodes.get(&node).filter(|info| info.replaced_by.is_none()) {
+            load.insert(node, Load { replicas, zone: info.zone.clone() });
+        }
+    }
     let nodes = place(&load, create.shard_number, create.replication_factor)?;
     let shards: Vec<Shard> = (first..).map(ShardId).zip(nodes).map(|(id, replicas)| Shard { id, replicas }).collect();
     let ids: Vec<ShardId> = shards.iter().map(|shard| shard.id).collect();

@@ -6,11 +6,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::Error;
-use vicinal_common::ids::{ClusterId, CollectionId, NodeId, RequestId};
+use vicinal_common::ids::{ClusterId, CollectionId, NodeId, RequestId, ShardId};
 use vicinal_common::ring::TokenTable;
-use vicinal_common::transport::Address;
 
-use super::state::{OperationId, Shard};
+use super::state::{OperationId, Registration, Shard};
 
 /// A log entry: a command and the identity by which it is applied at most once, however often it is proposed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,14 +28,13 @@ pub enum MetaCommand {
         /// The identity.
         cluster: ClusterId,
     },
-    /// Makes a shard node known, or updates its name and address.
+    /// Makes a shard node known, or updates what it says of itself. A new node under the name of another one replaces
+    /// that one: whoever proposes this has made sure that the other one is gone for good.
     RegisterNode {
         /// The node.
         node: NodeId,
-        /// The operator's name for it.
-        name: String,
-        /// Where it can be reached.
-        address: Address,
+        /// What it says of itself.
+        registration: Registration,
         /// The time, in Unix milliseconds.
         now_ms: u64,
     },
@@ -67,6 +65,22 @@ pub enum MetaCommand {
         operation: OperationId,
         /// Steps done.
         steps_done: u32,
+    },
+    /// Notes that a shard's group has exchanged one member for another.
+    ReplaceReplica {
+        /// The collection.
+        collection: CollectionId,
+        /// Its shard.
+        shard: ShardId,
+        /// The member that left.
+        from: NodeId,
+        /// The member that came.
+        to: NodeId,
+    },
+    /// Forgets a replaced node that holds no replica any more.
+    ForgetNode {
+        /// The node.
+        node: NodeId,
     },
 }
 
@@ -146,6 +160,8 @@ impl fmt::Display for MetaRequest {
             MetaCommand::FinishDelete { .. } => "finish deleting collection",
             MetaCommand::UpdateAliases(_) => "update aliases",
             MetaCommand::Progress { .. } => "progress of an operation",
+            MetaCommand::ReplaceReplica { .. } => "replace replica",
+            MetaCommand::ForgetNode { .. } => "forget node",
         };
         write!(f, "{what} ({})", self.request)
     }

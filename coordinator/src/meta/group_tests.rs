@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use vicinal_common::clock::SystemClock;
+use vicinal_common::cluster::{Join, Joined};
 use vicinal_common::disk::FaultyDisk;
 use vicinal_common::error::Error;
 use vicinal_common::ids::{ClusterId, NodeId};
@@ -19,7 +20,7 @@ fn address(name: &str) -> Address {
     Address(format!("local:{name}"))
 }
 
-fn options(name: &str, store: Box<dyn MetaStore>, founding: Founding, transport: &LocalTransport) -> CatalogOptions {
+fn options(name: &str, store: Box<dyn MetaStore>, transport: &LocalTransport) -> CatalogOptions {
     CatalogOptions {
         name: name.into(),
         address: address(name),
@@ -27,7 +28,6 @@ fn options(name: &str, store: Box<dyn MetaStore>, founding: Founding, transport:
         transport: Arc::new(transport.clone()),
         rng: Arc::new(SeededRng::from_os()),
         clock: Arc::new(SystemClock),
-        founding,
         cluster: None,
     }
 }
@@ -38,15 +38,69 @@ fn soon() -> Instant {
 
 async fn register(catalog: &Catalog, number: u64) -> Result<(), Error> {
     let name = format!("node-{number}");
-    catalog.register_node(NodeId(number), name.clone(), address(&name), soon()).await
+    let registration = Registration { name: name.clone(), address: address(&name), zone: None };
+    catalog.register_node(NodeId(number), registration, soon()).await
 }
 
 async fn open(name: &str, founding: Founding, transport: &LocalTransport) -> (Catalog, FaultyDisk) {
     let disk = FaultyDisk::new(1);
     let store = DiskStore::open(Arc::new(disk.clone()), Path::new("/meta")).unwrap();
-    let catalog = Catalog::open(options(name, Box::new(store), founding, transport)).await.unwrap();
+    let catalog = Catalog::open(options(name, Box::new(store), transport), founding).await.unwrap();
     transport.register(address(name), catalog.handler());
     (catalog, disk)
+}
+
+async fn take_in(leader: &Catalog, name: &str, member: &Catalog) {
+    let info = RaftNode { name: name.into(), address: address(name) };
+    let joined = leader.take_in(Join { node: member.node(), info }).await.unwrap();
+    assert!(matches!(joined, Joined::Member { cluster } if Some(cluster) == leader.state().cluster));
+}
+
+async fn settle(leader: &Catalog, voters: usize) {
+    let began = Instant::now();
+    while leader.group().voters.len() != voters {
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", leader.group());
+        leader.settle_voters().await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_has_no_vote_and_a_wiped_one_comes_back_under_its_name() {
+    let transport = LocalTransport::default();
+    let (a, _) = open("a", Founding::IfNew, &transport).await;
+    let (b, _) = open("b", Founding::Never, &transport).await;
+    take_in(&a, "b", &b).await;
+    register(&a, 1).await.unwrap();
+    sleep(Duration::from_millis(200)).await;
+    assert!(!a.settle_voters().await.unwrap());
+    assert_eq!((a.group().voters.len(), a.group().members.len()), (1, 2));
+    register(&b, 2).await.unwrap();
+    let (c, _) = open("c", Founding::Never, &transport).await;
+    take_in(&a, "c", &c).await;
+    settle(&a, 3).await;
+    assert!(matches!(
+        c.take_in(Join { node: NodeId(9), info: RaftNode::default() }).await,
+        Ok(Joined::NotLeader { .. })
+    ));
+
+    transport.unregister(&address("b"));
+    b.shutdown().await;
+    let (again, _) = open("b", Founding::Never, &transport).await;
+    take_in(&a, "b", &again).await;
+    let began = Instant::now();
+    while !a.group().voters.contains(&again.node()) {
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", a.group());
+        a.settle_voters().await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+    }
+    let group = a.group();
+    assert_eq!((group.voters.len(), group.members.len()), (3, 3), "{group:?}");
+    assert!(!group.members.contains_key(&b.node()));
+    register(&again, 3).await.unwrap();
+    for catalog in [a, c, again] {
+        catalog.shutdown().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +109,7 @@ async fn sole_coordinator_starts_again_with_its_state() {
     let transport = LocalTransport::default();
     let start = async |name: &str, cluster: Option<ClusterId>| {
         let store = Box::new(SledStore::open(dir.path()).unwrap());
-        Catalog::open(CatalogOptions { cluster, ..options(name, store, Founding::IfNew, &transport) }).await
+        Catalog::open(CatalogOptions { cluster, ..options(name, store, &transport) }, Founding::IfNew).await
     };
     let catalog = start("a", None).await.unwrap();
     let cluster = catalog.state().cluster.expect("a founder names the cluster before it returns");
@@ -94,7 +148,7 @@ async fn founder_that_lost_power_is_back_with_all_it_confirmed() {
     assert!(register(&catalog, 5_000).await.is_err(), "its files are dead");
     catalog.shutdown().await;
     let store = DiskStore::open(Arc::new(disk), Path::new("/meta")).unwrap();
-    let again = Catalog::open(options("a", Box::new(store), Founding::IfNew, &transport)).await.unwrap();
+    let again = Catalog::open(options("a", Box::new(store), &transport), Founding::IfNew).await.unwrap();
     let state = again.state();
     assert!((1..1_200).all(|number| state.nodes.contains_key(&NodeId(number))));
     again.shutdown().await;
@@ -120,9 +174,9 @@ async fn another_member_leads_when_the_leader_is_lost() {
     let (b, _) = open("b", Founding::Never, &transport).await;
     let (c, _) = open("c", Founding::Never, &transport).await;
     for (name, member) in [("b", &b), ("c", &c)] {
-        a.add_coordinator(member.node(), RaftNode { name: name.into(), address: address(name) }).await.unwrap();
+        take_in(&a, name, member).await;
     }
-    assert_eq!(a.group().voters.len(), 3);
+    settle(&a, 3).await;
 
     // A follower sends proposals on to the leader, and sees what it changed.
     register(&b, 2_000).await.unwrap();

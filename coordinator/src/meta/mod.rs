@@ -9,7 +9,11 @@ mod collections;
 mod command;
 mod disk_store;
 mod identity;
+mod membership;
 mod network;
+mod nodes;
+mod opening;
+mod quorum;
 mod raft;
 mod raft_log;
 mod sled_store;
@@ -22,15 +26,17 @@ mod group_tests;
 #[cfg(test)]
 mod store_tests;
 
-pub use catalog::{Catalog, CatalogOptions, GroupStatus};
+pub use catalog::{Catalog, GroupStatus};
 pub use collections::CreateCollection;
 pub use command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};
 pub use disk_store::DiskStore;
 pub use identity::Founding;
 pub use network::META_PREFIX;
+pub(crate) use nodes::replaced;
+pub use opening::{CatalogOptions, Loaded};
 pub use sled_store::SledStore;
 pub use state::{
     COLLECTIONS_MAX, Collection, CollectionState, MetaState, NodeInfo, Operation, OperationId, OperationKind,
-    REPLIES_MAX, Shard,
+    REPLIES_MAX, Registration, Shard,
 };
 pub use store::{Change, MetaStore, Record, Stored};

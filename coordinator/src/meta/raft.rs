@@ -28,7 +28,7 @@ openraft::declare_raft_types!(
 );
 
 pub(super) type MetaRaft = openraft::Raft<MetaTypes, StateMachine>;
-type LogId = LogIdOf<MetaTypes>;
+pub(super) type LogId = LogIdOf<MetaTypes>;
 type Membership = StoredMembershipOf<MetaTypes>;
 pub(super) type SnapshotMeta = SnapshotMetaOf<MetaTypes>;
 pub(super) type Snapshot = SnapshotOf<MetaTypes, Bytes>;

@@ -49,8 +49,32 @@ pub struct NodeInfo {
     pub name: String,
     /// Where it can be reached.
     pub address: Address,
+    /// Where it stands; replicas of a shard are spread over zones.
+    pub zone: Option<String>,
     /// When it first registered, in Unix milliseconds.
     pub registered_ms: u64,
+    /// The node that came under the same name after this one's data was gone. Its replicas move there, then it is
+    /// forgotten.
+    pub replaced_by: Option<NodeId>,
+}
+
+/// What a shard node says of itself when it registers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The operator's name for it, unique among nodes that are not replaced.
+    pub name: String,
+    /// Where it can be reached.
+    pub address: Address,
+    /// Where it stands.
+    pub zone: Option<String>,
+}
+
+impl NodeInfo {
+    /// Whether it has registered with just this.
+    pub fn is_as(&self, registration: &Registration) -> bool {
+        let Registration { name, address, zone } = registration;
+        self.name == *name && self.address == *address && self.zone == *zone
+    }
 }
 
 /// A collection as the cluster sees it.
@@ -175,6 +199,22 @@ impl MetaState {
     /// Aliases of one collection, in order.
     pub fn aliases_of<'a>(&'a self, collection: &'a str) -> impl Iterator<Item = &'a str> + 'a {
         self.aliases.iter().filter(move |(_, target)| *target == collection).map(|(alias, _)| alias.as_str())
+    }
+
+    /// The node that stands for `node` now: itself, or the last of those that replaced it.
+    pub fn successor(&self, node: NodeId) -> NodeId {
+        // Ends: a replacement is always a node that registered later, and none is its own.
+        let mut current = node;
+        while let Some(next) = self.nodes.get(&current).and_then(|info| info.replaced_by) {
+            current = next;
+        }
+        current
+    }
+
+    /// The node of this name, leaving out those that were replaced.
+    pub fn node_named(&self, name: &str) -> Option<(NodeId, &NodeInfo)> {
+        let live = self.nodes.iter().filter(|(_, info)| info.replaced_by.is_none());
+        live.map(|(node, info)| (*node, info)).find(|(_, info)| info.name == name)
     }
 
     /// Replicas that each registered node holds, those of collections being created or deleted included.

@@ -4,6 +4,7 @@ mod plan;
 mod reconcile;
 #[cfg(test)]
 mod reconcile_tests;
+mod replace;
 
-pub use plan::place;
+pub use plan::{Load, place};
 pub use reconcile::Reconciler;

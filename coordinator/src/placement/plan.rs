@@ -1,17 +1,26 @@
 //! Which nodes hold the replicas of new shards. A pure function of the load.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::NodeId;
 use vicinal_common::limits::GROUPS_PER_NODE_MAX;
 
-/// Chooses nodes for `shards` new shards with `replication` replicas each. `load` names every node that may be chosen
-/// with the replicas it has. The nodes of a shard are distinct and the least loaded ones; the first is the one that
-/// founds the group and most likely leads it, so the first places are spread evenly too.
+/// What a node carries, and where it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Replicas it has.
+    pub replicas: usize,
+    /// Its zone; nodes without one count as standing apart from all others.
+    pub zone: Option<String>,
+}
+
+/// Chooses nodes for `shards` new shards with `replication` replicas each. `load` names every node that may be chosen.
+/// The nodes of a shard are distinct, stand in as many zones as there are, and are otherwise the least loaded ones; the
+/// first is the one that founds the group and most likely leads it, so the first places are spread evenly too.
 ///
 /// `BadInput` when there are too few nodes, or when they cannot carry so many groups.
-pub fn place(load: &BTreeMap<NodeId, usize>, shards: u32, replication: u32) -> Result<Vec<Vec<NodeId>>> {
+pub fn place(load: &BTreeMap<NodeId, Load>, shards: u32, replication: u32) -> Result<Vec<Vec<NodeId>>> {
     let wanted = replication as usize;
     if wanted == 0 || shards == 0 {
         return Err(Error::BadInput("shard_number and replication_factor must be at least 1".into()));
@@ -24,26 +33,34 @@ pub fn place(load: &BTreeMap<NodeId, usize>, shards: u32, replication: u32) -> R
     }
     let mut load = load.clone();
     let mut firsts: BTreeMap<NodeId, usize> = BTreeMap::new();
+    let first_places = |firsts: &BTreeMap<NodeId, usize>, node: &NodeId| firsts.get(node).copied().unwrap_or(0);
     let mut placed = Vec::new();
     for _ in 0..shards {
-        let mut by_load: BTreeSet<(usize, usize, NodeId)> = BTreeSet::new();
-        for (node, replicas) in &load {
-            by_load.insert((*replicas, firsts.get(node).copied().unwrap_or(0), *node));
-        }
         let mut chosen: Vec<NodeId> = Vec::with_capacity(wanted);
-        for (replicas, _, node) in by_load.into_iter().take(wanted) {
-            if replicas >= GROUPS_PER_NODE_MAX {
+        let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
+        while chosen.len() < wanted {
+            let crowd = |of: &Load| of.zone.as_deref().and_then(|zone| zones.get(zone)).copied().unwrap_or(0);
+            let free = load.iter().filter(|(node, _)| !chosen.contains(node));
+            let best = free.min_by_key(|(node, of)| (crowd(of), of.replicas, first_places(&firsts, node), **node));
+            let (node, of) = best.ok_or_else(|| Error::Internal("placement ran out of nodes".into()))?;
+            if of.replicas >= GROUPS_PER_NODE_MAX {
                 return Err(Error::BadInput(format!(
                     "{shards} shards with {wanted} replicas each do not fit: a shard node carries at most \
                      {GROUPS_PER_NODE_MAX} replicas; use fewer shards, delete collections or add nodes"
                 )));
             }
-            chosen.push(node);
+            if let Some(zone) = of.zone.as_deref() {
+                *zones.entry(zone).or_default() += 1;
+            }
+            chosen.push(*node);
         }
         // The node that is first for the fewest shards so far becomes first; ties go to the smaller load, then the id.
-        chosen.sort_by_key(|node| (firsts.get(node).copied().unwrap_or(0), load.get(node).copied(), *node));
+        let replicas = |node: &NodeId| load.get(node).map(|of| of.replicas);
+        chosen.sort_by_key(|node| (first_places(&firsts, node), replicas(node), *node));
         for node in &chosen {
-            *load.entry(*node).or_default() += 1;
+            if let Some(of) = load.get_mut(node) {
+                of.replicas += 1;
+            }
         }
         *firsts.entry(chosen[0]).or_default() += 1;
         placed.push(chosen);
@@ -53,12 +70,31 @@ pub fn place(load: &BTreeMap<NodeId, usize>, shards: u32, replication: u32) -> R
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
 
-    fn nodes(loads: &[usize]) -> BTreeMap<NodeId, usize> {
-        (1..).map(NodeId).zip(loads.iter().copied()).collect()
+    fn nodes(loads: &[usize]) -> BTreeMap<NodeId, Load> {
+        (1..).map(NodeId).zip(loads.iter().map(|replicas| Load { replicas: *replicas, zone: None })).collect()
+    }
+
+    #[test]
+    fn replicas_of_a_shard_stand_in_different_zones() {
+        let mut load = nodes(&[0, 0, 0, 9, 0, 0]);
+        for (node, zone) in [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "c"), (6, "c")] {
+            load.get_mut(&NodeId(node)).unwrap().zone = Some(zone.into());
+        }
+        let zone_of = |node: &NodeId| load[node].zone.clone();
+        for replicas in place(&load, 8, 3).unwrap() {
+            assert_eq!(replicas.iter().map(zone_of).collect::<BTreeSet<_>>().len(), 3, "{replicas:?}");
+        }
+        // More replicas than zones: every zone is used before one is used twice.
+        for replicas in place(&load, 8, 5).unwrap() {
+            let b = replicas.iter().filter(|node| zone_of(node).as_deref() == Some("b")).count();
+            assert_eq!(b, 1, "{replicas:?}");
+        }
     }
 
     #[test]
@@ -99,14 +135,14 @@ mod tests {
                 prop_assert_eq!(replicas.len(), replication as usize);
                 prop_assert_eq!(replicas.iter().collect::<BTreeSet<_>>().len(), replicas.len());
                 for node in replicas {
-                    *after.get_mut(node).expect("only known nodes are chosen") += 1;
+                    after.get_mut(node).expect("only known nodes are chosen").replicas += 1;
                 }
             }
             // Whoever got replicas is at most one above every node that could have taken one of them instead.
-            let least = after.values().min().copied().unwrap_or(0);
-            for (node, load) in &after {
-                let taken = load - before[node];
-                prop_assert!(taken == 0 || *load <= least + 1 || taken == shards as usize || replication > 1);
+            let least = after.values().map(|of| of.replicas).min().unwrap_or(0);
+            for (node, of) in &after {
+                let (load, taken) = (of.replicas, of.replicas - before[node].replicas);
+                prop_assert!(taken == 0 || load <= least + 1 || taken == shards as usize || replication > 1);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Makes replicas match the metadata: creates those of new collections and drops those of deleted ones. Runs on every
-//! coordinator and acts on the one that leads the metadata group.
+//! Makes replicas match the metadata: creates those of new collections, drops those of deleted ones, moves those of
+//! replaced nodes. Runs on every coordinator and acts on the one that leads the metadata group.
 //!
 //! Every step can be repeated, and what is still to do is read from the metadata each time: a crash or a change of the
 //! leader at any point only means that the next one does it again. Two coordinators may act at once for a moment; what a
@@ -21,6 +21,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 use vicinal_common::transport::Address;
 
+use crate::members::Members;
 use crate::meta::{Catalog, Collection, CollectionState, MetaCommand, MetaState, Shard};
 use crate::shard_client::NodeDirectory;
 
@@ -46,8 +47,9 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(2);
 /// Keeps replicas and metadata in agreement.
 #[derive(Clone)]
 pub struct Reconciler {
-    catalog: Catalog,
-    nodes: NodeDirectory,
+    pub(super) catalog: Catalog,
+    pub(super) nodes: NodeDirectory,
+    pub(super) members: Arc<Members>,
     places: Arc<Semaphore>,
 }
 
@@ -59,8 +61,8 @@ struct Failed {
 
 impl Reconciler {
     /// A reconciler over the nodes of the directory.
-    pub fn new(catalog: Catalog, nodes: NodeDirectory) -> Reconciler {
-        Reconciler { catalog, nodes, places: Arc::new(Semaphore::new(COLLECTIONS_AT_ONCE)) }
+    pub fn new(catalog: Catalog, nodes: NodeDirectory, members: Arc<Members>) -> Reconciler {
+        Reconciler { catalog, nodes, members, places: Arc::new(Semaphore::new(COLLECTIONS_AT_ONCE)) }
     }
 
     /// Works until `stop` is cancelled.
@@ -69,6 +71,7 @@ impl Reconciler {
         let mut works = JoinSet::new();
         let mut running: BTreeMap<CollectionId, AbortHandle> = BTreeMap::new();
         let mut next_sweep = None;
+        let mut forgetting: Option<AbortHandle> = None;
         loop {
             // Marked as seen before the state is read: a change in between wakes the wait below.
             changed.borrow_and_update();
@@ -79,12 +82,20 @@ impl Reconciler {
             }
             running.retain(|_, work| !work.is_finished());
             if self.catalog.is_leader() {
-                for collection in self.catalog.state().collections.values() {
-                    let due = collection.state != CollectionState::Active && !running.contains_key(&collection.id);
-                    if due {
-                        let work = works.spawn(self.clone().work(collection.id));
-                        running.insert(collection.id, work);
+                let state = self.catalog.state();
+                for collection in state.collections.values() {
+                    if running.contains_key(&collection.id) {
+                        continue;
                     }
+                    if collection.state != CollectionState::Active {
+                        running.insert(collection.id, works.spawn(self.clone().work(collection.id)));
+                    } else if self.needs_move(&state, collection) {
+                        running.insert(collection.id, works.spawn(self.clone().move_replicas(collection.id)));
+                    }
+                }
+                let forgettable = Reconciler::forgettable(&state);
+                if !forgettable.is_empty() && forgetting.as_ref().is_none_or(AbortHandle::is_finished) {
+                    forgetting = Some(works.spawn(self.clone().forget(forgettable)));
                 }
                 if next_sweep.is_none_or(|due| due <= Instant::now()) {
                     works.spawn(self.clone().sweep());
@@ -199,7 +210,11 @@ impl Reconciler {
     }
 
     async fn delete(&self, collection: &Collection) -> Result<(), Failed> {
-        let dropped = self.on_each(all_replicas(collection), |api, shard| async move { api.drop_replica(shard).await });
+        let state = self.catalog.state();
+        // A replaced node has no data to drop; if it comes back with it after all, it is refused.
+        let is_there = |node: &NodeId| state.nodes.get(node).is_some_and(|info| info.replaced_by.is_none());
+        let replicas = all_replicas(collection).into_iter().filter(|(_, node)| is_there(node)).collect();
+        let dropped = self.on_each(replicas, |api, shard| async move { api.drop_replica(shard).await });
         let steps_done = all(dropped.await, 0)?;
         let finished = self.change(MetaCommand::FinishDelete { collection: collection.id }).await;
         finished.map_err(|error| Failed { steps_done, error })
@@ -244,7 +259,7 @@ impl Reconciler {
         stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).collect().await
     }
 
-    async fn call<T, F: Future<Output = Result<T>>>(
+    pub(super) async fn call<T, F: Future<Output = Result<T>>>(
         &self,
         node: NodeId,
         call: impl FnOnce(Arc<dyn ShardApi>) -> F,
@@ -258,7 +273,7 @@ impl Reconciler {
         answer.unwrap_or_else(|_| Err(Error::Timeout(format!("node {node} did not answer within {CALL:?}"))))
     }
 
-    async fn change(&self, command: MetaCommand) -> Result<()> {
+    pub(super) async fn change(&self, command: MetaCommand) -> Result<()> {
         self.catalog.change(command, Instant::now() + CHANGE).await
     }
 

@@ -21,7 +21,8 @@ use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
 
 use super::Reconciler;
-use crate::meta::{Catalog, CatalogOptions, CreateCollection, DiskStore, Founding};
+use crate::members::Members;
+use crate::meta::{Catalog, CatalogOptions, CreateCollection, DiskStore, Founding, Registration};
 use crate::shard_client::NodeDirectory;
 
 /// A node that keeps a list of replicas. Every `fail_every`-th call fails.
@@ -122,21 +123,21 @@ async fn world(count: u64, fail_every: usize) -> World {
         transport: Arc::new(LocalTransport::default()),
         rng: Arc::new(SeededRng::from_os()),
         clock: Arc::new(SystemClock),
-        founding: Founding::IfNew,
         cluster: None,
     };
-    let catalog = Catalog::open(options).await.unwrap();
+    let catalog = Catalog::open(options, Founding::IfNew).await.unwrap();
     let directory = NodeDirectory::default();
     let mut nodes = Vec::new();
     for node in 1..=count {
         let api = Arc::new(ListNode { node, fail_every, ..ListNode::default() });
         directory.insert(NodeId(node), api.clone());
         let address = Address(format!("local:{node}"));
-        catalog.register_node(NodeId(node), format!("n{node}"), address, within(5_000)).await.unwrap();
+        let registration = Registration { name: format!("n{node}"), address, zone: None };
+        catalog.register_node(NodeId(node), registration, within(5_000)).await.unwrap();
         nodes.push(api);
     }
     let stop = CancellationToken::new();
-    tokio::spawn(Reconciler::new(catalog.clone(), directory).run(stop.clone()));
+    tokio::spawn(Reconciler::new(catalog.clone(), directory, Arc::new(Members::local())).run(stop.clone()));
     World { catalog, nodes, stop }
 }
 
@@ -247,7 +248,8 @@ async fn new_collections_go_to_nodes_that_are_there() {
     let World { catalog, stop, .. } = world(2, 0).await;
     catalog.create_collection(wanted("a", 4, 1), |_| true, within(5_000)).await.unwrap();
     let lost = NodeId(3);
-    catalog.register_node(lost, "lost".into(), Address("local:3".into()), within(5_000)).await.unwrap();
+    let registration = Registration { name: "lost".into(), address: Address("local:3".into()), zone: None };
+    catalog.register_node(lost, registration, within(5_000)).await.unwrap();
     catalog.create_collection(wanted("b", 2, 2), move |node| node != lost, within(5_000)).await.unwrap();
     let too_many = catalog.create_collection(wanted("c", 1, 3), move |node| node != lost, within(5_000)).await;
     assert_eq!(too_many.unwrap_err().http_status(), 400);

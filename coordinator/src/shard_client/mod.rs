@@ -6,6 +6,7 @@ mod health;
 #[cfg(test)]
 mod health_tests;
 mod latency;
+mod remote;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use vicinal_common::ids::NodeId;
 pub use counters::Counters;
 pub use health::{Blame, Ended, Health, Standing, Ticket, Tier};
 pub use latency::{Work, WorkKind};
+pub use remote::RemoteNode;
 
 /// Finds the way to a node: its own implementation of [`ShardApi`] within one process, a client over the wire otherwise.
 /// Clones share one directory.

@@ -2,28 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 use vicinal_common::api::{LoggedFilter, WriteOp, WriteRequest};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::{EVALUATOR_VERSION, Filter};
-use vicinal_common::ids::{LogIndex, NodeId, RequestId, ShardId};
+use vicinal_common::ids::{LogIndex, RequestId, ShardId};
 use vicinal_common::point::{Point, PointId};
 
+use super::deliver::{PATIENCE, PAUSE_MIN, deliver};
 use super::partition::{cut_ids, cut_points};
 use crate::meta::Collection;
 use crate::query::reasons;
 use crate::session::Session;
 use crate::shards::{CollectionRef, Lookup, ShardAccess};
 
-/// How long a shard may refuse before the client hears of it: several elections, and less than clients' own time-outs.
-const PATIENCE: Duration = Duration::from_secs(4);
-/// First pause between attempts; doubled each time.
-const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// Longest pause between attempts.
-const PAUSE_MAX: Duration = Duration::from_millis(400);
 /// How often a write is routed anew because the token table changed under it.
 const ROUTE_TRIES_MAX: u32 = 3;
 /// Parts of one routing. Part numbers of different routings must differ, as shards remember them.
@@ -203,7 +197,7 @@ async fn write_shard(
             op,
             deadline: spec.deadline,
         };
-        match write_part(access, collection, &request).await {
+        match deliver(access, collection, &request).await {
             Ok(ack) => {
                 spec.session.note(collection.id, shard, ack.index);
                 outcome.written.index = outcome.written.index.max(ack.index);
@@ -218,77 +212,6 @@ async fn write_shard(
         part += 1;
     }
     outcome
-}
-
-/// Writes one part: to the leader as far as it is known, following hints, until it is acknowledged, refused for good, or
-/// out of time. Every attempt is the same `(request, part)`, so the shard applies it once.
-async fn write_part(
-    access: &ShardAccess,
-    collection: &Collection,
-    request: &WriteRequest,
-) -> Result<vicinal_common::api::WriteAck> {
-    let shard = request.shard;
-    let replicas = collection.shard(shard).map_or(&[][..], |shard| &shard.replicas);
-    let give_up = request.deadline.min(Instant::now() + PATIENCE);
-    let mut pause = PAUSE_MIN;
-    // Ends at `give_up` at the latest: attempts without a pause follow a hint to another node, half of them at most.
-    let mut attempt = 0usize;
-    loop {
-        let Some(node) = leader_or_next(access, shard, replicas, attempt) else {
-            return Err(Error::Unavailable("it has no replica".into()));
-        };
-        let answer = match access.nodes.get(node) {
-            Some(api) => timeout_at(request.deadline, api.write(request.clone())).await,
-            None => Ok(Err(Error::Unavailable(format!("node {node} cannot be reached")))),
-        };
-        let error = match answer {
-            Ok(Ok(ack)) => {
-                access.note_leader(shard, node);
-                access.note_ack(shard, ack.index);
-                return Ok(ack);
-            }
-            Ok(Err(error)) => error,
-            Err(_) => Error::Timeout(format!("node {node} did not acknowledge in time")),
-        };
-        attempt += 1;
-        let mut follow = false;
-        match &error {
-            Error::WrongLeader { hint, .. } => {
-                access.forget_leader(shard, node);
-                if let Some(leader) = hint.filter(|hint| *hint != node && replicas.contains(hint)) {
-                    access.note_leader(shard, leader);
-                    follow = attempt % 2 == 1;
-                }
-            }
-            Error::Unavailable(_) | Error::NoSuchShard(_) => access.forget_leader(shard, node),
-            // One damaged replica: the others go on, and one of them leads.
-            Error::Corrupt(_) if replicas.len() > 1 => access.forget_leader(shard, node),
-            Error::Overloaded(_) => {}
-            Error::WrongEpoch { .. }
-            | Error::Timeout(_)
-            | Error::BadInput(_)
-            | Error::Validation { .. }
-            | Error::NotFound(_)
-            | Error::Conflict(_)
-            | Error::TooLarge(_)
-            | Error::Corrupt(_)
-            | Error::Internal(_) => return Err(error),
-        }
-        if follow {
-            continue;
-        }
-        if Instant::now() + pause >= give_up {
-            return Err(error);
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
-    }
-}
-
-/// Where to try next: the leader if known, else the replicas in turn.
-fn leader_or_next(access: &ShardAccess, shard: ShardId, replicas: &[NodeId], attempt: usize) -> Option<NodeId> {
-    let known = access.leader(shard).filter(|leader| replicas.contains(leader));
-    known.or_else(|| replicas.get(attempt % replicas.len().max(1)).copied())
 }
 
 /// The one error a client sees for the shards that failed: the worst kind, naming them all, and what to do.

@@ -9,7 +9,7 @@ use vicinal_common::metric::Metric;
 use vicinal_common::ring::TokenTable;
 use vicinal_common::transport::Address;
 
-use super::super::state::Shard;
+use super::super::state::{Registration, Shard};
 use super::*;
 
 fn collection_id(number: u128) -> CollectionId {
@@ -47,8 +47,7 @@ impl Machine {
         let mut machine = Machine { state: MetaState::default(), next: 0 };
         let node = MetaCommand::RegisterNode {
             node: NodeId(1),
-            name: "one".into(),
-            address: Address("local:one".into()),
+            registration: Registration { name: "one".into(), address: Address("local:one".into()), zone: None },
             now_ms: 1,
         };
         assert_eq!(machine.run(node), MetaReply::Done);

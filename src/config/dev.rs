@@ -1,28 +1,12 @@
-//! Settings of `vicinal dev`: built-in values, then a TOML file, then `VICINAL_*` variables, then flags; later ones win.
-//! A key that nobody reads is refused by name, wherever it stands.
+//! Settings of `vicinal dev`.
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
-use figment::providers::{Env, Format, Serialized, Toml};
-use figment::{Figment, Profile, Provider};
+use anyhow::bail;
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
-/// Beginning of the names of variables that are settings.
-const ENV_PREFIX: &str = "VICINAL_";
-/// The one variable that is no setting itself: path of the TOML file.
-const CONFIG_KEY: &str = "config";
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum LogFormat {
-    /// One readable line per event.
-    Text,
-    /// One JSON object per event.
-    Json,
-}
+use super::LogFormat;
 
 /// The settings as the rest of the program sees them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +30,8 @@ pub(crate) struct DevConfig {
     pub(crate) seal_bytes: Option<u64>,
     /// Free disk space below which writes are refused, in bytes; `None`: the node's own choice.
     pub(crate) disk_reserve_bytes: Option<u64>,
+    /// Where traces are sent; `None`: nowhere.
+    pub(crate) otlp_endpoint: Option<String>,
 }
 
 impl Default for DevConfig {
@@ -60,6 +46,7 @@ impl Default for DevConfig {
             log_format: LogFormat::Text,
             seal_bytes: None,
             disk_reserve_bytes: None,
+            otlp_endpoint: None,
         }
     }
 }
@@ -107,40 +94,22 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "BYTES", hide_short_help = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     disk_reserve_bytes: Option<u64>,
+    /// Send traces to this OTLP/HTTP collector, for example http://127.0.0.1:4318
+    #[arg(long, value_name = "URL", hide_short_help = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    otlp_endpoint: Option<String>,
 }
 
 impl DevConfig {
     /// Joins the layers and checks ranges. The error text names the key and where it was set.
     pub(crate) fn load(args: &DevArgs) -> anyhow::Result<DevConfig> {
-        let defaults = Serialized::defaults(DevConfig::default());
-        let known = keys(&defaults)?;
-        let variables = Env::prefixed(ENV_PREFIX).ignore(&[CONFIG_KEY]);
-        refuse_unknown(&keys(&variables)?, &known, |key| {
-            format!("the variable {ENV_PREFIX}{}", key.to_ascii_uppercase())
-        })?;
-        let mut figment = Figment::from(defaults);
-        if let Some(path) = args.config.clone().or_else(|| std::env::var_os("VICINAL_CONFIG").map(PathBuf::from)) {
-            if !path.is_file() {
-                bail!("the settings file {} does not exist", path.display());
-            }
-            let file = Toml::file_exact(&path);
-            refuse_unknown(&keys(&file)?, &known, |key| format!("`{key}` in {}", path.display()))?;
-            figment = figment.merge(file);
-        }
-        let config: DevConfig = figment
-            .merge(variables)
-            .merge(Serialized::defaults(args))
-            .extract()
-            .map_err(|error| anyhow::anyhow!("wrong setting: {error}"))?;
+        let config: DevConfig = super::load(args, args.config.as_deref())?;
         config.check()?;
         Ok(config)
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let shards_max = vicinal_common::limits::SHARDS_PER_COLLECTION_MAX;
-        if !(1..=shards_max).contains(&self.shards) {
-            bail!("wrong setting: shards is {}, it must be 1 to {shards_max}", self.shards);
-        }
+        super::check_shards(self.shards)?;
         if let Some(nodes) = self.nodes.filter(|nodes| !(1..=NODES_MAX).contains(nodes)) {
             bail!("wrong setting: nodes is {nodes}, it must be 1 to {NODES_MAX}");
         }
@@ -153,20 +122,6 @@ impl DevConfig {
 
 /// Most shard nodes in one process: enough to try any placement on a laptop.
 pub(crate) const NODES_MAX: usize = 16;
-
-/// Top-level keys a layer sets.
-fn keys(layer: &dyn Provider) -> anyhow::Result<Vec<String>> {
-    let profiles = layer.data().context("wrong settings")?;
-    let default = profiles.into_iter().filter(|(profile, _)| *profile == Profile::Default);
-    Ok(default.flat_map(|(_, dict)| dict.into_keys()).collect())
-}
-
-fn refuse_unknown(set: &[String], known: &[String], place: impl Fn(&str) -> String) -> anyhow::Result<()> {
-    match set.iter().find(|key| !known.contains(key)) {
-        None => Ok(()),
-        Some(key) => bail!("unknown setting: {}; the settings are {}", place(key), known.join(", ")),
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -186,8 +141,8 @@ mod tests {
 
     #[test]
     fn the_example_file_shows_the_defaults() {
-        assert_eq!(load(include_str!("../deploy/vicinal.toml")).unwrap(), DevConfig::default());
-        let all = include_str!("../deploy/vicinal.toml").replace("# nodes", "nodes").replace("# seal", "seal");
+        assert_eq!(load(include_str!("../../deploy/vicinal.toml")).unwrap(), DevConfig::default());
+        let all = include_str!("../../deploy/vicinal.toml").replace("# nodes", "nodes").replace("# seal", "seal");
         let config = load(&all.replace("# disk", "disk")).unwrap();
         assert_eq!(
             (config.nodes, config.seal_bytes, config.disk_reserve_bytes),

@@ -1,13 +1,17 @@
 //! The byte-level seam beneath the raft network and the remote shard API: what carries a request to another process.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+pub mod http;
+mod local;
+mod serve;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
+
+pub use local::LocalTransport;
+pub use serve::serve_router;
 
 /// Where a process can be reached: a URL over the wire, `local:<name>` within one process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -30,7 +34,8 @@ pub enum TransportError {
     Unknown(Address, String),
 }
 
-/// Sends requests.
+/// Sends requests. All of them can be repeated safely (a lost answer is asked for again), so a transport may deliver one
+/// twice.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// Sends `body` to `route` of the process at `to` and waits for its answer for at most `timeout`.
@@ -42,37 +47,4 @@ pub trait Transport: Send + Sync + 'static {
 pub trait Handler: Send + Sync + 'static {
     /// Answers `body`, sent to `route`; `None` when there is no such route.
     async fn handle(&self, route: &str, body: Bytes) -> Option<Bytes>;
-}
-
-/// Carries requests between the parts of one process.
-#[derive(Clone, Default)]
-pub struct LocalTransport {
-    handlers: Arc<RwLock<BTreeMap<Address, Arc<dyn Handler>>>>,
-}
-
-impl LocalTransport {
-    /// Makes `handler` reachable at `address`, replacing what was there.
-    pub fn register(&self, address: Address, handler: Arc<dyn Handler>) {
-        self.handlers.write().insert(address, handler);
-    }
-
-    /// Makes `address` unreachable.
-    pub fn unregister(&self, address: &Address) {
-        self.handlers.write().remove(address);
-    }
-}
-
-#[async_trait]
-impl Transport for LocalTransport {
-    async fn call(&self, to: &Address, route: &str, body: Bytes, timeout: Duration) -> Result<Bytes, TransportError> {
-        let handler = self.handlers.read().get(to).cloned();
-        let Some(handler) = handler else {
-            return Err(TransportError::Unreachable(to.clone(), "not part of this process".into()));
-        };
-        match tokio::time::timeout(timeout, handler.handle(route, body)).await {
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(TransportError::Unreachable(to.clone(), format!("no route {route}"))),
-            Err(_) => Err(TransportError::Unknown(to.clone(), format!("no answer within {timeout:?}"))),
-        }
-    }
 }

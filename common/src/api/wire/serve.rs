@@ -1,0 +1,44 @@
+//! The receiving side: a request's frame in, the frame of what a [`ShardApi`] answers out.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use futures::FutureExt;
+
+use super::{DropReplica, Operation, Request, Status, decode_request, encode_answer};
+use crate::api::{
+    ChangeMembers, CountRequest, DigestRequest, FoundGroup, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest,
+    ShardApi, WriteRequest,
+};
+use crate::error::Result;
+use crate::ids::NodeId;
+
+/// Has `api`, which is node `node`, carry out the request in `frame`. What cannot be read, is meant for another node or
+/// has no time left is refused without being begun.
+pub async fn serve(api: &dyn ShardApi, node: NodeId, operation: Operation, frame: &Bytes) -> Bytes {
+    match operation {
+        Operation::CreateReplica => answer(node, frame, |request: ReplicaSpec| api.create_replica(request)).await,
+        Operation::FoundGroup => answer(node, frame, |request: FoundGroup| api.found_group(request)).await,
+        Operation::ChangeMembers => answer(node, frame, |request: ChangeMembers| api.change_members(request)).await,
+        Operation::DropReplica => answer(node, frame, |request: DropReplica| api.drop_replica(request.0)).await,
+        Operation::Write => answer(node, frame, |request: WriteRequest| api.write(request)).await,
+        Operation::Search => answer(node, frame, |request: SearchRequest| api.search(request).map(Ok)).await,
+        Operation::Retrieve => answer(node, frame, |request: RetrieveRequest| api.retrieve(request).map(Ok)).await,
+        Operation::Scroll => answer(node, frame, |request: ScrollRequest| api.scroll(request).map(Ok)).await,
+        Operation::Count => answer(node, frame, |request: CountRequest| api.count(request).map(Ok)).await,
+        Operation::Digest => answer(node, frame, |request: DigestRequest| api.digest(request).map(Ok)).await,
+        Operation::Status => answer(node, frame, |_: Status| api.status()).await,
+    }
+}
+
+async fn answer<R: Request, F: Future<Output = Result<R::Answer>>>(
+    node: NodeId,
+    frame: &Bytes,
+    carry_out: impl FnOnce(R) -> F,
+) -> Bytes {
+    let answer = match decode_request::<R>(node, frame) {
+        Ok(request) => carry_out(request).await,
+        Err(refusal) => Err(refusal),
+    };
+    encode_answer::<R>(&answer)
+}

@@ -1,0 +1,223 @@
+//! Random messages.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use serde_json::json;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::api::*;
+use crate::collection::{CollectionSchema, HnswConfig, VectorSchema};
+use crate::consistency::Consistency;
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::ids::{CollectionId, Epoch, LogIndex, NodeId, RequestId, ShardId};
+use crate::metric::Metric;
+use crate::payload::Payload;
+use crate::point::{Point, PointId, Vectors};
+use crate::transport::Address;
+
+pub(super) fn shard() -> impl Strategy<Value = ShardId> {
+    any::<u64>().prop_map(ShardId)
+}
+
+fn index() -> impl Strategy<Value = LogIndex> {
+    any::<u64>().prop_map(LogIndex)
+}
+
+fn collection() -> impl Strategy<Value = CollectionId> {
+    any::<u128>().prop_map(|id| CollectionId(Uuid::from_u128(id)))
+}
+
+pub(super) fn id() -> impl Strategy<Value = PointId> {
+    prop_oneof![any::<u64>().prop_map(PointId::Num), any::<u128>().prop_map(|id| PointId::Uuid(Uuid::from_u128(id)))]
+}
+
+pub(super) fn context() -> impl Strategy<Value = ReadContext> {
+    let consistency = prop_oneof![Just(Consistency::ReadYourWrites), Just(Consistency::Linearizable)];
+    (collection(), any::<u64>(), vec((shard(), index()), 0..5), consistency).prop_map(
+        |(collection, epoch, shards, consistency)| ReadContext {
+            collection,
+            epoch: Epoch(epoch),
+            shards,
+            consistency,
+            deadline: Instant::now(),
+        },
+    )
+}
+
+pub(super) fn filter() -> impl Strategy<Value = Arc<Filter>> {
+    let filters = vec![
+        json!({}),
+        json!({"must": [{"key": "a.b[]", "match": {"value": "ü\"\\"}}]}),
+        json!({"must_not": [{"has_id": [1, u64::MAX, "936da01f-9abd-4d9d-80c7-02af85c822a8"]}]}),
+        json!({"should": [{"key": "x", "range": {"gt": 0.1, "lte": 1e300}}, {"is_empty": {"key": "y"}}]}),
+        json!({"min_should": {"conditions": [{"nested": {"key": "n", "filter": {"must": [{"key": "k", "match":
+            {"any": [1, 2]}}]}}}], "min_count": 1}}),
+    ];
+    prop::sample::select(filters).prop_map(|json| Arc::new(Filter::parse(&json).unwrap()))
+}
+
+fn float() -> impl Strategy<Value = f32> {
+    any::<u32>().prop_map(f32::from_bits)
+}
+
+fn number() -> impl Strategy<Value = usize> {
+    any::<u64>().prop_map(|number| number as usize)
+}
+
+pub(super) fn query() -> impl Strategy<Value = NearestQuery> {
+    let parts = (
+        "[a-zü]{0,5}",
+        vec(float(), 0..20),
+        number(),
+        option::of(filter()),
+        option::of(float()),
+        option::of(number()),
+        any::<bool>(),
+    );
+    parts.prop_map(|(vector_name, vector, k, filter, distance_max, ef, exact)| NearestQuery {
+        vector_name,
+        vector: vector.into(),
+        k,
+        filter,
+        distance_max,
+        ef,
+        exact,
+    })
+}
+
+pub(super) fn parts() -> impl Strategy<Value = PointParts> {
+    let vectors = prop_oneof![
+        Just(VectorSelector::None),
+        Just(VectorSelector::All),
+        vec("[a-z]{0,5}", 0..3).prop_map(VectorSelector::Named),
+    ];
+    (any::<bool>(), vectors).prop_map(|(payload, vectors)| PointParts { payload, vectors })
+}
+
+fn vectors() -> impl Strategy<Value = Vectors> {
+    btree_map("[a-z]{0,3}", vec(float(), 0..9), 0..3)
+}
+
+fn payload() -> impl Strategy<Value = Payload> {
+    vec(any::<u8>(), 0..30).prop_map(|bytes| Payload::from_stored(Bytes::from(bytes)))
+}
+
+pub(super) fn write() -> impl Strategy<Value = WriteRequest> {
+    let point = (id(), vectors(), payload()).prop_map(|(id, vectors, payload)| Point { id, vectors, payload });
+    let op = prop_oneof![
+        vec(point, 0..5).prop_map(|points| WriteOp::Upsert(Arc::new(points))),
+        vec(id(), 0..9).prop_map(WriteOp::Delete),
+        (any::<u32>(), "[ -~]{0,20}")
+            .prop_map(|(evaluator, json)| WriteOp::DeleteByFilter(LoggedFilter { evaluator, json })),
+    ];
+    (any::<u128>(), any::<u32>(), collection(), any::<u64>(), shard(), op).prop_map(
+        |(request, part, collection, epoch, shard, op)| WriteRequest {
+            request: RequestId(request),
+            part,
+            collection,
+            epoch: Epoch(epoch),
+            shard,
+            op,
+            deadline: Instant::now(),
+        },
+    )
+}
+
+pub(super) fn members() -> impl Strategy<Value = BTreeMap<NodeId, Address>> {
+    btree_map(any::<u64>().prop_map(NodeId), "[a-z:/]{0,9}".prop_map(Address), 0..4)
+}
+
+pub(super) fn spec() -> impl Strategy<Value = ReplicaSpec> {
+    let vector = VectorSchema { dim: 3, metric: Metric::Cosine, hnsw: Some(HnswConfig::default()) };
+    (shard(), collection(), any::<u64>(), "[a-z]{0,3}").prop_map(move |(shard, collection, epoch, name)| ReplicaSpec {
+        shard,
+        collection,
+        schema: CollectionSchema {
+            vectors: BTreeMap::from([(name, vector.clone())]),
+            hnsw: HnswConfig::default(),
+            indexing_threshold_kib: 7,
+        },
+        epoch: Epoch(epoch),
+    })
+}
+
+pub(super) fn error() -> impl Strategy<Value = Error> {
+    prop_oneof![
+        "[a-z]{0,9}".prop_map(Error::BadInput),
+        ("[a-z]{0,9}", "[a-z]{0,9}").prop_map(|(field, message)| Error::Validation { field, message }),
+        "[a-z]{0,9}".prop_map(Error::Unavailable),
+        "[a-z]{0,9}".prop_map(Error::Timeout),
+        "[a-z]{0,9}".prop_map(Error::Corrupt),
+        (shard(), option::of(any::<u64>().prop_map(NodeId)), any::<u64>())
+            .prop_map(|(shard, hint, term)| Error::WrongLeader { shard, hint, term }),
+        (shard(), any::<u64>(), any::<u64>()).prop_map(|(shard, asked, current)| Error::WrongEpoch {
+            shard,
+            asked: Epoch(asked),
+            current: Epoch(current)
+        }),
+        shard().prop_map(Error::NoSuchShard),
+    ]
+}
+
+pub(super) fn result<T: Clone + std::fmt::Debug>(good: impl Strategy<Value = T>) -> impl Strategy<Value = Result<T>> {
+    prop_oneof![4 => good.prop_map(Ok), 1 => error().prop_map(Err)]
+}
+
+pub(super) fn answers<T: Clone + std::fmt::Debug>(
+    good: impl Strategy<Value = T>,
+) -> impl Strategy<Value = Result<Vec<ShardAnswer<T>>>> {
+    let answer =
+        (shard(), index(), result(good)).prop_map(|(shard, applied, result)| ShardAnswer { shard, applied, result });
+    result(vec(answer, 0..4))
+}
+
+pub(super) fn hits() -> impl Strategy<Value = Vec<Vec<ShardHit>>> {
+    let hit = (float(), id(), index()).prop_map(|(distance, id, version)| ShardHit { distance, id, version });
+    vec(vec(hit, 0..6), 0..4)
+}
+
+pub(super) fn points() -> impl Strategy<Value = Vec<StoredPoint>> {
+    let point = (id(), index(), payload(), vectors()).prop_map(|(id, version, payload, vectors)| StoredPoint {
+        id,
+        version,
+        payload,
+        vectors,
+    });
+    vec(point, 0..5)
+}
+
+pub(super) fn digest() -> impl Strategy<Value = ShardDigest> {
+    (any::<u64>(), any::<u64>()).prop_map(|(points, digest)| ShardDigest { points, digest })
+}
+
+pub(super) fn ack() -> impl Strategy<Value = WriteAck> {
+    (index(), any::<u64>(), any::<u64>()).prop_map(|(index, term, affected)| WriteAck { index, term, affected })
+}
+
+pub(super) fn change() -> impl Strategy<Value = MembersChange> {
+    prop_oneof![Just(MembersChange::Done), any::<u64>().prop_map(|entries| MembersChange::CatchingUp { entries })]
+}
+
+pub(super) fn status() -> impl Strategy<Value = NodeStatus> {
+    let replica = (shard(), collection(), members(), option::of("[a-z]{0,9}"), index()).prop_map(
+        |(shard, collection, voters, failed, applied)| ReplicaStatus {
+            role: ReplicaRole::Leader,
+            voters,
+            failed,
+            applied,
+            ..ReplicaStatus::unknown(shard, collection)
+        },
+    );
+    (any::<u64>(), vec(replica, 0..3), option::of("[a-z]{0,9}")).prop_map(|(node, replicas, read_only)| NodeStatus {
+        node: NodeId(node),
+        replicas,
+        read_only,
+    })
+}

@@ -1,0 +1,105 @@
+//! Writes and their acknowledgement.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::answer::{put_vectors, take_vectors};
+use super::query::ID_LEAST;
+use super::{Operation, Reader, Request, Wire, Writer};
+use crate::api::{LoggedFilter, WriteAck, WriteOp, WriteRequest};
+use crate::error::Result;
+use crate::ids::{CollectionId, Epoch, LogIndex, RequestId, ShardId};
+use crate::payload::Payload;
+use crate::point::{Point, PointId};
+
+/// Least bytes of a point: id, payload, number of vectors.
+const POINT_LEAST: usize = ID_LEAST + 4 + 4;
+
+impl Wire for WriteRequest {
+    fn put(&self, to: &mut Writer) {
+        to.raw(&self.request.0.to_le_bytes());
+        to.u32(self.part);
+        self.collection.put(to);
+        to.u64(self.epoch.0);
+        to.u64(self.shard.0);
+        self.op.put(to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<WriteRequest> {
+        Ok(WriteRequest {
+            request: RequestId(u128::from_le_bytes(from.sixteen()?)),
+            part: from.u32()?,
+            collection: CollectionId::read(from)?,
+            epoch: Epoch(from.u64()?),
+            shard: ShardId(from.u64()?),
+            op: WriteOp::read(from)?,
+            deadline: from.deadline()?,
+        })
+    }
+}
+
+impl Request for WriteRequest {
+    const OPERATION: Operation = Operation::Write;
+    type Answer = WriteAck;
+
+    fn deadline(&self) -> Option<Instant> {
+        Some(self.deadline)
+    }
+}
+
+impl Wire for WriteOp {
+    fn put(&self, to: &mut Writer) {
+        match self {
+            WriteOp::Upsert(points) => {
+                to.u8(0);
+                to.count(points.len());
+                for point in points.iter() {
+                    point.id.put(to);
+                    to.bytes(point.payload.as_bytes());
+                    put_vectors(&point.vectors, to);
+                }
+            }
+            WriteOp::Delete(ids) => {
+                to.u8(1);
+                to.count(ids.len());
+                ids.iter().for_each(|id| id.put(to));
+            }
+            WriteOp::DeleteByFilter(filter) => {
+                to.u8(2);
+                to.u32(filter.evaluator);
+                to.bytes(filter.json.as_bytes());
+            }
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<WriteOp> {
+        Ok(match from.u8()? {
+            0 => {
+                let points = from.list(POINT_LEAST, |from| {
+                    let id = PointId::read(from)?;
+                    // A copy: the shard may keep the payload for long, and the rest of the frame would stay with it.
+                    let payload = Payload::from_stored(Bytes::copy_from_slice(from.bytes()?));
+                    Ok(Point { id, payload, vectors: take_vectors(from)? })
+                })?;
+                WriteOp::Upsert(Arc::new(points))
+            }
+            1 => WriteOp::Delete(from.list(ID_LEAST, PointId::read)?),
+            2 => WriteOp::DeleteByFilter(LoggedFilter { evaluator: from.u32()?, json: from.text()?.to_owned() }),
+            other => return Err(from.broken(&format!("write of kind {other} is not known here"))),
+        })
+    }
+}
+
+impl Wire for WriteAck {
+    fn put(&self, to: &mut Writer) {
+        to.u64(self.index.0);
+        to.u64(self.term);
+        to.u64(self.affected);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<WriteAck> {
+        Ok(WriteAck { index: LogIndex(from.u64()?), term: from.u64()?, affected: from.u64()? })
+    }
+}
