@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::CollectionId;
-use vicinal_common::limits::SHARDS_PER_COLLECTION_MAX;
+use vicinal_common::limits::{REQUESTS_IN_FLIGHT_MAX, SHARDS_PER_COLLECTION_MAX};
 use vicinal_common::rng::Rng;
 
 use crate::http::BODIES_KIB_MAX;
@@ -35,6 +35,8 @@ pub struct Coordinator {
     pub options: CoordinatorOptions,
     /// Room for request bodies, in KiB.
     pub(crate) bodies: Arc<Semaphore>,
+    /// Room for requests that are worked on.
+    pub(crate) requests: Arc<Semaphore>,
 }
 
 impl Coordinator {
@@ -52,7 +54,8 @@ impl Coordinator {
         }
         let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
         let shards = Arc::new(ShardAccess::new(nodes));
-        Ok(Coordinator { catalog, shards, members, rng, options, bodies })
+        let requests = Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
+        Ok(Coordinator { catalog, shards, members, rng, options, bodies, requests })
     }
 
     /// The collection served under a name or an alias, in the newest metadata known here.

@@ -23,7 +23,7 @@ use crate::query::Coverage;
 const COVERAGE_HEADER: &str = "x-vicinal-coverage";
 /// Header with the session token, on requests that show one and on answers to reads and writes of points.
 pub(super) const SESSION_HEADER: &str = "x-vicinal-session";
-/// Seconds after which a client that met a limit should try again.
+/// Seconds after which a client should try again that met a limit, or shards that cannot serve at the moment.
 const RETRY_AFTER_SECONDS: &str = "1";
 
 /// A successful answer, before it is wrapped.
@@ -131,11 +131,11 @@ pub(super) async fn envelope(State(log): State<Arc<FailureLog>>, request: Reques
         } else {
             tracing::debug!(%method, path, status = failure.status.as_u16(), "request refused: {}", failure.text);
         }
-        return wrap_failure(&failure, started);
+        return with_retry_after(wrap_failure(&failure, started));
     }
     match response.extensions_mut().remove::<Answer>() {
         Some(answer) => wrap_answer(answer, started),
-        None => response,
+        None => with_retry_after(response),
     }
 }
 
@@ -169,8 +169,12 @@ fn wrap_answer(answer: Answer, started: Instant) -> Response {
 fn wrap_failure(failure: &Failure, started: Instant) -> Response {
     let text = serde_json::Value::from(failure.text.as_str());
     let body = format!("{{\"status\":{{\"error\":{text}}},\"time\":{}}}", seconds(started));
-    let mut response = json(failure.status, body.into_bytes());
-    if failure.status == StatusCode::TOO_MANY_REQUESTS {
+    json(failure.status, body.into_bytes())
+}
+
+/// Says when to try again, where that is worth a try.
+fn with_retry_after(mut response: Response) -> Response {
+    if matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
     }
     response

@@ -11,6 +11,7 @@ use axum::routing::{get, post, put};
 use tokio::net::TcpListener;
 use vicinal_common::transport::serve_router;
 
+use super::admission::admit;
 use super::answer::{Failure, envelope};
 use super::failure_log::FailureLog;
 use super::{collections, points, search, service};
@@ -41,6 +42,7 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/points/query/batch", post(search::query_batch))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(coordinator.clone(), admit))
         .layer(from_fn_with_state(Arc::new(FailureLog::default()), envelope))
         .with_state(coordinator)
 }

@@ -21,4 +21,6 @@ pub use scatter::{Effort, Gathered, ReadSpec, scatter};
 pub use search::run;
 
 #[cfg(test)]
+mod failover_tests;
+#[cfg(test)]
 mod tests;

@@ -51,7 +51,7 @@ const SIZES_MAX: u32 = 7;
 /// Weight of a new sample in the mean.
 const EWMA_WEIGHT: f64 = 0.2;
 /// Time in which an old mean loses half of its value: a node that was slow gets asked again and can show that it is not.
-const HALF_LIFE: Duration = Duration::from_secs(5);
+const HALF_LIFE: Duration = Duration::from_secs(2);
 /// Smallest power of two that is told apart, in microseconds.
 const FIRST_OCTAVE: u32 = 5;
 /// Powers of two told apart, from 32 microseconds to a minute.

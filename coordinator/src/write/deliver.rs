@@ -178,10 +178,12 @@ impl Delivery<'_> {
     /// Takes in a refusal: an error when it is final.
     fn refused(&mut self, node: NodeId, error: Error, now: Instant) -> Result<()> {
         let (access, shard) = (self.access, self.request.shard);
-        let how = match &error {
-            Error::Overloaded(_) => Ended::Overloaded,
-            Error::Unavailable(_) => Ended::Failed,
-            _other => Ended::Answered,
+        let how = if matches!(error, Error::Overloaded(_)) {
+            Ended::Overloaded
+        } else if matches!(error, Error::Unavailable(_)) {
+            Ended::Failed
+        } else {
+            Ended::Answered
         };
         if let Some(attempt) = self.under_way.remove(&node) {
             attempt.ticket.end(how, now);
