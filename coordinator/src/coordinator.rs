@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::CollectionId;
-use vicinal_common::limits::SHARDS_PER_COLLECTION_MAX;
+use vicinal_common::limits::{REQUESTS_IN_FLIGHT_MAX, SHARDS_PER_COLLECTION_MAX};
 use vicinal_common::rng::Rng;
 use vicinal_common::telemetry::Registry;
 
@@ -42,6 +42,8 @@ pub struct Coordinator {
     pub(crate) requests: RequestStats,
     /// When this coordinator came to be, in Unix milliseconds.
     pub(crate) started_ms: u64,
+    /// Room for requests that are worked on.
+    pub(crate) admission: Arc<Semaphore>,
 }
 
 impl Coordinator {
@@ -60,7 +62,8 @@ impl Coordinator {
         let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
         let (shards, requests) = (Arc::new(ShardAccess::new(nodes)), RequestStats::default());
         let (registry, started_ms) = (Arc::default(), catalog.now_ms());
-        Ok(Coordinator { catalog, shards, members, rng, options, registry, bodies, requests, started_ms })
+        let admission = Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
+        Ok(Coordinator { catalog, shards, members, rng, options, registry, bodies, requests, started_ms, admission })
     }
 
     /// The collection served under a name or an alias, in the newest metadata known here.

@@ -1,5 +1,6 @@
 //! The REST edge, wire-compatible with the everyday part of the Qdrant REST API 1.19: decode, call, encode.
 
+mod admission;
 mod answer;
 mod body;
 mod cluster;

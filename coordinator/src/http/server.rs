@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use vicinal_common::telemetry::METRICS_PATH;
 use vicinal_common::transport::serve_router;
 
+use super::admission::admit;
 use super::answer::{Failure, envelope};
 use super::failure_log::FailureLog;
 use super::{cluster, collections, observe, points, search, service, telemetry};
@@ -47,6 +48,7 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/points/query/batch", post(search::query_batch))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(coordinator.clone(), admit))
         .layer(from_fn_with_state(Arc::new(FailureLog::default()), envelope))
         .layer(from_fn_with_state(coordinator.clone(), observe::observe))
         .with_state(coordinator)

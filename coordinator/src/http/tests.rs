@@ -30,8 +30,11 @@ use crate::model::{Model, nodes};
 use crate::placement::Reconciler;
 use crate::{Coordinator, CoordinatorOptions};
 
+mod degraded;
+
 struct Edge {
     router: Router,
+    coordinator: Arc<Coordinator>,
     model: Arc<Mutex<Model>>,
     _stop: tokio_util::sync::DropGuard,
 }
@@ -64,7 +67,8 @@ impl Edge {
         tokio::spawn(Reconciler::new(catalog.clone(), nodes.clone(), Arc::new(Members::local())).run(stop.clone()));
         let options = CoordinatorOptions { default_shards: 4 };
         let coordinator = Coordinator::new(catalog, nodes, Arc::new(Members::local()), rng, options).unwrap();
-        Edge { router: router(Arc::new(coordinator)), model, _stop: stop.drop_guard() }
+        let coordinator = Arc::new(coordinator);
+        Edge { router: router(coordinator.clone()), coordinator, model, _stop: stop.drop_guard() }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Value, axum::http::HeaderMap) {
