@@ -69,7 +69,7 @@ async fn every_operation_answers_over_the_wire_as_directly() {
         assert_eq!(over[0].result.as_ref().unwrap()[0].vectors[""].len(), DIM);
 
         let mut parts = everything();
-        parts.vectors = VectorSelector::Named(vec!["nothing".into()]);
+        parts.vectors = VectorSelector::Named(vec![String::new()]);
         let scroll =
             ScrollRequest { context: context(), from: Some(PointId::Num(6)), limit: 4, filter: filter.clone(), parts };
         let over = remote[node].scroll(scroll.clone()).await;

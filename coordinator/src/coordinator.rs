@@ -9,7 +9,7 @@ use vicinal_common::limits::SHARDS_PER_COLLECTION_MAX;
 use vicinal_common::rng::Rng;
 use vicinal_common::telemetry::Registry;
 
-use crate::http::BODIES_KIB_MAX;
+use crate::http::{BODIES_KIB_MAX, RequestStats};
 use crate::members::Members;
 use crate::meta::Catalog;
 use crate::shard_client::NodeDirectory;
@@ -38,6 +38,10 @@ pub struct Coordinator {
     pub registry: Arc<Registry>,
     /// Room for request bodies, in KiB.
     pub(crate) bodies: Arc<Semaphore>,
+    /// Requests so far.
+    pub(crate) requests: RequestStats,
+    /// When this coordinator came to be, in Unix milliseconds.
+    pub(crate) started_ms: u64,
 }
 
 impl Coordinator {
@@ -54,8 +58,9 @@ impl Coordinator {
             return Err(Error::BadInput(format!("{shards} shards, allowed are 1 to {SHARDS_PER_COLLECTION_MAX}")));
         }
         let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
-        let shards = Arc::new(ShardAccess::new(nodes));
-        Ok(Coordinator { catalog, shards, members, rng, options, registry: Arc::default(), bodies })
+        let (shards, requests) = (Arc::new(ShardAccess::new(nodes)), RequestStats::default());
+        let (registry, started_ms) = (Arc::default(), catalog.now_ms());
+        Ok(Coordinator { catalog, shards, members, rng, options, registry, bodies, requests, started_ms })
     }
 
     /// The collection served under a name or an alias, in the newest metadata known here.

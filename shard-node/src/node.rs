@@ -25,6 +25,7 @@ use vicinal_common::api::{NodeStatus, ReplicaSpec, ReplicaStatus};
 use vicinal_common::clock::Clock;
 use vicinal_common::disk::Disk;
 use vicinal_common::error::{Error, Result};
+use vicinal_common::exec;
 use vicinal_common::ids::{ClusterId, CollectionId, NodeId, ShardId};
 use vicinal_common::limits::GROUPS_PER_NODE_MAX;
 use vicinal_common::rng::Rng;
@@ -375,7 +376,7 @@ impl Handler for ShardNode {
 
 /// Runs disk work off the async threads.
 async fn on_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::Internal(format!("disk work ended early: {e}")))?
+    exec::blocking(work).await?
 }
 
 /// Returns once everything submitted to the log before is durable.

@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod cluster;
 mod collections;
 mod decode;
 mod encode;
@@ -11,13 +12,16 @@ mod observe;
 mod params;
 mod points;
 mod process;
+mod request_stats;
 mod search;
 mod selector;
 mod server;
 mod service;
+mod telemetry;
 
 pub(crate) use body::BODIES_KIB_MAX;
 pub use process::{RestPlace, process_router};
+pub(crate) use request_stats::RequestStats;
 pub use server::{router, serve};
 
 #[cfg(test)]

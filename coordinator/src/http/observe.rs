@@ -17,16 +17,20 @@ use crate::Coordinator;
 const NO_ROUTE: &str = "none";
 
 /// Counts the request and runs it in its span.
-pub(super) async fn observe(request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(coordinator): State<Arc<Coordinator>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     let method = known(request.method());
     let span = telemetry::rest_span(method, route, request.headers());
     let response = next.run(request).instrument(span.clone()).await;
     let status = response.status();
     telemetry::rest_answered(&span, status.as_u16());
-    instruments().rest.answered(method, route, status.as_str(), started.elapsed());
+    let took = started.elapsed();
+    instruments().rest.answered(method, route, status.as_str(), took);
+    if matched.is_some() {
+        coordinator.requests.note(&format!("{method} {route}"), status.as_u16(), took);
+    }
     response
 }
 
