@@ -16,10 +16,13 @@ use serde::Serialize;
 use vicinal_common::error::Error;
 
 use super::failure_log::FailureLog;
+use super::params::Params;
 use crate::query::Coverage;
 
 /// Header with shards answered and shards asked, on every answer that comes from shards.
 const COVERAGE_HEADER: &str = "x-vicinal-coverage";
+/// Header with the session token, on requests that show one and on answers to reads and writes of points.
+pub(super) const SESSION_HEADER: &str = "x-vicinal-session";
 /// Seconds after which a client that met a limit should try again.
 const RETRY_AFTER_SECONDS: &str = "1";
 
@@ -28,12 +31,13 @@ const RETRY_AFTER_SECONDS: &str = "1";
 pub(super) struct Answer {
     result: Bytes,
     coverage: Option<Arc<Coverage>>,
+    session: Option<HeaderValue>,
 }
 
 impl Answer {
     /// An answer whose result is encoded already.
     pub(super) fn encoded(result: Vec<u8>) -> Answer {
-        Answer { result: Bytes::from(result), coverage: None }
+        Answer { result: Bytes::from(result), coverage: None, session: None }
     }
 
     /// Encodes a result.
@@ -45,6 +49,12 @@ impl Answer {
     /// Says which shards the result stands for.
     pub(super) fn with_coverage(self, coverage: Coverage) -> Answer {
         Answer { coverage: Some(Arc::new(coverage)), ..self }
+    }
+
+    /// Gives the client the token of what it has seen.
+    pub(super) fn with_session(self, params: &Params) -> Answer {
+        let session = params.session_token().and_then(|token| HeaderValue::try_from(token).ok());
+        Answer { session, ..self }
     }
 }
 
@@ -149,6 +159,9 @@ fn wrap_answer(answer: Answer, started: Instant) -> Response {
     let mut response = json(StatusCode::OK, body);
     if let Some(header) = header {
         response.headers_mut().insert(COVERAGE_HEADER, header);
+    }
+    if let Some(session) = answer.session {
+        response.headers_mut().insert(SESSION_HEADER, session);
     }
     response
 }

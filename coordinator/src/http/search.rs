@@ -23,7 +23,7 @@ pub(super) async fn query(State(coordinator): Shared, params: Params, body: Json
     coordinator.collection(params.collection())?;
     let query = body.decode(QueryBody::into_query).await?;
     let (encoded, coverage) = run(&coordinator, &params, vec![query]).await?;
-    Ok(Answer::encoded(encoded.into_iter().next().unwrap_or_default()).with_coverage(coverage))
+    Ok(Answer::encoded(encoded.into_iter().next().unwrap_or_default()).with_coverage(coverage).with_session(&params))
 }
 
 /// `POST /collections/{collection}/points/query/batch`: all queries in one scatter.
@@ -35,7 +35,7 @@ pub(super) async fn query_batch(State(coordinator): Shared, params: Params, body
     out.push(b'[');
     out.extend_from_slice(&encoded.join(&b','));
     out.push(b']');
-    Ok(Answer::encoded(out).with_coverage(coverage))
+    Ok(Answer::encoded(out).with_coverage(coverage).with_session(&params))
 }
 
 /// Runs queries and encodes the answer to each. The coverage is that of all of them together.

@@ -18,8 +18,9 @@ use super::*;
 use crate::meta::Collection;
 use crate::model::ModelCluster;
 
-fn spec(request: u128) -> WriteSpec {
-    WriteSpec { request: RequestId(request), deadline: Instant::now() + Duration::from_secs(5) }
+fn spec(request: u128) -> WriteSpec<'static> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    WriteSpec { request: RequestId(request), deadline, session: Box::leak(Box::default()) }
 }
 
 fn total(cluster: &ModelCluster) -> usize {
