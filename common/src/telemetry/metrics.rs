@@ -20,8 +20,6 @@ pub fn instruments() -> &'static Instruments {
 pub struct Instruments {
     /// Requests of clients.
     pub rest: Rest,
-    /// What coordinators do about slow and failing nodes.
-    pub query: Query,
     /// Requests between processes.
     pub hop: Hop,
     /// Reads on a node.
@@ -45,24 +43,6 @@ impl Rest {
         self.requests.with_label_values(&[method, route, status]).inc();
         self.duration.with_label_values(&[method, route]).observe(took.as_secs_f64());
     }
-}
-
-/// What coordinators do about slow and failing nodes.
-pub struct Query {
-    /// See [`names::HEDGES_SENT`].
-    pub hedges_sent: IntCounter,
-    /// See [`names::HEDGES_WON`].
-    pub hedges_won: IntCounter,
-    /// See [`names::ATTEMPTS_TIMED_OUT`].
-    pub attempts_timed_out: IntCounter,
-    /// See [`names::BREAKER_OPENINGS`].
-    pub breaker_openings: IntCounter,
-    /// See [`names::PARTIAL_ANSWERS`].
-    pub partial_answers: IntCounter,
-    /// See [`names::RETRIES`]: reads.
-    pub read_retries: IntCounter,
-    /// See [`names::RETRIES`]: writes.
-    pub write_retries: IntCounter,
 }
 
 /// The two ends of a request between processes.
@@ -180,18 +160,8 @@ impl Instruments {
     fn new() -> Instruments {
         let registry = prometheus::Registry::new();
         let r = &registry;
-        let retries = counters(r, &names::RETRIES);
         Instruments {
             rest: Rest { requests: counters(r, &names::REST_REQUESTS), duration: histograms(r, &names::REST_DURATION) },
-            query: Query {
-                hedges_sent: counter(r, &names::HEDGES_SENT),
-                hedges_won: counter(r, &names::HEDGES_WON),
-                attempts_timed_out: counter(r, &names::ATTEMPTS_TIMED_OUT),
-                breaker_openings: counter(r, &names::BREAKER_OPENINGS),
-                partial_answers: counter(r, &names::PARTIAL_ANSWERS),
-                read_retries: retries.with_label_values(&["read"]),
-                write_retries: retries.with_label_values(&["write"]),
-            },
             hop: Hop { requests: counters(r, &names::HOP_REQUESTS), duration: histograms(r, &names::HOP_DURATION) },
             search: Search {
                 threads: gauge(r, &names::SEARCH_THREADS),

@@ -84,15 +84,22 @@ catalogue! { Metric, METRICS, "All metrics.":
     REST_DURATION = metric(
         "vicinal_rest_request_duration_seconds", LATENCY_SECONDS, &["method", "route"],
         "Time from the request's headers to the answer's headers");
-    PARTIAL_ANSWERS = counter(
-        "vicinal_partial_answers_total", &[], "Reads that at least one shard did not answer, refused or not");
-    // The way to the shards.
-    HEDGES_SENT = counter("vicinal_hedges_sent_total", &[], "Calls repeated at another replica because the first was slow");
-    HEDGES_WON = counter("vicinal_hedges_won_total", &[], "Hedges that answered before the call they stood in for");
-    ATTEMPTS_TIMED_OUT = counter("vicinal_attempts_timed_out_total", &[], "Calls to a node given up without an answer");
-    BREAKER_OPENINGS = counter("vicinal_breaker_openings_total", &[], "Times a node was set aside because calls to it failed");
+    REST_REFUSED =
+        counter("vicinal_rest_refused_total", &[], "REST requests refused because too many were under way");
+    // The way to the shards, on coordinators.
+    NODE_CALLS = counter("vicinal_node_calls_total", &[], "Calls of reads sent to nodes, of all kinds");
+    HEDGES_SENT =
+        counter("vicinal_hedges_sent_total", &[], "Calls sent to a second replica because the first was slow");
+    HEDGES_WON = counter("vicinal_hedges_won_total", &[], "Hedges that brought the first answer for a shard");
+    HEDGES_REFUSED = counter("vicinal_hedges_refused_total", &[], "Hedges that were due but over the budget");
+    ATTEMPTS_TIMED_OUT = counter(
+        "vicinal_attempts_timed_out_total", &[], "Calls not waited for any longer, because the node was silent too long");
+    BREAKER_OPENINGS = counter(
+        "vicinal_breaker_openings_total", &[], "Times that a node was given up for a while after failures in a row");
+    PROBES = counter("vicinal_probes_total", &[], "Calls that asked whether a node given up answers again");
     RETRIES = counter(
-        "vicinal_retries_total", &["kind"], "Shards asked again after a refusal or a failure (kind: read or write)");
+        "vicinal_retries_total", &[], "Calls sent because an earlier one for the same shards failed or timed out");
+    PARTIAL_ANSWERS = counter("vicinal_partial_answers_total", &[], "Answers that miss shards");
     // The hop between processes.
     HOP_REQUESTS = counter(
         "vicinal_hop_requests_total", &["side", "operation", "outcome"],

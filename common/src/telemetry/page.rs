@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use parking_lot::RwLock;
 use prometheus::core::Collector;
-use prometheus::{GaugeVec, Opts, TextEncoder};
+use prometheus::{GaugeVec, IntCounterVec, Opts, TextEncoder};
 use tokio::time::timeout;
 
 use super::instruments;
@@ -86,25 +86,42 @@ pub fn metrics_answer(text: String) -> Response {
 #[derive(Default)]
 pub struct Page {
     gauges: BTreeMap<&'static str, GaugeVec>,
+    counters: BTreeMap<&'static str, IntCounterVec>,
 }
+
+/// The names are constants that a test has seen.
+const VALID: &str = "the names of names.rs are valid";
 
 impl Page {
     /// Sets a gauge. `labels` are the values of [`Metric::labels`], in that order.
     pub fn set(&mut self, metric: &Metric, labels: &[&str], value: f64) {
         debug_assert_eq!((metric.kind, metric.labels.len()), (Kind::Gauge, labels.len()), "{}", metric.name);
-        let gauge = self.gauges.entry(metric.name).or_insert_with(|| {
-            GaugeVec::new(Opts::new(metric.name, metric.help), metric.labels)
-                .expect("the names are valid: a test says so")
-        });
+        let gauge = self
+            .gauges
+            .entry(metric.name)
+            .or_insert_with(|| GaugeVec::new(Opts::new(metric.name, metric.help), metric.labels).expect(VALID));
         // A wrong number of labels shows in every build with assertions; here it costs one value, not the page.
         if let Ok(gauge) = gauge.get_metric_with_label_values(labels) {
             gauge.set(value);
         }
     }
 
+    /// Adds to a counter that is kept elsewhere. `labels` as above.
+    pub fn count(&mut self, metric: &Metric, labels: &[&str], value: u64) {
+        debug_assert_eq!((metric.kind, metric.labels.len()), (Kind::Counter, labels.len()), "{}", metric.name);
+        let counter = self
+            .counters
+            .entry(metric.name)
+            .or_insert_with(|| IntCounterVec::new(Opts::new(metric.name, metric.help), metric.labels).expect(VALID));
+        if let Ok(counter) = counter.get_metric_with_label_values(labels) {
+            counter.inc_by(value);
+        }
+    }
+
     /// The text: the instruments of the process first, then the values looked up.
     fn render(&self) -> String {
         let mut families = instruments().gather();
+        families.extend(self.counters.values().flat_map(IntCounterVec::collect));
         families.extend(self.gauges.values().flat_map(GaugeVec::collect));
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut text) {

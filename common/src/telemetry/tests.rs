@@ -40,6 +40,36 @@ fn names_follow_the_rules() {
     assert_eq!(SPANS.iter().map(|span| span.name).collect::<BTreeSet<_>>().len(), SPANS.len());
 }
 
+/// Rows of the tables of docs/METRICS.md, as their cells.
+fn documented() -> Vec<Vec<String>> {
+    let rows = include_str!("../../../docs/METRICS.md").lines().filter(|line| line.starts_with("| `"));
+    let cells = |row: &str| row.split('|').map(|cell| cell.trim().replace('`', "")).collect::<Vec<_>>();
+    rows.map(|row| cells(row)[1..].to_vec()).collect()
+}
+
+#[test]
+fn the_documentation_lists_what_there_is() {
+    let mut expected = Vec::new();
+    for metric in METRICS {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
+        };
+        let labels = if metric.labels.is_empty() { "none".to_owned() } else { metric.labels.join(", ") };
+        expected.push(vec![metric.name.to_owned(), kind.to_owned(), labels, metric.help.replace('`', "")]);
+    }
+    expected.extend(
+        SPANS.iter().map(|span| vec![span.name.to_owned(), span.fields.join(", "), span.help.replace('`', "")]),
+    );
+    let mut found = documented();
+    assert_eq!(found.len(), expected.len(), "rows in docs/METRICS.md");
+    for (found, expected) in found.iter_mut().zip(&expected) {
+        found.truncate(expected.len());
+        assert_eq!(found, expected, "docs/METRICS.md, in the order of names.rs");
+    }
+}
+
 /// What a scraper would make of the text, refusing what it would refuse.
 #[derive(Debug, Default)]
 struct Scraped {
@@ -93,6 +123,7 @@ struct Values;
 impl Source for Values {
     async fn collect(&self, page: &mut Page) {
         page.set(&names::SHARD_POINTS, &["n1", "c", "7"], 42.0);
+        page.count(&names::HEDGES_SENT, &[], 5);
         page.set(&names::SHARD_POINTS, &["n\"2\\", "c", "7"], 43.0);
     }
 }
@@ -129,7 +160,7 @@ async fn the_page_is_what_prometheus_reads() {
     let bucket = "vicinal_rest_request_duration_seconds_bucket{method=\"PUT\",route=\"/page\",le=";
     assert_eq!((sample(&format!("{bucket}\"0.0025\"}}")), sample(&format!("{bucket}\"+Inf\"}}"))), (0.0, 1.0));
     assert_eq!(sample("vicinal_shard_points{collection=\"c\",node=\"n1\",shard=\"7\"}"), 42.0);
-    assert!(scraped.samples.contains_key("vicinal_hedges_sent_total"));
+    assert_eq!(sample("vicinal_hedges_sent_total"), 5.0);
     assert!(sample("process_start_time_seconds") > 1e9);
     if cfg!(target_os = "linux") {
         assert!(sample("process_resident_memory_bytes") > 1e6);
