@@ -9,8 +9,9 @@ use vicinal_common::ids::ShardId;
 use vicinal_common::point::PointId;
 
 use super::gather::Coverage;
-use super::scatter::{ReadSpec, scatter};
+use super::scatter::{Effort, ReadSpec, scatter};
 use crate::meta::Collection;
+use crate::shard_client::WorkKind;
 use crate::shards::ShardAccess;
 
 /// What was found.
@@ -27,7 +28,7 @@ pub(super) struct Fetched {
 pub(super) async fn fetch(
     access: &ShardAccess,
     collection: &Collection,
-    spec: ReadSpec,
+    spec: ReadSpec<'_>,
     ids: &[PointId],
     parts: &PointParts,
 ) -> Fetched {
@@ -36,7 +37,8 @@ pub(super) async fn fetch(
         by_shard.entry(collection.tokens.shard_of(*id)).or_default().push(*id);
     }
     let shards: Vec<ShardId> = by_shard.keys().copied().collect();
-    let gathered = scatter(access, collection, spec, &shards, |api, context| {
+    let effort = Effort { kind: WorkKind::Retrieve, units: ids.len().div_ceil(shards.len().max(1)) };
+    let gathered = scatter(access, collection, spec, effort, &shards, |api, context| {
         let of_node = context.shards.iter().filter_map(|(shard, _)| by_shard.get(shard));
         let mut ids: Vec<PointId> = of_node.flatten().copied().collect();
         ids.sort_unstable();
