@@ -17,12 +17,14 @@ use vicinal_coordinator::process::{CoordinatorProcess, Edge, ProcessEnv, Process
 
 use crate::config::{CoordinatorArgs, CoordinatorConfig};
 use crate::data_dir::DataDir;
+use crate::traces::Export;
 use crate::{logging, process};
 
 /// Runs until it is told to stop.
 pub(crate) fn run(args: &CoordinatorArgs) -> anyhow::Result<()> {
     let config = CoordinatorConfig::load(args)?;
-    logging::start(&config.log, config.log_format)?;
+    let export = Export::to(config.otlp_endpoint.as_deref(), "vicinal-coordinator", &config.id);
+    let _traces = logging::start(&config.log, config.log_format, export)?;
     process::run(serve(config))
 }
 

@@ -1,5 +1,5 @@
 //! What coordinators and shard nodes share: the words (ids, points, filters, queries), the seams (disk, clock, random
-//! numbers, transport) and the distance kernels. Depends on no sibling crate and starts no runtime.
+//! numbers, transport, threads) and the distance kernels. Depends on no sibling crate and starts no runtime.
 
 pub mod api;
 pub mod clock;
@@ -9,6 +9,7 @@ pub mod consistency;
 pub mod disk;
 pub mod distance;
 pub mod error;
+pub mod exec;
 pub mod filter;
 pub mod ids;
 pub mod limits;
@@ -18,5 +19,6 @@ pub mod point;
 pub mod raft;
 pub mod ring;
 pub mod rng;
+pub mod telemetry;
 pub mod topk;
 pub mod transport;

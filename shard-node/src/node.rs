@@ -25,6 +25,7 @@ use vicinal_common::api::{NodeStatus, ReplicaSpec, ReplicaStatus};
 use vicinal_common::clock::Clock;
 use vicinal_common::disk::Disk;
 use vicinal_common::error::{Error, Result};
+use vicinal_common::exec;
 use vicinal_common::ids::{ClusterId, CollectionId, NodeId, ShardId};
 use vicinal_common::limits::GROUPS_PER_NODE_MAX;
 use vicinal_common::rng::Rng;
@@ -32,7 +33,7 @@ use vicinal_common::transport::{Address, Handler, Transport};
 
 use self::identity::Identity;
 use self::replicas::ReplicaDirs;
-use crate::log::{GroupLog, LogOptions, ShardLog};
+use crate::log::{GroupLog, LogOptions, LogStats, ShardLog};
 use crate::raft::{Group, GroupOptions, GroupParts, ROUTE_PREFIX};
 use crate::room::DiskRoom;
 use crate::service::SearchPool;
@@ -304,6 +305,11 @@ impl ShardNode {
         on_blocking(move || dirs.remove(id)).await
     }
 
+    /// Sizes of the shared log.
+    pub(crate) fn log_stats(&self) -> LogStats {
+        self.log.stats()
+    }
+
     /// State of the node and its replicas.
     pub(crate) async fn node_status(&self) -> Result<NodeStatus> {
         let replicas = self.replicas.read().clone();
@@ -370,7 +376,7 @@ impl Handler for ShardNode {
 
 /// Runs disk work off the async threads.
 async fn on_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::Internal(format!("disk work ended early: {e}")))?
+    exec::blocking(work).await?
 }
 
 /// Returns once everything submitted to the log before is durable.

@@ -20,7 +20,7 @@ pub(super) async fn admit(State(coordinator): State<Arc<Coordinator>>, request: 
     if ALWAYS.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    let Ok(_place) = coordinator.requests.clone().try_acquire_owned() else {
+    let Ok(_place) = coordinator.admission.clone().try_acquire_owned() else {
         coordinator.shards.health.counters().add_refused();
         let text = format!("{REQUESTS_IN_FLIGHT_MAX} requests are being worked on, try again");
         return Failure::from(Error::Overloaded(text)).into_response();

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use vicinal_common::error::Error;
+use vicinal_common::exec;
 use vicinal_common::limits::BODY_BYTES_MAX;
 
 use super::answer::Failure;
@@ -164,12 +165,12 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))
 }
 
-/// Runs `work` here when it is about few bytes, else on a thread that may block.
+/// Runs `work` here when it is about few bytes (or in a simulation), else on a thread that may block.
 pub(super) async fn off_thread<U: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> Result<U, Failure> + Send + 'static,
 ) -> Result<U, Failure> {
-    if bytes <= INLINE_BYTES_MAX {
+    if bytes <= INLINE_BYTES_MAX || exec::is_simulated() {
         return work();
     }
     match tokio::task::spawn_blocking(work).await {

@@ -13,8 +13,8 @@ use vicinal_common::ids::{NodeId, ShardId};
 use crate::meta::Collection;
 use crate::shards::ShardAccess;
 
-/// How long to wait for a node's status: one that is paused must not hold up the figures of the others.
-const STATUS_TIME: Duration = Duration::from_secs(2);
+/// Longest time one node may take to say how it is: the others' replicas speak for one that is paused.
+const STATUS_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Describes a collection. Green: everything served and indexed. Yellow: background work is under way. Red: a shard does
 /// not serve or did not answer; the figures then leave it out.
@@ -22,7 +22,7 @@ pub(super) async fn describe(access: &ShardAccess, collection: &Collection, dead
     let nodes: BTreeSet<NodeId> = collection.shards.iter().flat_map(|shard| shard.replicas.iter().copied()).collect();
     let asked = nodes.into_iter().map(|node| async move {
         let Some(api) = access.nodes.get(node) else { return (node, Vec::new()) };
-        let status = timeout_at(deadline.min(Instant::now() + STATUS_TIME), api.status()).await;
+        let status = timeout_at(deadline.min(Instant::now() + STATUS_TIME_MAX), api.status()).await;
         (node, status.ok().and_then(|status| status.ok()).map(|status| status.replicas).unwrap_or_default())
     });
     let mut chosen: BTreeMap<ShardId, (NodeId, ReplicaStatus)> = BTreeMap::new();

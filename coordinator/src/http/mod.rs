@@ -3,21 +3,26 @@
 mod admission;
 mod answer;
 mod body;
+mod cluster;
 mod collections;
 mod decode;
 mod encode;
 mod failure_log;
 mod info;
+mod observe;
 mod params;
 mod points;
 mod process;
+mod request_stats;
 mod search;
 mod selector;
 mod server;
 mod service;
+mod telemetry;
 
 pub(crate) use body::BODIES_KIB_MAX;
 pub use process::{RestPlace, process_router};
+pub(crate) use request_stats::RequestStats;
 pub use server::{router, serve};
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use tracing::Instrument;
+use vicinal_common::telemetry;
 
 use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
@@ -48,7 +50,9 @@ async fn run(
         check_parts(&collection, &query.parts)?;
     }
     let lookup = params.lookup(coordinator);
-    let answers = query::run(&coordinator.shards, &lookup, params.read_spec(), &queries).await?;
+    let span = telemetry::query_span(&collection.name, queries.len());
+    let running = query::run(&coordinator.shards, &lookup, params.read_spec(), &queries);
+    let answers = running.instrument(span).await?;
     let mut coverage = answers.first().map(|answer| answer.coverage.clone()).unwrap_or_default();
     for answer in &answers {
         coverage.add(&answer.coverage);

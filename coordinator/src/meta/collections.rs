@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::{Error, Result};
+use vicinal_common::exec;
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 use vicinal_common::ring::TokenTable;
 
@@ -57,9 +58,8 @@ impl Catalog {
             let (now_ms, wanted) = (self.inner.clock.unix_millis(), create.clone());
             let is_connected = is_connected.clone();
             // The token table of many shards takes a while to compute.
-            let planned =
-                tokio::task::spawn_blocking(move || plan(&state, &wanted, is_connected, id, first, now_ms)).await;
-            let command = planned.map_err(|error| Error::Internal(format!("placement failed: {error}")))??;
+            let planned = exec::blocking(move || plan(&state, &wanted, is_connected, id, first, now_ms)).await;
+            let command = planned??;
             match self.propose(MetaCommand::CreateCollection(Box::new(command)), deadline).await? {
                 MetaReply::Done => break,
                 MetaReply::Refused(error) => return Err(error),

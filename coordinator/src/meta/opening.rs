@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use vicinal_common::clock::Clock;
 use vicinal_common::error::{Error, Result};
+use vicinal_common::exec;
 use vicinal_common::ids::ClusterId;
 use vicinal_common::raft::{NetworkFactory, RaftNode, metadata_config};
 use vicinal_common::rng::Rng;
@@ -53,7 +54,7 @@ impl Loaded {
     /// Reads the store. `BadInput` for the data of another coordinator.
     pub async fn read(mut options: CatalogOptions) -> Result<Loaded> {
         let mut store = options.store;
-        let loaded = tokio::task::spawn_blocking(move || store.load().map(|stored| (store, stored))).await;
+        let loaded = exec::blocking(move || store.load().map(|stored| (store, stored))).await;
         let (store, stored) = loaded.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
         options.store = store;
         let identity = Identity::load(&stored).map_err(|error| refused(&error))?;
@@ -87,12 +88,13 @@ impl Loaded {
         let log = LogStore::open(&stored, writer.clone()).map_err(|error| refused(&error))?;
         let (machine, published) = StateMachine::open(&stored, writer.clone()).map_err(|error| refused(&error))?;
         drop(stored);
-        let network = NetworkFactory::new(transport, META_PREFIX, WholeSnapshot);
+        let network = NetworkFactory::new(transport.clone(), META_PREFIX, WholeSnapshot);
         let id = identity.node.0;
         let raft = MetaRaft::new(id, metadata_config(), network.clone(), log, machine).await;
         let raft = raft.map_err(|error| refused(&error))?;
-        let catalog =
-            Catalog { inner: Arc::new(Inner { raft, published, network, writer, space: OnceLock::new(), rng, clock }) };
+        let catalog = Catalog {
+            inner: Arc::new(Inner { raft, published, network, transport, writer, space: OnceLock::new(), rng, clock }),
+        };
         match catalog.start(&identity, RaftNode { name, address }, cluster).await {
             Ok(()) => Ok(catalog),
             Err(error) => {

@@ -1,13 +1,17 @@
 //! The thread that makes submitted changes durable: it takes what has queued up, writes it as one batch, syncs once and
 //! then tells everybody.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use tokio::time::Instant;
+use vicinal_common::exec::{self, Next, Signal, Worker};
 use vicinal_common::ids::ShardId;
+use vicinal_common::telemetry::instruments;
 
 use super::LogOptions;
 use super::error::LogError;
@@ -21,7 +25,7 @@ const FULL_RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Signalled when there is something to write, or the log closes.
-    pub(super) work: Condvar,
+    pub(super) work: Arc<Signal>,
     /// Signalled when the queue has become shorter.
     pub(super) room: Condvar,
     pub(super) options: LogOptions,
@@ -33,37 +37,41 @@ impl Shared {
     /// that much: the flusher either writes the queue or fails it.
     pub(super) fn submit(&self, group: ShardId, op: Op) -> Result<(), (LogError, Op)> {
         let mut state = self.state.lock();
-        // A callback runs on the flusher, which must not wait for itself.
-        let may_wait = op.done.is_some() && self.flusher.get() != Some(&thread::current().id());
+        // A callback runs on the flusher, which must not wait for itself. In a simulation everything does.
+        let is_flusher = self.flusher.get() == Some(&thread::current().id());
+        let may_wait = op.done.is_some() && !is_flusher && !exec::is_simulated();
         while may_wait && state.queued_bytes >= self.options.queue_bytes_max && state.poisoned.is_none() {
             self.room.wait(&mut state);
         }
         let submitted = state.submit(group, op);
         drop(state);
-        self.work.notify_one();
+        self.work.notify();
         submitted
     }
 
-    /// Waits for changes; none when the log closes or has stopped.
-    fn next_batch(&self) -> Option<Vec<Op>> {
+    /// Takes changes to write, or tells what to do instead. `retry` is when a full disk is tried again.
+    fn next_batch(&self, retry: &mut Option<Instant>) -> Result<Vec<Op>, Next> {
         let mut state = self.state.lock();
-        loop {
-            if state.poisoned.is_some() {
-                return None;
-            }
-            let patient = state.full && state.only_patient();
-            if !state.queue.is_empty() && !patient {
-                return Some(state.take_batch(self.options.batch_bytes));
-            }
-            if state.closing {
-                return None;
-            }
-            if state.queue.is_empty() {
-                self.work.wait(&mut state);
-            } else if self.work.wait_for(&mut state, FULL_RETRY).timed_out() {
-                state.full = false;
-            }
+        if state.poisoned.is_some() {
+            return Err(Next::End);
         }
+        let now = Instant::now();
+        if retry.take_if(|at| *at <= now).is_some() {
+            state.full = false;
+        }
+        let patient = state.full && state.only_patient();
+        if !state.queue.is_empty() && !patient {
+            *retry = None;
+            return Ok(state.take_batch(self.options.batch_bytes));
+        }
+        if state.closing {
+            return Err(Next::End);
+        }
+        if state.queue.is_empty() {
+            return Err(Next::Wait);
+        }
+        let at = *retry.get_or_insert(now + FULL_RETRY);
+        Err(Next::WaitFor(at - now))
     }
 
     /// Makes a batch durable and records it. Gives the batch back with the error.
@@ -75,10 +83,12 @@ impl Shared {
             }
             self.state.lock().files.insert(writer.sequence, writer.log_file());
         }
+        let started = Instant::now();
         let slots = match writer.write(batch.iter().flat_map(|op| &op.records)) {
             Ok(slots) => slots,
             Err(e) => return Err((e, batch)),
         };
+        instruments().write.synced(started.elapsed(), batch.iter().map(Op::bytes).sum(), batch.len());
         writer.shrink(self.options.batch_bytes as usize);
         let mut state = self.state.lock();
         let committed = state.commit(batch, &slots);
@@ -139,12 +149,17 @@ impl Drop for StopOnPanic {
     }
 }
 
-/// The flusher's life.
-pub(super) fn run(shared: Arc<Shared>, mut writer: Writer) {
+/// Starts the flusher. One step is one batch.
+pub(super) fn start(shared: Arc<Shared>, mut writer: Writer) -> io::Result<Worker> {
     let guard = StopOnPanic(shared.clone());
-    // Ignoring the result: the cell is set here only.
-    let _ = shared.flusher.set(thread::current().id());
-    while let Some(batch) = shared.next_batch() {
+    let mut retry = None;
+    Worker::start("shard-log", shared.work.clone(), move || {
+        let shared = &guard.0;
+        shared.flusher.get_or_init(|| thread::current().id());
+        let batch = match shared.next_batch(&mut retry) {
+            Ok(batch) => batch,
+            Err(next) => return next,
+        };
         match shared.commit(&mut writer, batch) {
             Ok(dones) => {
                 shared.room.notify_all();
@@ -157,6 +172,6 @@ pub(super) fn run(shared: Arc<Shared>, mut writer: Writer) {
             }
             Err((e, batch)) => shared.fail(batch, e),
         }
-    }
-    drop(guard);
+        Next::Step
+    })
 }

@@ -22,12 +22,12 @@ mod tests;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use vicinal_common::disk::Disk;
 use vicinal_common::error::{Error, Result};
+use vicinal_common::exec::{Signal, Worker};
 use vicinal_common::ids::ShardId;
 
 pub use error::LogError;
@@ -121,19 +121,15 @@ pub struct LogStats {
 /// Ends the flusher when the last handle goes.
 struct Handle {
     shared: Arc<Shared>,
-    flusher: Mutex<Option<JoinHandle<()>>>,
+    flusher: Worker,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.state.lock().closing = true;
-        self.shared.work.notify_all();
-        if let Some(flusher) = self.flusher.lock().take()
-            && flusher.thread().id() != thread::current().id()
-        {
-            // A panic of the flusher was reported when it stopped the log.
-            let _ = flusher.join();
-        }
+        self.shared.work.notify();
+        // A panic of the flusher was reported when it stopped the log.
+        let _ = self.flusher.join();
     }
 }
 
@@ -157,19 +153,14 @@ impl ShardLog {
         let recovery = Recovery { groups: groups.collect(), notes: replay.notes };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
-            work: Condvar::new(),
+            work: Arc::new(Signal::default()),
             room: Condvar::new(),
             options,
             flusher: OnceLock::new(),
         });
-        let flusher = thread::Builder::new()
-            .name("shard-log".into())
-            .spawn({
-                let shared = shared.clone();
-                move || flusher::run(shared, replay.writer)
-            })
+        let flusher = flusher::start(shared.clone(), replay.writer)
             .map_err(|e| Error::Internal(format!("the thread of the shard log cannot start: {e}")))?;
-        Ok((ShardLog(Arc::new(Handle { shared, flusher: Mutex::new(Some(flusher)) })), recovery))
+        Ok((ShardLog(Arc::new(Handle { shared, flusher })), recovery))
     }
 
     /// The log of one raft group, which begins empty if there is none.

@@ -10,6 +10,7 @@ use openraft::{EntryPayload as RaftEntryPayload, OptionalSend};
 use tokio::sync::watch;
 use vicinal_common::disk::Disk;
 use vicinal_common::error::{Error, Result};
+use vicinal_common::exec;
 use vicinal_common::ids::LogIndex;
 
 use super::command::{
@@ -100,10 +101,7 @@ impl Machine {
 pub(super) async fn on_blocking_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(e) => Err(Error::Internal(format!("background work ended early: {e}"))),
-    }
+    exec::blocking(work).await?
 }
 
 fn stored_membership(shard: &Shard) -> Result<StoredMembership> {

@@ -5,10 +5,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use tokio::time::Instant;
 use vicinal_common::error::{Error, Result};
+use vicinal_common::exec::{Next, Signal, Worker};
 
 /// Settings of the pool.
 #[derive(Clone, Debug)]
@@ -55,7 +57,7 @@ struct Queue {
 #[derive(Default)]
 struct LaneState {
     queue: Mutex<Queue>,
-    changed: Condvar,
+    changed: Arc<Signal>,
 }
 
 /// The pool. Dropping it lets running jobs end and forgets the waiting ones.
@@ -84,9 +86,7 @@ impl Builder {
         for (name, lane, threads) in lanes {
             for i in 0..threads.max(1) {
                 let lane = Arc::clone(lane);
-                thread::Builder::new()
-                    .name(format!("{name}-{i}"))
-                    .spawn(move || run_jobs(&lane))
+                Worker::start(&format!("{name}-{i}"), lane.changed.clone(), move || run_due(&lane))
                     .map_err(|e| Error::Internal(format!("cannot start a background thread: {e}")))?;
             }
         }
@@ -105,7 +105,7 @@ impl Builder {
             Lane::Build => &self.build,
         };
         lane.queue.lock().jobs.push_back((Instant::now() + delay, job));
-        lane.changed.notify_one();
+        lane.changed.notify();
     }
 
     /// Waits until `bytes` of the memory budget are free, and takes them until the reservation is dropped. More than
@@ -124,10 +124,13 @@ impl Builder {
 impl Drop for Builder {
     fn drop(&mut self) {
         for lane in [&self.seal, &self.build] {
-            let mut queue = lane.queue.lock();
-            queue.closed = true;
-            queue.jobs.clear();
-            lane.changed.notify_all();
+            let forgotten = {
+                let mut queue = lane.queue.lock();
+                queue.closed = true;
+                std::mem::take(&mut queue.jobs)
+            };
+            lane.changed.notify();
+            drop(forgotten);
         }
     }
 }
@@ -145,19 +148,21 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// Runs the jobs of a lane as they become due, until the pool is dropped.
-fn run_jobs(lane: &LaneState) {
+/// Runs a job of a lane that is due, or tells how long to wait.
+fn run_due(lane: &LaneState) -> Next {
     let mut queue = lane.queue.lock();
-    while !queue.closed {
-        let now = Instant::now();
-        if let Some(due) = queue.jobs.iter().position(|(at, _)| *at <= now) {
-            let job = queue.jobs.remove(due);
-            parking_lot::MutexGuard::unlocked(&mut queue, || job.map(|(_, job)| job()));
-            continue;
-        }
-        match queue.jobs.iter().map(|(at, _)| *at).min() {
-            Some(at) => drop(lane.changed.wait_until(&mut queue, at)),
-            None => lane.changed.wait(&mut queue),
-        }
+    if queue.closed {
+        return Next::End;
     }
+    let now = Instant::now();
+    if let Some(due) = queue.jobs.iter().position(|(at, _)| *at <= now) {
+        let job = queue.jobs.remove(due);
+        drop(queue);
+        if let Some((_, job)) = job {
+            job();
+        }
+        return Next::Step;
+    }
+    let next = queue.jobs.iter().map(|(at, _)| *at).min();
+    next.map_or(Next::Wait, |at| Next::WaitFor(at - now))
 }

@@ -74,7 +74,7 @@ async fn clients_are_told_when_to_come_back() {
 async fn requests_beyond_the_bound_are_refused_at_once_and_health_is_not() {
     let edge = filled().await;
     let places = u32::try_from(REQUESTS_IN_FLIGHT_MAX).unwrap();
-    let held = edge.coordinator.requests.clone().try_acquire_many_owned(places).unwrap();
+    let held = edge.coordinator.admission.clone().try_acquire_many_owned(places).unwrap();
     let (status, answer, _, pause) = post(&edge, COUNT, None, json!({})).await;
     assert_eq!((status, pause.as_deref()), (429, Some("1")), "{answer}");
     assert!(answer["status"]["error"].as_str().unwrap().contains("1024 requests"), "{answer}");
