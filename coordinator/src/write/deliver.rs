@@ -69,6 +69,7 @@ pub(super) async fn deliver(access: &ShardAccess, collection: &Collection, reque
         };
         (node, answer)
     };
+    access.probe(replicas.iter().copied(), Instant::now());
     let mut in_flight = FuturesUnordered::new();
     // Ends at the deadline at the latest; rounds of attempts have growing pauses between them.
     loop {
@@ -109,14 +110,16 @@ impl Delivery<'_> {
         Ok(Some(node))
     }
 
-    /// The leader as far as it is known and nothing is wrong with its node; else the replica with which the least is
-    /// wrong, in the order of the metadata.
+    /// The leader as far as it is known, unless others are in less trouble; else the replica that is in the least, in the
+    /// order of the metadata.
     fn choose(&self, now: Instant) -> Option<NodeId> {
         let is_free = |node: &NodeId| !self.tried.contains(node) && !self.under_way.contains_key(node);
         let tier = |node: NodeId| self.access.health.standing(node, self.work, now).tier;
-        let leader = self.access.leader(self.request.shard).filter(|node| self.replicas.contains(node));
-        let leader = leader.filter(|node| is_free(node) && tier(*node) < Tier::Suspect);
-        leader.or_else(|| self.replicas.iter().copied().filter(is_free).min_by_key(|node| tier(*node)))
+        let best = self.replicas.iter().copied().filter(is_free).min_by_key(|node| tier(*node))?;
+        let leader =
+            self.access.leader(self.request.shard).filter(|node| self.replicas.contains(node) && is_free(node));
+        let is_well = |node: &NodeId| tier(*node) < Tier::Suspect || tier(*node) == tier(best);
+        Some(leader.filter(is_well).unwrap_or(best))
     }
 
     /// All replicas were asked in vain: waits for a moment, or for what is late, or gives up.
@@ -198,11 +201,8 @@ impl Delivery<'_> {
             Error::Unavailable(_) | Error::NoSuchShard(_) => access.forget_leader(shard, node),
             // One damaged replica: the others go on, and one of them leads.
             Error::Corrupt(_) if self.replicas.len() > 1 => access.forget_leader(shard, node),
-            // The others would only send it back.
-            Error::Overloaded(_) => {
-                self.error = Some(error);
-                return self.rest(now);
-            }
+            // It may not lead any more, and have too much to do to say so: the others know.
+            Error::Overloaded(_) => {}
             Error::WrongEpoch { .. }
             | Error::Timeout(_)
             | Error::BadInput(_)
