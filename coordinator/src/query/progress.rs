@@ -23,6 +23,8 @@ pub(super) struct Call {
     pub(super) attempt: u64,
     pub(super) node: NodeId,
     pub(super) context: ReadContext,
+    /// Whether it repeats one that is under way and slow.
+    pub(super) is_hedge: bool,
 }
 
 /// Why a call is sent.
@@ -319,7 +321,7 @@ impl<'a, T> Progress<'a, T> {
         let ticket = health.begin(node, work, blame, now);
         let consistency = context.consistency;
         self.attempts.insert(id, Attempt { node, shards, reason, consistency, ticket, is_overdue: false });
-        Call { attempt: id, node, context }
+        Call { attempt: id, node, context, is_hedge: reason == Reason::Hedge }
     }
 
     /// Shards of an attempt that is under way and not late which nobody has answered yet.

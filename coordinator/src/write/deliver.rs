@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument, Span};
 use vicinal_common::api::{WriteAck, WriteOp, WriteRequest};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::NodeId;
+use vicinal_common::telemetry;
 
 use crate::meta::Collection;
 use crate::shard_client::{Blame, Ended, Ticket, Tier, Work, WorkKind};
@@ -62,19 +64,28 @@ pub(super) async fn deliver(access: &ShardAccess, collection: &Collection, reque
         resting: None,
         error: None,
     };
-    let send = |node: NodeId| async move {
-        let answer = match access.nodes.get(node) {
-            Some(api) => api.write(request.clone()).await,
-            None => Err(Error::Unavailable(format!("node {node} cannot be reached"))),
+    let send = |node: NodeId, attempt: u64| {
+        let span = telemetry::write_call_span(node.0, request.shard.0, request.part, attempt);
+        let sent = async move {
+            let answer = match access.nodes.get(node) {
+                Some(api) => api.write(request.clone()).await,
+                None => Err(Error::Unavailable(format!("node {node} cannot be reached"))),
+            };
+            if answer.is_err() {
+                telemetry::failed(&Span::current());
+            }
+            (node, answer)
         };
-        (node, answer)
+        sent.instrument(span)
     };
     access.probe(replicas.iter().copied(), Instant::now());
+    let mut attempts = 0;
     let mut in_flight = FuturesUnordered::new();
     // Ends at the deadline at the latest; rounds of attempts have growing pauses between them.
     loop {
         if let Some(node) = delivery.next(Instant::now())? {
-            in_flight.push(send(node));
+            attempts += 1;
+            in_flight.push(send(node, attempts));
         }
         let wake = delivery.wake();
         tokio::select! {
