@@ -4,6 +4,7 @@
 mod binary;
 mod rest;
 mod server;
+pub mod sim;
 mod skip;
 
 pub use binary::binary;
