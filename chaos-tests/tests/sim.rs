@@ -11,7 +11,7 @@ use std::thread;
 use vicinal_chaos_tests::sim;
 
 /// Seeds of every test run.
-const SMOKE: Range<u64> = 1..7;
+const SMOKE: Range<u64> = 1..13;
 /// Seeds that are run twice and compared.
 const TWICE: Range<u64> = 1..4;
 

@@ -70,6 +70,9 @@ impl Transport for SimTransport {
             Err(_) => Err(unreachable("no connection in time")),
         };
         self.site.silent_when_dead().await;
+        if ended.is_err() {
+            self.site.note_unanswered(host);
+        }
         let length = ended.as_ref().map_or(-1, |answer: &Bytes| answer.len() as i64);
         self.site.trace.note_here(format_args!("{from} < {host} {route} {length}"));
         ended
@@ -81,10 +84,7 @@ impl SimTransport {
         let mut stream = match TcpStream::connect((host, PORT)).await {
             Ok(stream) => stream,
             // The simulated network refuses at once what a real one loses in silence.
-            Err(_) if self.site.is_cut_off(host) => {
-                self.site.count_lost();
-                std::future::pending().await
-            }
+            Err(_) if self.site.is_cut_off(host) => std::future::pending().await,
             Err(e) => return Err(e),
         };
         *is_sent = true;

@@ -67,7 +67,7 @@ impl Plan {
         let coordinators = &COORDINATORS[..draw.of(&[1, 2, 3, 3])];
         let servers: Vec<&'static str> = NODES.iter().chain(coordinators).copied().collect();
         let mut faults = vec![draw.partition(&NODES), draw.crash(&NODES)];
-        for _ in 0..draw.below(3) {
+        for _ in 0..1 + draw.below(4) {
             let more = match draw.below(5) {
                 0 | 1 => draw.partition(&servers),
                 2 | 3 => draw.crash(&servers),

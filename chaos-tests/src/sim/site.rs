@@ -84,12 +84,15 @@ impl Site {
 
     /// Whether what this machine sends to `host` is lost on the way.
     pub(super) fn is_cut_off(&self, host: &str) -> bool {
-        self.links.cut.lock().iter().any(|(from, to)| *from == self.name && *to == host)
+        self.links.cut.lock().contains(&(self.name, host))
     }
 
-    /// Counts a call that was lost.
-    pub(super) fn count_lost(&self) {
-        self.links.lost.fetch_add(1, Ordering::Relaxed);
+    /// Notes that a call to `host` brought no answer, which counts if the link carries nothing at the moment.
+    pub(super) fn note_unanswered(&self, host: &str) {
+        let cut = self.links.cut.lock();
+        if cut.iter().any(|link| *link == (self.name, host) || *link == (host, self.name)) {
+            self.links.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
