@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod cluster;
+pub mod collector;
 pub mod content;
 pub mod history;
 pub mod nemesis;
@@ -14,6 +15,7 @@ mod client;
 mod process;
 mod rest;
 mod server;
+pub mod sim;
 mod skip;
 
 pub use binary::binary;
