@@ -9,7 +9,7 @@ use vicinal_common::clock::SystemClock;
 use vicinal_common::disk::RealDisk;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::http::HttpTransport;
-use vicinal_common::transport::serve_router;
+use vicinal_common::transport::http::serve_router;
 use vicinal_coordinator::CoordinatorOptions;
 use vicinal_coordinator::http::{RestPlace, process_router};
 use vicinal_coordinator::meta::SledStore;
@@ -17,12 +17,14 @@ use vicinal_coordinator::process::{CoordinatorProcess, Edge, ProcessEnv, Process
 
 use crate::config::{CoordinatorArgs, CoordinatorConfig};
 use crate::data_dir::DataDir;
+use crate::traces::Export;
 use crate::{logging, process};
 
 /// Runs until it is told to stop.
 pub(crate) fn run(args: &CoordinatorArgs) -> anyhow::Result<()> {
     let config = CoordinatorConfig::load(args)?;
-    logging::start(&config.log, config.log_format)?;
+    let export = Export::to(config.otlp_endpoint.as_deref(), "vicinal-coordinator", &config.id);
+    let _traces = logging::start(&config.log, config.log_format, export)?;
     process::run(serve(config))
 }
 

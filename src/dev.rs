@@ -25,6 +25,7 @@ use vicinal_shard_node::shard::{Builder, BuilderOptions};
 use crate::config::{DevArgs, DevConfig};
 use crate::data_dir::DataDir;
 use crate::process::counted;
+use crate::traces::Export;
 use crate::{demo, logging, process};
 
 /// Longest wait for the metadata to take a node in.
@@ -35,7 +36,8 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(15);
 /// Runs until it is told to stop.
 pub(crate) fn run(args: &DevArgs) -> anyhow::Result<()> {
     let config = DevConfig::load(args)?;
-    logging::start(&config.log, config.log_format)?;
+    let export = Export::to(config.otlp_endpoint.as_deref(), "vicinal-dev", "dev");
+    let _traces = logging::start(&config.log, config.log_format, export)?;
     process::run(serve(config))
 }
 
@@ -56,6 +58,9 @@ async fn serve(config: DevConfig) -> anyhow::Result<()> {
         parts.rng.clone(),
         options,
     )?;
+    for node in &parts.nodes {
+        coordinator.registry.add(node.clone());
+    }
     let serving = vicinal_coordinator::http::serve(Arc::new(coordinator), listener, stop);
     let url = process::url(address);
     tracing::info!(

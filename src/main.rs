@@ -1,16 +1,19 @@
 //! The `vicinal` binary: one file per subcommand.
 
 mod bench;
+mod cluster;
 mod config;
 mod coordinator;
 mod data_dir;
 mod demo;
 mod dev;
+mod health;
 mod logging;
 mod memory;
 mod process;
 mod rest;
 mod shard_node;
+mod traces;
 
 use std::process::ExitCode;
 
@@ -32,6 +35,10 @@ enum Command {
     Coordinator(config::CoordinatorArgs),
     /// Run a shard node of a cluster: holds replicas of shards
     ShardNode(config::ShardNodeArgs),
+    /// Show how a running cluster is
+    Cluster(cluster::Cluster),
+    /// Ask a process whether it is ready, for health checks of containers
+    Health(health::Health),
     /// Measure a running server
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -42,6 +49,8 @@ fn main() -> ExitCode {
         Command::Dev(args) => dev::run(&args),
         Command::Coordinator(args) => coordinator::run(&args),
         Command::ShardNode(args) => shard_node::run(&args),
+        Command::Cluster(cluster) => return cluster::run(&cluster),
+        Command::Health(health) => return health::run(&health),
         Command::Bench(bench) => bench::run(&bench),
     };
     match done {

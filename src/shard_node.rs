@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use vicinal_common::clock::SystemClock;
 use vicinal_common::disk::RealDisk;
 use vicinal_common::rng::SeededRng;
+use vicinal_common::telemetry::{Registry, metrics_router};
+use vicinal_common::transport::http::serve_router;
 use vicinal_common::transport::http::{HttpTransport, internal_router};
-use vicinal_common::transport::serve_router;
 use vicinal_shard_node::node::{NodeEnv, NodeOptions};
 use vicinal_shard_node::process::{Membership, NodeProcess, ProcessOptions};
 use vicinal_shard_node::server::NodeHandler;
@@ -22,12 +23,14 @@ use vicinal_shard_node::shard::{Builder, BuilderOptions};
 
 use crate::config::{ShardNodeArgs, ShardNodeConfig};
 use crate::data_dir::DataDir;
+use crate::traces::Export;
 use crate::{logging, process};
 
 /// Runs until it is told to stop, or its cluster refuses it.
 pub(crate) fn run(args: &ShardNodeArgs) -> anyhow::Result<()> {
     let config = ShardNodeConfig::load(args)?;
-    logging::start(&config.log, config.log_format)?;
+    let export = Export::to(config.otlp_endpoint.as_deref(), "vicinal-shard-node", &config.id);
+    let _traces = logging::start(&config.log, config.log_format, export)?;
     process::run(serve(config))
 }
 
@@ -57,7 +60,9 @@ async fn serve(config: ShardNodeConfig) -> anyhow::Result<()> {
     let node = NodeProcess::start(options, env).await?;
     let mut membership = node.membership();
     let drain = CancellationToken::new();
-    let router = router(NodeHandler::new(node.node().clone()), membership.clone());
+    let registry = Arc::new(Registry::default());
+    registry.add(node.node().clone());
+    let router = router(NodeHandler::new(node.node().clone()), membership.clone()).merge(metrics_router(registry));
     let mut serving = tokio::spawn(serve_router(router, listener, drain.clone().cancelled_owned()));
     tracing::info!("shard node `{}` listens at {url}, reached by others at {advertise}", config.id);
     let refused = async {

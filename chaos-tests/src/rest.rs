@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
+
+const COVERAGE_HEADER: &str = "x-vicinal-coverage";
+const SESSION_HEADER: &str = "x-vicinal-session";
 
 /// One server.
 #[derive(Clone)]
@@ -21,6 +24,9 @@ pub struct Answer {
     pub body: Value,
     /// Header `x-vicinal-coverage`.
     pub coverage: Option<String>,
+    /// Header `x-vicinal-session`: sent back with a later request, to any coordinator, it promises that the request
+    /// sees at least what this answer saw.
+    pub session: Option<String>,
 }
 
 impl Answer {
@@ -43,18 +49,42 @@ impl Answer {
 impl Rest {
     /// A client of the server at `url`.
     pub fn new(url: &str) -> Rest {
-        let client = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build();
+        Rest::with_timeout(url, Duration::from_secs(30))
+    }
+
+    /// A client that waits at most that long for a whole answer.
+    pub fn with_timeout(url: &str, timeout: Duration) -> Rest {
+        let client = Client::builder().no_proxy().retry(reqwest::retry::never()).timeout(timeout).build();
         Rest { client: client.expect("a plain client can be built"), url: url.to_owned() }
+    }
+
+    /// The server's address.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Sends JSON, or no body for `Value::Null`. An error means that no whole answer came: for a write it is unknown
     /// whether it was carried out.
     pub async fn call(&self, method: Method, path: &str, body: &Value) -> Result<Answer, reqwest::Error> {
-        let (kind, bytes) = match body {
-            Value::Null => (None, Vec::new()),
-            body => (Some("application/json"), body.to_string().into_bytes()),
-        };
-        self.send(method, path, kind, bytes).await
+        self.call_in_session(method, path, body, None).await
+    }
+
+    /// As `call`, with the session token of an earlier answer.
+    pub async fn call_in_session(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        session: Option<&str>,
+    ) -> Result<Answer, reqwest::Error> {
+        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        if !body.is_null() {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        if let Some(session) = session {
+            request = request.header(SESSION_HEADER, session);
+        }
+        answer(request).await
     }
 
     /// Sends any bytes with any content type.
@@ -69,12 +99,7 @@ impl Rest {
         if let Some(content_type) = content_type {
             request = request.header("content-type", content_type);
         }
-        let answer = request.send().await?;
-        let status = answer.status().as_u16();
-        let coverage = answer.headers().get("x-vicinal-coverage").and_then(|value| value.to_str().ok()).map(Into::into);
-        let text = answer.text().await?;
-        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Ok(Answer { status, body, coverage })
+        answer(request).await
     }
 
     /// GET; panics without an answer.
@@ -121,4 +146,14 @@ impl Rest {
         let count = self.post(&format!("/collections/{collection}/points/count"), body).await.result();
         count["count"].as_u64().expect("a count is a number")
     }
+}
+
+async fn answer(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
+    let answer = request.send().await?;
+    let status = answer.status().as_u16();
+    let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(Into::into);
+    let (coverage, session) = (header(COVERAGE_HEADER), header(SESSION_HEADER));
+    let text = answer.text().await?;
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Ok(Answer { status, body, coverage, session })
 }

@@ -19,5 +19,6 @@ pub mod point;
 pub mod raft;
 pub mod ring;
 pub mod rng;
+pub mod telemetry;
 pub mod topk;
 pub mod transport;

@@ -43,6 +43,8 @@ pub const APPEND_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub const INTERNAL_BODY_BYTES_MAX: usize = 2 * BODY_BYTES_MAX + 16 * 1024 * 1024;
 /// Largest answer between processes, in bytes: a page of points can be far larger than any request.
 pub const INTERNAL_ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// REST requests that one coordinator works on at a time; more are refused at once.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 1_024;
 /// Requests remembered per shard so that a retry is applied once.
 pub const REQUEST_TABLE_MAX: usize = 4_096;
 /// Seconds a request may take when it names no `timeout`.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::CollectionId;
-use vicinal_common::limits::SHARDS_PER_COLLECTION_MAX;
+use vicinal_common::limits::{REQUESTS_IN_FLIGHT_MAX, SHARDS_PER_COLLECTION_MAX};
 use vicinal_common::rng::Rng;
+use vicinal_common::telemetry::Registry;
 
-use crate::http::BODIES_KIB_MAX;
+use crate::http::{BODIES_KIB_MAX, RequestStats};
 use crate::members::Members;
 use crate::meta::Catalog;
 use crate::shard_client::NodeDirectory;
@@ -33,8 +34,16 @@ pub struct Coordinator {
     pub rng: Arc<dyn Rng>,
     /// What the operator chose.
     pub options: CoordinatorOptions,
+    /// What else the process has to show at `GET /metrics`.
+    pub registry: Arc<Registry>,
     /// Room for request bodies, in KiB.
     pub(crate) bodies: Arc<Semaphore>,
+    /// Requests so far.
+    pub(crate) requests: RequestStats,
+    /// When this coordinator came to be, in Unix milliseconds.
+    pub(crate) started_ms: u64,
+    /// Room for requests that are worked on.
+    pub(crate) admission: Arc<Semaphore>,
 }
 
 impl Coordinator {
@@ -51,8 +60,10 @@ impl Coordinator {
             return Err(Error::BadInput(format!("{shards} shards, allowed are 1 to {SHARDS_PER_COLLECTION_MAX}")));
         }
         let bodies = Arc::new(Semaphore::new(BODIES_KIB_MAX));
-        let shards = Arc::new(ShardAccess::new(nodes));
-        Ok(Coordinator { catalog, shards, members, rng, options, bodies })
+        let (shards, requests) = (Arc::new(ShardAccess::new(nodes)), RequestStats::default());
+        let (registry, started_ms) = (Arc::default(), catalog.now_ms());
+        let admission = Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
+        Ok(Coordinator { catalog, shards, members, rng, options, registry, bodies, requests, started_ms, admission })
     }
 
     /// The collection served under a name or an alias, in the newest metadata known here.

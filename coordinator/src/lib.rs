@@ -10,6 +10,7 @@ mod model;
 pub mod placement;
 pub mod process;
 pub mod query;
+pub mod session;
 pub mod shard_client;
 pub mod shards;
 pub mod write;

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::time::{Instant, sleep};
 use vicinal_common::api::*;
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
+use vicinal_common::consistency::Consistency;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::Filter;
 use vicinal_common::ids::{CollectionId, Epoch, LogIndex, NodeId, RequestId, ShardId};
@@ -19,11 +22,12 @@ use crate::meta::{Collection, CollectionState, Shard};
 use crate::shard_client::NodeDirectory;
 use crate::shards::ShardAccess;
 
-/// One shard; all nodes see the same one, as if replication took no time.
-#[derive(Default)]
+/// One shard; all nodes see the same one, as if replication took no time, unless a replica is made to lag.
+#[derive(Clone, Default)]
 pub(crate) struct ModelShard {
     pub(crate) collection: Option<CollectionId>,
     pub(crate) leader: Option<NodeId>,
+    pub(crate) term: u64,
     pub(crate) epoch: Epoch,
     pub(crate) points: BTreeMap<PointId, (LogIndex, Point)>,
     pub(crate) log: u64,
@@ -43,8 +47,18 @@ pub(crate) struct Model {
     pub(crate) dead: HashSet<NodeId>,
     /// Nodes that answer writes with `Corrupt`.
     pub(crate) damaged: HashSet<NodeId>,
-    /// Nodes that never answer.
+    /// Nodes that are paused: they answer what they were asked when they go on.
     pub(crate) hanging: HashSet<NodeId>,
+    /// How long nodes take for every answer.
+    pub(crate) slow: HashMap<NodeId, Duration>,
+    /// Log entries that a node has not applied yet, in every shard it does not lead.
+    pub(crate) behind: HashMap<NodeId, u64>,
+    /// Nodes that answer everything with `Overloaded`.
+    pub(crate) overloaded: HashSet<NodeId>,
+    /// Writes that reached a node.
+    pub(crate) writes: BTreeMap<NodeId, u64>,
+    /// Reads answered, by node.
+    pub(crate) reads: BTreeMap<NodeId, u64>,
     /// What every write to a shard is refused with.
     pub(crate) refuse_writes: HashMap<ShardId, Error>,
     /// Writes that are applied but whose answer is lost, per shard.
@@ -147,34 +161,66 @@ pub(crate) fn nodes(model: &Arc<Mutex<Model>>) -> NodeDirectory {
 impl ModelNode {
     /// Waits or fails as the model's faults say, then runs `f` on each shard asked.
     async fn read<T>(&self, context: &ReadContext, mut f: impl FnMut(&ModelShard) -> T) -> Vec<ShardAnswer<T>> {
+        self.model.lock().calls += 1;
         self.hang().await;
-        let mut model = self.model.lock();
-        model.calls += 1;
-        let dead = model.dead.contains(&self.id);
-        let answer = |(shard, floor): &(ShardId, LogIndex)| {
-            let result = match model.shards.get(shard) {
-                _ if dead => Err(Error::Unavailable("the node is down".into())),
-                None => Err(Error::NoSuchShard(*shard)),
-                Some(found) if found.epoch != context.epoch => {
-                    Err(Error::WrongEpoch { shard: *shard, asked: context.epoch, current: found.epoch })
-                }
-                Some(found) => {
-                    assert!(found.log >= floor.0, "a floor above the log");
-                    Ok(f(found))
+        let patience = Instant::now() + context.deadline.saturating_duration_since(Instant::now()) / 2;
+        let mut answers = Vec::new();
+        for (shard, floor) in &context.shards {
+            let (applied, result) = loop {
+                let seen = self.see(context, *shard);
+                match seen {
+                    Ok(found) if found.log < floor.0 && Instant::now() < patience => sleep(PACE).await,
+                    Ok(found) if found.log < floor.0 => {
+                        break (LogIndex(0), Err(Error::Timeout(format!("applied {}, asked for {floor}", found.log))));
+                    }
+                    Ok(found) => break (LogIndex(found.log), Ok(f(&found))),
+                    Err(error) => break (LogIndex(0), Err(error)),
                 }
             };
-            let applied = LogIndex(model.shards.get(shard).map_or(0, |found| found.log));
-            ShardAnswer { shard: *shard, applied, result }
-        };
-        context.shards.iter().map(answer).collect()
+            answers.push(ShardAnswer { shard: *shard, applied, result });
+        }
+        *self.model.lock().reads.entry(self.id).or_default() += 1;
+        answers
+    }
+
+    /// The shard as this node has it.
+    fn see(&self, context: &ReadContext, shard: ShardId) -> Result<ModelShard> {
+        let model = self.model.lock();
+        if model.dead.contains(&self.id) {
+            return Err(Error::Unavailable("the node is down".into()));
+        }
+        if model.overloaded.contains(&self.id) {
+            return Err(Error::Overloaded("the node has too much to do".into()));
+        }
+        let found = model.shards.get(&shard).ok_or(Error::NoSuchShard(shard))?;
+        if found.epoch != context.epoch {
+            return Err(Error::WrongEpoch { shard, asked: context.epoch, current: found.epoch });
+        }
+        let leads = found.leader == Some(self.id);
+        if context.consistency == Consistency::Linearizable && !leads {
+            return Err(Error::WrongLeader { shard, hint: found.leader, term: found.term });
+        }
+        let mut seen = found.clone();
+        if let Some(behind) = model.behind.get(&self.id).filter(|_| !leads) {
+            seen.log = seen.log.saturating_sub(*behind);
+            seen.points.retain(|_, (version, _)| version.0 <= seen.log);
+        }
+        Ok(seen)
     }
 
     async fn hang(&self) {
-        if self.model.lock().hanging.contains(&self.id) {
-            std::future::pending::<()>().await;
+        let pause = self.model.lock().slow.get(&self.id).copied();
+        if let Some(pause) = pause {
+            sleep(pause).await;
+        }
+        while self.model.lock().hanging.contains(&self.id) {
+            sleep(PACE).await;
         }
     }
 }
+
+/// How often a paused node or a replica that lags looks whether it may go on.
+const PACE: Duration = Duration::from_millis(5);
 
 fn stored(version: LogIndex, point: &Point, parts: &PointParts) -> StoredPoint {
     let vectors = match &parts.vectors {
@@ -236,7 +282,7 @@ impl ShardApi for ModelNode {
     async fn change_members(&self, request: ChangeMembers) -> Result<MembersChange> {
         match self.model.lock().shards.get(&request.shard) {
             Some(shard) if shard.leader == Some(self.id) => Ok(MembersChange::Done),
-            Some(shard) => Err(Error::WrongLeader { shard: request.shard, hint: shard.leader, term: 1 }),
+            Some(shard) => Err(Error::WrongLeader { shard: request.shard, hint: shard.leader, term: shard.term }),
             None => Err(Error::NoSuchShard(request.shard)),
         }
     }
@@ -250,6 +296,10 @@ impl ShardApi for ModelNode {
         self.hang().await;
         let mut model = self.model.lock();
         model.calls += 1;
+        *model.writes.entry(self.id).or_default() += 1;
+        if model.overloaded.contains(&self.id) {
+            return Err(Error::Overloaded("the node has too much to do".into()));
+        }
         if model.dead.contains(&self.id) {
             return Err(Error::Unavailable("the node is down".into()));
         }
@@ -264,7 +314,7 @@ impl ShardApi for ModelNode {
             return Err(Error::WrongEpoch { shard: request.shard, asked: request.epoch, current: shard.epoch });
         }
         if shard.leader != Some(self.id) {
-            return Err(Error::WrongLeader { shard: request.shard, hint: shard.leader, term: 1 });
+            return Err(Error::WrongLeader { shard: request.shard, hint: shard.leader, term: shard.term });
         }
         let key = (request.request, request.part);
         if let Some(ack) = shard.seen.get(&key) {
@@ -290,7 +340,7 @@ impl ShardApi for ModelNode {
                 before - shard.points.len() as u64
             }
         };
-        let ack = WriteAck { index, term: 1, affected };
+        let ack = WriteAck { index, term: shard.term, affected };
         shard.seen.insert(key, ack);
         if let Some(lose) = model.lose_answers.get_mut(&request.shard).filter(|lose| **lose > 0) {
             *lose -= 1;
@@ -341,13 +391,17 @@ impl ShardApi for ModelNode {
     }
 
     async fn status(&self) -> Result<NodeStatus> {
+        self.hang().await;
         let model = self.model.lock();
+        if model.dead.contains(&self.id) {
+            return Err(Error::Unavailable("the node is down".into()));
+        }
         let replica = |(id, shard): (&ShardId, &ModelShard)| {
             let points = shard.points.len() as u64;
             Some(ReplicaStatus {
                 role: if shard.leader == Some(self.id) { ReplicaRole::Leader } else { ReplicaRole::Follower },
                 leader: shard.leader,
-                term: 1,
+                term: shard.term,
                 last_log: LogIndex(shard.log),
                 applied: LogIndex(shard.log),
                 points,

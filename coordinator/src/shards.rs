@@ -1,14 +1,23 @@
-//! What this coordinator has learned about shards: who leads each, and how far its writes have been acknowledged.
+//! What this coordinator has learned about shards: who leads each, how far its writes have been acknowledged, and which
+//! replicas refused of late.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
+use tokio::time::{Instant, timeout};
 use vicinal_common::error::Result;
 use vicinal_common::ids::{LogIndex, NodeId, ShardId};
 
 use crate::meta::{Collection, MetaState};
-use crate::shard_client::NodeDirectory;
+use crate::query::HedgeBudget;
+use crate::shard_client::{Ended, Health, NodeDirectory};
+
+/// How long a replica that refused is asked after the others.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+/// How long a probe waits for an answer.
+const PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// The way to shards: the nodes, and what answers have taught about their shards. Leaders are hints, never truth: a shard
 /// that is asked in vain says where to go.
@@ -16,8 +25,19 @@ use crate::shard_client::NodeDirectory;
 pub struct ShardAccess {
     /// The nodes that can be reached.
     pub nodes: NodeDirectory,
-    leaders: RwLock<HashMap<ShardId, NodeId>>,
-    floors: RwLock<HashMap<ShardId, LogIndex>>,
+    /// What is known of each node.
+    pub health: Arc<Health>,
+    pub(crate) hedges: HedgeBudget,
+    leaders: RwLock<BTreeMap<ShardId, Lead>>,
+    floors: RwLock<BTreeMap<ShardId, LogIndex>>,
+    refusals: RwLock<BTreeMap<(ShardId, NodeId), Instant>>,
+}
+
+/// Who leads, and the highest term heard of.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lead {
+    node: Option<NodeId>,
+    term: u64,
 }
 
 impl ShardAccess {
@@ -28,43 +48,106 @@ impl ShardAccess {
 
     /// The node last seen leading the shard.
     pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
-        self.leaders.read().get(&shard).copied()
+        self.leaders.read().get(&shard)?.node
     }
 
-    /// Notes who leads the shard.
+    /// Notes who leads the shard, from an answer that only a leader gives.
     pub fn note_leader(&self, shard: ShardId, node: NodeId) {
         if self.leader(shard) != Some(node) {
-            self.leaders.write().insert(shard, node);
+            self.leaders.write().entry(shard).or_default().node = Some(node);
+        }
+    }
+
+    /// Notes who leads the shard in a term. What is older than what is known is ignored.
+    pub fn note_leader_at(&self, shard: ShardId, node: NodeId, term: u64) {
+        let known = self.leaders.read().get(&shard).copied().unwrap_or_default();
+        if term < known.term || (known.node, known.term) == (Some(node), term) {
+            return;
+        }
+        let mut leaders = self.leaders.write();
+        let lead = leaders.entry(shard).or_default();
+        if term >= lead.term {
+            *lead = Lead { node: Some(node), term };
         }
     }
 
     /// Forgets that `node` leads the shard; another leader noted meanwhile stays.
     pub fn forget_leader(&self, shard: ShardId, node: NodeId) {
-        let mut leaders = self.leaders.write();
-        if leaders.get(&shard) == Some(&node) {
-            leaders.remove(&shard);
+        if self.leader(shard) != Some(node) {
+            return;
+        }
+        if let Some(lead) = self.leaders.write().get_mut(&shard).filter(|lead| lead.node == Some(node)) {
+            lead.node = None;
         }
     }
 
-    /// The highest log index of the shard acknowledged to a client through this coordinator: what a read must have
-    /// seen. `None` until the first one, which after a restart says nothing of writes acknowledged before it.
+    /// The highest log index of the shard acknowledged to a client through this coordinator, or seen by a read through
+    /// it: what a read must have seen. `None` until the first one, which after a restart says nothing of writes
+    /// acknowledged before it.
     pub fn floor(&self, shard: ShardId) -> Option<LogIndex> {
         self.floors.read().get(&shard).copied()
     }
 
     /// Notes an acknowledged write. Floors only rise.
     pub fn note_ack(&self, shard: ShardId, index: LogIndex) {
+        if self.floor(shard).is_some_and(|floor| floor >= index) {
+            return;
+        }
         let mut floors = self.floors.write();
         let floor = floors.entry(shard).or_default();
         *floor = (*floor).max(index);
     }
 
-    /// Forgets shards that no longer exist, which bounds both tables by the number of shards.
+    /// Notes what a linearizable read has seen: all that was acknowledged before it, by whomever, is at or below it. So
+    /// it serves as a first floor, too.
+    pub fn note_linearizable(&self, shard: ShardId, applied: LogIndex) {
+        self.note_ack(shard, applied);
+    }
+
+    /// Notes what another read has seen: later reads see nothing older. It is no first floor, because a replica may be
+    /// behind writes that this coordinator acknowledged before it was restarted.
+    pub fn note_read(&self, shard: ShardId, applied: LogIndex) {
+        if self.floor(shard).is_some() {
+            self.note_ack(shard, applied);
+        }
+    }
+
+    /// Notes that a node's replica of the shard did not serve a read, for a reason of its own.
+    pub fn note_refusal(&self, shard: ShardId, node: NodeId, now: Instant) {
+        self.refusals.write().insert((shard, node), now);
+    }
+
+    /// Whether a node's replica of the shard refused just now.
+    pub fn has_refused(&self, shard: ShardId, node: NodeId, now: Instant) -> bool {
+        let at = self.refusals.read().get(&(shard, node)).copied();
+        at.is_some_and(|at| now.saturating_duration_since(at) < REFUSAL_PAUSE)
+    }
+
+    /// Asks nodes that failed for a sign of life, where that is due, without waiting for it: no client's request is spent on
+    /// finding out.
+    pub(crate) fn probe(&self, nodes: impl Iterator<Item = NodeId>, now: Instant) {
+        for node in nodes {
+            let Some(ticket) = self.health.begin_probe(node, now) else { continue };
+            let Some(api) = self.nodes.get(node) else { continue };
+            // Ends by itself; one per node at a time.
+            tokio::spawn(async move {
+                let how = match timeout(PROBE_TIME, api.status()).await {
+                    Ok(Ok(_)) => Ended::Answered,
+                    Ok(Err(_)) | Err(_) => Ended::Failed,
+                };
+                ticket.end(how, Instant::now());
+            });
+        }
+    }
+
+    /// Forgets shards and nodes that no longer exist, which bounds the tables by what exists.
     pub fn retain(&self, state: &MetaState) {
         let known: HashSet<ShardId> =
             state.collections.values().flat_map(|collection| collection.shard_ids()).collect();
         self.leaders.write().retain(|shard, _| known.contains(shard));
         self.floors.write().retain(|shard, _| known.contains(shard));
+        self.refusals.write().retain(|(shard, _), _| known.contains(shard));
+        self.health.retain(|node| state.nodes.contains_key(&node) || self.nodes.get(node).is_some());
     }
 }
 
@@ -73,3 +156,47 @@ pub type CollectionRef = Arc<Collection>;
 
 /// Finds the collection of a request again: its shards or their epoch may have changed since it was routed.
 pub type Lookup<'a> = &'a (dyn Fn() -> Result<CollectionRef> + Send + Sync);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: ShardId = ShardId(1);
+
+    #[test]
+    fn leaders_of_older_terms_are_ignored() {
+        let access = ShardAccess::default();
+        access.note_leader_at(S, NodeId(1), 5);
+        access.note_leader_at(S, NodeId(2), 4);
+        assert_eq!(access.leader(S), Some(NodeId(1)));
+        access.note_leader_at(S, NodeId(2), 6);
+        assert_eq!(access.leader(S), Some(NodeId(2)));
+        access.forget_leader(S, NodeId(1));
+        assert_eq!(access.leader(S), Some(NodeId(2)));
+        access.forget_leader(S, NodeId(2));
+        access.note_leader_at(S, NodeId(1), 5);
+        assert_eq!(access.leader(S), None, "the term outlives the leader");
+        access.note_leader(S, NodeId(3));
+        assert_eq!(access.leader(S), Some(NodeId(3)));
+    }
+
+    #[test]
+    fn only_what_the_leader_says_is_a_first_floor() {
+        let access = ShardAccess::default();
+        access.note_read(S, LogIndex(7));
+        assert_eq!(access.floor(S), None);
+        access.note_linearizable(S, LogIndex(5));
+        access.note_read(S, LogIndex(7));
+        access.note_ack(S, LogIndex(6));
+        assert_eq!(access.floor(S), Some(LogIndex(7)));
+    }
+
+    #[test]
+    fn a_refusal_is_remembered_for_a_while() {
+        let (access, now) = (ShardAccess::default(), Instant::now());
+        access.note_refusal(S, NodeId(1), now);
+        assert!(access.has_refused(S, NodeId(1), now));
+        assert!(!access.has_refused(S, NodeId(2), now));
+        assert!(!access.has_refused(S, NodeId(1), now + REFUSAL_PAUSE));
+    }
+}

@@ -33,7 +33,7 @@ use vicinal_common::transport::{Address, Handler, Transport};
 
 use self::identity::Identity;
 use self::replicas::ReplicaDirs;
-use crate::log::{GroupLog, LogOptions, ShardLog};
+use crate::log::{GroupLog, LogOptions, LogStats, ShardLog};
 use crate::raft::{Group, GroupOptions, GroupParts, ROUTE_PREFIX};
 use crate::room::DiskRoom;
 use crate::service::SearchPool;
@@ -303,6 +303,11 @@ impl ShardNode {
         self.log.group(id).remove()?;
         let dirs = self.dirs.clone();
         on_blocking(move || dirs.remove(id)).await
+    }
+
+    /// Sizes of the shared log.
+    pub(crate) fn log_stats(&self) -> LogStats {
+        self.log.stats()
     }
 
     /// State of the node and its replicas.

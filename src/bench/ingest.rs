@@ -42,6 +42,9 @@ pub(crate) struct Ingest {
     /// Shards of the collection
     #[arg(long, default_value_t = 4)]
     shards: u32,
+    /// Replicas of each shard
+    #[arg(long, default_value_t = 1)]
+    replicas: u32,
     /// Cosine, Dot, Euclid or Manhattan
     #[arg(long, default_value = "Euclid")]
     distance: String,
@@ -65,6 +68,7 @@ pub(super) async fn run(ingest: &Ingest) -> anyhow::Result<Value> {
     let mut create = json!({
         "vectors": {"size": base.columns, "distance": ingest.distance},
         "shard_number": ingest.shards,
+        "replication_factor": ingest.replicas,
     });
     if !ingest.index {
         create["optimizers_config"] = json!({"indexing_threshold": 0});

@@ -1,6 +1,7 @@
 //! The transport between processes: `POST <address>/internal/<route>` over HTTP/1.1, connections kept alive, bytes in and
 //! bytes out.
 
+mod serve;
 #[cfg(test)]
 mod tests;
 
@@ -17,9 +18,13 @@ use axum::routing::post;
 use bytes::Bytes;
 use futures::FutureExt;
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use super::{Address, Handler, Transport, TransportError};
+pub use serve::serve_router;
+
 use crate::limits::{INTERNAL_ANSWER_BYTES_MAX, INTERNAL_BODY_BYTES_MAX};
+use crate::telemetry::{self, HopOutcome, Side};
 
 /// Time a connection may take to be made: between processes of one cluster, more means that nobody is there.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -33,10 +38,16 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const REFUSAL_TEXT_MAX: usize = 200;
 
 /// What the sending side adds to each request beside its body.
-fn outgoing(_headers: &mut HeaderMap) {}
+fn outgoing(headers: &mut HeaderMap) {
+    if telemetry::is_traced() {
+        telemetry::inject(&Span::current(), headers);
+    }
+}
 
-/// What the receiving side takes from a request's headers before its handler runs.
-fn incoming(_headers: &HeaderMap) {}
+/// Counts a request and what became of it.
+fn count(side: Side, route: &str, outcome: HopOutcome, started: Instant) {
+    telemetry::instruments().hop.ended(side, route, outcome, started.elapsed());
+}
 
 /// Sends requests to other processes over HTTP.
 #[derive(Clone)]
@@ -102,6 +113,7 @@ impl HttpTransport {
 #[async_trait]
 impl Transport for HttpTransport {
     async fn call(&self, to: &Address, route: &str, body: Bytes, timeout: Duration) -> Result<Bytes, TransportError> {
+        let bytes = body.len();
         let twice = async {
             match self.attempt(to, route, body.clone()).await {
                 // The process may have been started anew since the connection was made; a request may be repeated.
@@ -115,12 +127,24 @@ impl Transport for HttpTransport {
                 result => result,
             }
         };
-        match tokio::time::timeout_at(Instant::now() + timeout, twice).await {
+        let started = Instant::now();
+        let span = telemetry::hop_client_span(route, &to.0, bytes);
+        let result = match tokio::time::timeout_at(started + timeout, twice.instrument(span.clone())).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Failed::Final(error))) => Err(error),
             Ok(Err(Failed::Disconnected(why))) => Err(TransportError::Unknown(to.clone(), why)),
             Err(_) => Err(TransportError::Unknown(to.clone(), format!("no answer within {timeout:?}"))),
+        };
+        let outcome = match &result {
+            Ok(_) => HopOutcome::Ok,
+            Err(TransportError::Unreachable(..)) => HopOutcome::Unreachable,
+            Err(TransportError::Unknown(..)) => HopOutcome::Unknown,
+        };
+        if result.is_err() {
+            telemetry::failed(&span);
         }
+        count(Side::Client, route, outcome, started);
+        result
     }
 }
 
@@ -150,11 +174,22 @@ async fn receive(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Bytes, (StatusCode, String)> {
-    incoming(&headers);
+    let started = Instant::now();
+    let span = telemetry::hop_server_span(&route, &headers, body.len());
     // A bug in one handler costs one request: the sender is told instead of finding the connection gone.
-    match AssertUnwindSafe(handler.handle(&route, body)).catch_unwind().await {
-        Ok(Some(answer)) => Ok(answer),
-        Ok(None) => Err((StatusCode::NOT_FOUND, format!("no route {route}"))),
-        Err(_) => Err((StatusCode::INTERNAL_SERVER_ERROR, format!("the handler of {route} panicked; see its log"))),
+    match AssertUnwindSafe(handler.handle(&route, body).instrument(span)).catch_unwind().await {
+        Ok(Some(answer)) => {
+            count(Side::Server, &route, HopOutcome::Ok, started);
+            Ok(answer)
+        }
+        Ok(None) => {
+            // The route is the sender's word alone: no label is made of it.
+            count(Side::Server, "none", HopOutcome::Failed, started);
+            Err((StatusCode::NOT_FOUND, format!("no route {route}")))
+        }
+        Err(_) => {
+            count(Side::Server, &route, HopOutcome::Failed, started);
+            Err((StatusCode::INTERNAL_SERVER_ERROR, format!("the handler of {route} panicked; see its log")))
+        }
     }
 }

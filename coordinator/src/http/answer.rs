@@ -16,11 +16,14 @@ use serde::Serialize;
 use vicinal_common::error::Error;
 
 use super::failure_log::FailureLog;
+use super::params::Params;
 use crate::query::Coverage;
 
 /// Header with shards answered and shards asked, on every answer that comes from shards.
 const COVERAGE_HEADER: &str = "x-vicinal-coverage";
-/// Seconds after which a client that met a limit should try again.
+/// Header with the session token, on requests that show one and on answers to reads and writes of points.
+pub(super) const SESSION_HEADER: &str = "x-vicinal-session";
+/// Seconds after which a client should try again that met a limit, or shards that cannot serve at the moment.
 const RETRY_AFTER_SECONDS: &str = "1";
 
 /// A successful answer, before it is wrapped.
@@ -28,12 +31,13 @@ const RETRY_AFTER_SECONDS: &str = "1";
 pub(super) struct Answer {
     result: Bytes,
     coverage: Option<Arc<Coverage>>,
+    session: Option<HeaderValue>,
 }
 
 impl Answer {
     /// An answer whose result is encoded already.
     pub(super) fn encoded(result: Vec<u8>) -> Answer {
-        Answer { result: Bytes::from(result), coverage: None }
+        Answer { result: Bytes::from(result), coverage: None, session: None }
     }
 
     /// Encodes a result.
@@ -45,6 +49,12 @@ impl Answer {
     /// Says which shards the result stands for.
     pub(super) fn with_coverage(self, coverage: Coverage) -> Answer {
         Answer { coverage: Some(Arc::new(coverage)), ..self }
+    }
+
+    /// Gives the client the token of what it has seen.
+    pub(super) fn with_session(self, params: &Params) -> Answer {
+        let session = params.session_token().and_then(|token| HeaderValue::try_from(token).ok());
+        Answer { session, ..self }
     }
 }
 
@@ -121,11 +131,11 @@ pub(super) async fn envelope(State(log): State<Arc<FailureLog>>, request: Reques
         } else {
             tracing::debug!(%method, path, status = failure.status.as_u16(), "request refused: {}", failure.text);
         }
-        return wrap_failure(&failure, started);
+        return with_retry_after(wrap_failure(&failure, started));
     }
     match response.extensions_mut().remove::<Answer>() {
         Some(answer) => wrap_answer(answer, started),
-        None => response,
+        None => with_retry_after(response),
     }
 }
 
@@ -150,14 +160,21 @@ fn wrap_answer(answer: Answer, started: Instant) -> Response {
     if let Some(header) = header {
         response.headers_mut().insert(COVERAGE_HEADER, header);
     }
+    if let Some(session) = answer.session {
+        response.headers_mut().insert(SESSION_HEADER, session);
+    }
     response
 }
 
 fn wrap_failure(failure: &Failure, started: Instant) -> Response {
     let text = serde_json::Value::from(failure.text.as_str());
     let body = format!("{{\"status\":{{\"error\":{text}}},\"time\":{}}}", seconds(started));
-    let mut response = json(failure.status, body.into_bytes());
-    if failure.status == StatusCode::TOO_MANY_REQUESTS {
+    json(failure.status, body.into_bytes())
+}
+
+/// Says when to try again, where that is worth a try.
+fn with_retry_after(mut response: Response) -> Response {
+    if matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
     }
     response

@@ -1,6 +1,7 @@
 //! The state of a collection, put together from what its nodes say.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -12,13 +13,16 @@ use vicinal_common::ids::{NodeId, ShardId};
 use crate::meta::Collection;
 use crate::shards::ShardAccess;
 
+/// Longest time one node may take to say how it is: the others' replicas speak for one that is paused.
+const STATUS_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// Describes a collection. Green: everything served and indexed. Yellow: background work is under way. Red: a shard does
 /// not serve or did not answer; the figures then leave it out.
 pub(super) async fn describe(access: &ShardAccess, collection: &Collection, deadline: Instant) -> Result<Vec<u8>> {
     let nodes: BTreeSet<NodeId> = collection.shards.iter().flat_map(|shard| shard.replicas.iter().copied()).collect();
     let asked = nodes.into_iter().map(|node| async move {
         let Some(api) = access.nodes.get(node) else { return (node, Vec::new()) };
-        let status = timeout_at(deadline, api.status()).await;
+        let status = timeout_at(deadline.min(Instant::now() + STATUS_TIME_MAX), api.status()).await;
         (node, status.ok().and_then(|status| status.ok()).map(|status| status.replicas).unwrap_or_default())
     });
     let mut chosen: BTreeMap<ShardId, (NodeId, ReplicaStatus)> = BTreeMap::new();

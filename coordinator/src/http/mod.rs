@@ -1,22 +1,28 @@
 //! The REST edge, wire-compatible with the everyday part of the Qdrant REST API 1.19: decode, call, encode.
 
+mod admission;
 mod answer;
 mod body;
+mod cluster;
 mod collections;
 mod decode;
 mod encode;
 mod failure_log;
 mod info;
+mod observe;
 mod params;
 mod points;
 mod process;
+mod request_stats;
 mod search;
 mod selector;
 mod server;
 mod service;
+mod telemetry;
 
 pub(crate) use body::BODIES_KIB_MAX;
 pub use process::{RestPlace, process_router};
+pub(crate) use request_stats::RequestStats;
 pub use server::{router, serve};
 
 #[cfg(test)]

@@ -5,22 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path, Query};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 use vicinal_common::consistency::Consistency;
 use vicinal_common::error::Result;
 use vicinal_common::limits::{REQUEST_TIMEOUT_SECONDS, REQUEST_TIMEOUT_SECONDS_MAX};
 
-use super::answer::Failure;
+use super::answer::{Failure, SESSION_HEADER};
 use crate::Coordinator;
 use crate::query::ReadSpec;
+use crate::session::Session;
 use crate::shards::CollectionRef;
 use crate::write::WriteSpec;
 
 /// A request's path and query parameters, checked. Parameters we do not know are left alone, as clients send some that
 /// are for other versions.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Params {
     path: HashMap<String, String>,
     /// Whether the answer to a write says that it is complete.
@@ -28,6 +29,7 @@ pub(super) struct Params {
     /// When the request must be answered.
     pub(super) deadline: Instant,
     consistency: Consistency,
+    session: Arc<Session>,
 }
 
 impl FromRequestParts<Arc<Coordinator>> for Params {
@@ -39,7 +41,8 @@ impl FromRequestParts<Arc<Coordinator>> for Params {
         let path = path.map_err(|e| bad(format!("Deserialize error in path parameters: {}", e.body_text())))?.0;
         let query = Query::<HashMap<String, String>>::from_request_parts(parts, state).await;
         let query = query.map_err(|e| bad(format!("Deserialize error in query parameters: {}", e.body_text())))?.0;
-        Params::check(path, &query)
+        let params = Params::check(path, &query)?;
+        Ok(Params { session: Arc::new(session(&parts.headers)?), ..params })
     }
 }
 
@@ -85,7 +88,7 @@ impl Params {
             },
         };
         let deadline = Instant::now() + Duration::from_secs(seconds);
-        Ok(Params { path, wait, deadline, consistency })
+        Ok(Params { path, wait, deadline, consistency, session: Arc::default() })
     }
 
     /// The collection's name (or alias) as it stands in the path.
@@ -99,13 +102,18 @@ impl Params {
     }
 
     /// Bounds of a read.
-    pub(super) fn read_spec(&self) -> ReadSpec {
-        ReadSpec { consistency: self.consistency, deadline: self.deadline }
+    pub(super) fn read_spec(&self) -> ReadSpec<'_> {
+        ReadSpec { consistency: self.consistency, deadline: self.deadline, session: &self.session }
     }
 
     /// Identity and bound of a write.
-    pub(super) fn write_spec(&self, coordinator: &Coordinator) -> WriteSpec {
-        WriteSpec { request: coordinator.rng.request_id(), deadline: self.deadline }
+    pub(super) fn write_spec(&self, coordinator: &Coordinator) -> WriteSpec<'_> {
+        WriteSpec { request: coordinator.rng.request_id(), deadline: self.deadline, session: &self.session }
+    }
+
+    /// The token for the client, of what it has seen with this request and before.
+    pub(super) fn session_token(&self) -> Option<String> {
+        self.session.token()
     }
 
     /// Finds the collection in the newest metadata, each time it is called.
@@ -115,6 +123,15 @@ impl Params {
     ) -> impl Fn() -> Result<CollectionRef> + Send + Sync + 'a {
         move || coordinator.collection(self.collection())
     }
+}
+
+/// The session that the client goes on with, or a new one.
+fn session(headers: &HeaderMap) -> Result<Session, Failure> {
+    let Some(value) = headers.get(SESSION_HEADER) else { return Ok(Session::default()) };
+    let parsed = value.to_str().map_err(|_| "it is not plain text".to_owned()).and_then(Session::parse);
+    let refuse =
+        |reason| Failure::new(StatusCode::BAD_REQUEST, format!("Wrong input: header {SESSION_HEADER}: {reason}"));
+    parsed.map_err(refuse)
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub(super) async fn upsert(State(coordinator): Shared, params: Params, body: Jso
     }
     let lookup = || coordinator.same_collection(params.collection(), id);
     let written = write::upsert(&coordinator.shards, &lookup, params.write_spec(&coordinator), points).await?;
-    updated(written, params.wait)
+    updated(written, &params)
 }
 
 /// `POST /collections/{collection}/points/delete`
@@ -52,14 +52,14 @@ pub(super) async fn delete(State(coordinator): Shared, params: Params, body: Jso
         Deletion::Ids(ids) => write::delete(&coordinator.shards, &lookup, spec, ids).await?,
         Deletion::Filter(filter) => write::delete_by_filter(&coordinator.shards, &lookup, spec, &filter).await?,
     };
-    updated(written, params.wait)
+    updated(written, &params)
 }
 
 /// The answer to a write. It is durable and applied by now in any case; a client that did not wait for that is told the
 /// weaker word it expects.
-fn updated(written: Written, wait: bool) -> Result<Answer, Failure> {
-    let status = if wait { "completed" } else { "acknowledged" };
-    Answer::json(&json!({"operation_id": written.index.0, "status": status}))
+fn updated(written: Written, params: &Params) -> Result<Answer, Failure> {
+    let status = if params.wait { "completed" } else { "acknowledged" };
+    Ok(Answer::json(&json!({"operation_id": written.index.0, "status": status}))?.with_session(params))
 }
 
 /// `GET /collections/{collection}/points/{id}`
@@ -77,7 +77,7 @@ pub(super) async fn get(State(coordinator): Shared, params: Params) -> Result<An
     let point = points.first().ok_or_else(missing)?;
     let mut out = Vec::new();
     encode::point(&mut out, point, &shown)?;
-    Ok(Answer::encoded(out).with_coverage(coverage))
+    Ok(Answer::encoded(out).with_coverage(coverage).with_session(&params))
 }
 
 /// `POST /collections/{collection}/points`
@@ -96,7 +96,7 @@ pub(super) async fn retrieve(State(coordinator): Shared, params: Params, body: J
         encode::points(&mut out, &points, &shown)?;
         Ok(out)
     });
-    Ok(Answer::encoded(encoded.await?).with_coverage(coverage))
+    Ok(Answer::encoded(encoded.await?).with_coverage(coverage).with_session(&params))
 }
 
 /// `POST /collections/{collection}/points/scroll`
@@ -120,7 +120,7 @@ pub(super) async fn scroll(State(coordinator): Shared, params: Params, body: Jso
         out.push(b'}');
         Ok(out)
     });
-    Ok(Answer::encoded(encoded.await?).with_coverage(page.coverage))
+    Ok(Answer::encoded(encoded.await?).with_coverage(page.coverage).with_session(&params))
 }
 
 /// `POST /collections/{collection}/points/count`
@@ -130,7 +130,7 @@ pub(super) async fn count(State(coordinator): Shared, params: Params, body: Json
     let lookup = params.lookup(&coordinator);
     let (count, coverage) = query::count(&coordinator.shards, &lookup, params.read_spec(), filter).await?;
     coverage.check(allow_partial)?;
-    Ok(Answer::json(&json!({"count": count}))?.with_coverage(coverage))
+    Ok(Answer::json(&json!({"count": count}))?.with_coverage(coverage).with_session(&params))
 }
 
 /// Refuses names of vectors that the collection does not have.

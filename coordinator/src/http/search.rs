@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use tracing::Instrument;
+use vicinal_common::telemetry;
 
 use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
@@ -21,7 +23,7 @@ pub(super) async fn query(State(coordinator): Shared, params: Params, body: Json
     coordinator.collection(params.collection())?;
     let query = body.decode(QueryBody::into_query).await?;
     let (encoded, coverage) = run(&coordinator, &params, vec![query]).await?;
-    Ok(Answer::encoded(encoded.into_iter().next().unwrap_or_default()).with_coverage(coverage))
+    Ok(Answer::encoded(encoded.into_iter().next().unwrap_or_default()).with_coverage(coverage).with_session(&params))
 }
 
 /// `POST /collections/{collection}/points/query/batch`: all queries in one scatter.
@@ -33,7 +35,7 @@ pub(super) async fn query_batch(State(coordinator): Shared, params: Params, body
     out.push(b'[');
     out.extend_from_slice(&encoded.join(&b','));
     out.push(b']');
-    Ok(Answer::encoded(out).with_coverage(coverage))
+    Ok(Answer::encoded(out).with_coverage(coverage).with_session(&params))
 }
 
 /// Runs queries and encodes the answer to each. The coverage is that of all of them together.
@@ -48,7 +50,9 @@ async fn run(
         check_parts(&collection, &query.parts)?;
     }
     let lookup = params.lookup(coordinator);
-    let answers = query::run(&coordinator.shards, &lookup, params.read_spec(), &queries).await?;
+    let span = telemetry::query_span(&collection.name, queries.len());
+    let running = query::run(&coordinator.shards, &lookup, params.read_spec(), &queries);
+    let answers = running.instrument(span).await?;
     let mut coverage = answers.first().map(|answer| answer.coverage.clone()).unwrap_or_default();
     for answer in &answers {
         coverage.add(&answer.coverage);

@@ -9,11 +9,13 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
 use tokio::net::TcpListener;
-use vicinal_common::transport::serve_router;
+use vicinal_common::telemetry::METRICS_PATH;
+use vicinal_common::transport::http::serve_router;
 
+use super::admission::admit;
 use super::answer::{Failure, envelope};
 use super::failure_log::FailureLog;
-use super::{collections, points, search, service};
+use super::{cluster, collections, observe, points, search, service, telemetry};
 use crate::Coordinator;
 
 /// All routes.
@@ -23,6 +25,9 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/healthz", get(service::healthz))
         .route("/livez", get(service::healthz))
         .route("/readyz", get(service::readyz))
+        .route("/cluster", get(cluster::cluster))
+        .route("/telemetry", get(telemetry::telemetry))
+        .route(METRICS_PATH, get(observe::metrics))
         .route("/aliases", get(collections::all_aliases))
         .route("/collections", get(collections::list))
         .route("/collections/aliases", post(collections::update_aliases))
@@ -32,6 +37,8 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         )
         .route("/collections/{collection}/exists", get(collections::exists))
         .route("/collections/{collection}/aliases", get(collections::aliases))
+        .route("/collections/{collection}/cluster", get(cluster::collection))
+        .route("/collections/{collection}/replicas/digest", get(cluster::digest))
         .route("/collections/{collection}/points", put(points::upsert).post(points::retrieve))
         .route("/collections/{collection}/points/{id}", get(points::get))
         .route("/collections/{collection}/points/delete", post(points::delete))
@@ -41,11 +48,14 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/points/query/batch", post(search::query_batch))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(coordinator.clone(), admit))
         .layer(from_fn_with_state(Arc::new(FailureLog::default()), envelope))
+        .layer(from_fn_with_state(coordinator.clone(), observe::observe))
         .with_state(coordinator)
 }
 
-/// What the Qdrant API has below a collection and we do not, each with all that stands below it.
+/// What the Qdrant API has below a collection and we do not, each with all that stands below it. Of `cluster` we have
+/// the reading part.
 const NOT_OFFERED_IN_COLLECTION: [&str; 15] = [
     "cluster",
     "facet",
@@ -64,7 +74,7 @@ const NOT_OFFERED_IN_COLLECTION: [&str; 15] = [
     "vectors",
 ];
 /// The same beside the collections.
-const NOT_OFFERED: [&str; 7] = ["cluster", "issues", "locks", "metrics", "shards", "snapshots", "telemetry"];
+const NOT_OFFERED: [&str; 5] = ["cluster", "issues", "locks", "shards", "snapshots"];
 
 /// Whether a path is an operation that the Qdrant API has and we do not: then the answer says so.
 fn is_not_offered(path: &str) -> bool {

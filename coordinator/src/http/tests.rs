@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use vicinal_common::clock::SystemClock;
 use vicinal_common::disk::FaultyDisk;
+use vicinal_common::ids::NodeId;
 use vicinal_common::limits::BODY_BYTES_MAX;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
@@ -29,8 +30,11 @@ use crate::model::{Model, nodes};
 use crate::placement::Reconciler;
 use crate::{Coordinator, CoordinatorOptions};
 
+mod degraded;
+
 struct Edge {
     router: Router,
+    coordinator: Arc<Coordinator>,
     model: Arc<Mutex<Model>>,
     _stop: tokio_util::sync::DropGuard,
 }
@@ -63,7 +67,8 @@ impl Edge {
         tokio::spawn(Reconciler::new(catalog.clone(), nodes.clone(), Arc::new(Members::local())).run(stop.clone()));
         let options = CoordinatorOptions { default_shards: 4 };
         let coordinator = Coordinator::new(catalog, nodes, Arc::new(Members::local()), rng, options).unwrap();
-        Edge { router: router(Arc::new(coordinator)), model, _stop: stop.drop_guard() }
+        let coordinator = Arc::new(coordinator);
+        Edge { router: router(coordinator.clone()), coordinator, model, _stop: stop.drop_guard() }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Value, axum::http::HeaderMap) {
@@ -176,6 +181,31 @@ async fn gaps_are_shown_beside_the_result() {
 }
 
 #[tokio::test]
+async fn the_cluster_shows_its_processes_and_replicas() {
+    let edge = filled().await;
+    let cluster = edge.ok("GET", "/cluster", Value::Null).await;
+    assert_eq!((&cluster["status"], &cluster["raft_info"]["role"]), (&json!("enabled"), &json!("Leader")));
+    assert_eq!(cluster["coordinators"][0]["role"], "leader");
+    assert_eq!(cluster["peers"].as_object().unwrap().len(), 4, "a coordinator and three nodes");
+    assert_eq!((&cluster["nodes"][0]["id"], &cluster["nodes"][0]["state"]), (&json!("n1"), &json!("up")));
+    let placed = edge.ok("GET", "/collections/c/cluster", Value::Null).await;
+    assert_eq!((&placed["shard_count"], &placed["local_shards"]), (&json!(4), &json!([])));
+    assert_eq!(placed["remote_shards"][0]["state"], "Active");
+    assert_eq!(placed["replicas"][0]["role"], "leader");
+    let digests = edge.ok("GET", "/collections/c/replicas/digest", Value::Null).await;
+    assert!(digests["shards"].as_array().unwrap().iter().all(|shard| shard["equal"] == true), "{digests}");
+    assert_eq!(digests["shards"][0]["replicas"][0]["digest"].as_str().unwrap().len(), 16);
+    let telemetry = edge.ok("GET", "/telemetry?details_level=2&anonymize=true", Value::Null).await;
+    assert_eq!(telemetry["collections"]["collections"][0]["shards"].as_array().unwrap().len(), 4);
+    assert_eq!(telemetry["requests"]["rest"]["responses"]["GET /cluster"]["200"]["count"], 1);
+    let dead = placed["replicas"][0]["node_id"].as_u64().unwrap();
+    edge.model.lock().dead.insert(NodeId(dead));
+    let digests = edge.ok("GET", "/collections/c/replicas/digest?timeout=1", Value::Null).await;
+    assert_eq!(digests["shards"][0]["equal"], false);
+    assert!(digests["shards"][0]["replicas"][0]["error"].as_str().unwrap().contains("the node is down"));
+}
+
+#[tokio::test]
 async fn bad_requests_get_the_status_and_text_their_clients_know() {
     let edge = filled().await;
     let query = "/collections/c/points/query";
@@ -229,7 +259,11 @@ async fn bad_requests_get_the_status_and_text_their_clients_know() {
             "POST /collections/c/points/payload is not supported",
         ),
         ("PUT", "/collections/c/index", json!({}), 404, "is not supported yet"),
-        ("GET", "/telemetry", Value::Null, 404, "is not supported yet"),
+        ("GET", "/snapshots", Value::Null, 404, "is not supported yet"),
+        ("DELETE", "/cluster/peer/7", Value::Null, 404, "is not supported yet"),
+        ("POST", "/collections/c/cluster", json!({}), 404, "is not supported yet"),
+        ("GET", "/telemetry?details_level=x", Value::Null, 400, "details_level"),
+        ("GET", "/metrics/x", Value::Null, 404, "there is nothing at"),
         ("DELETE", "/collections/c/points/7", Value::Null, 405, "DELETE is not offered"),
         ("POST", "/collections/c/points/delete", json!([[1], null, null]), 400, "expected an object, got an array"),
         ("PUT", "/collections/d", json!({"vectors": {}}), 400, "a collection without `vectors` is not supported yet"),
@@ -369,4 +403,27 @@ proptest! {
     fn arbitrary_structures_never_panic(value in any_json()) {
         decode_all(value.to_string().as_bytes());
     }
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_never_by_path() {
+    let edge = Edge::new().await;
+    assert_eq!(edge.call("GET", "/collections/secret-name", Value::Null).await.0, 404);
+    assert_eq!(edge.call("BREW", "/collections/secret-name", Value::Null).await.0, 405);
+    assert_eq!(edge.call("GET", "/no/such/path", Value::Null).await.0, 404);
+    let (status, page) = edge.call("GET", "/metrics", Value::Null).await;
+    let page = page.as_str().unwrap();
+    assert_eq!(status, 200);
+    for line in [
+        "vicinal_rest_requests_total{method=\"GET\",route=\"/collections/{collection}\",status=\"404\"}",
+        "vicinal_rest_requests_total{method=\"other\",route=\"/collections/{collection}\",status=\"405\"}",
+        "vicinal_rest_requests_total{method=\"GET\",route=\"none\",status=\"404\"}",
+        "vicinal_rest_request_duration_seconds_count{method=\"GET\",route=\"none\"}",
+        "vicinal_meta_role{role=\"leader\"} 1",
+        "vicinal_meta_has_leader 1",
+        "vicinal_nodes_known 3",
+    ] {
+        assert!(page.lines().any(|shown| shown.starts_with(line)), "{line} is not in\n{page}");
+    }
+    assert!(!page.contains("secret") && !page.contains("such") && !page.contains("BREW"), "{page}");
 }

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use vicinal_common::api::ReplicaRole;
 use vicinal_common::clock::Clock;
 use vicinal_common::disk::Disk;
 use vicinal_common::error::{Error, Result};
@@ -16,7 +18,7 @@ use vicinal_common::exec;
 use vicinal_common::ids::NodeId;
 use vicinal_common::raft::{CallError, NetworkFactory, RaftNode};
 use vicinal_common::rng::Rng;
-use vicinal_common::transport::Handler;
+use vicinal_common::transport::{Handler, Transport};
 
 use super::command::{MetaCommand, MetaReply, MetaRequest};
 use super::network::{PROPOSE, Proposed, WholeSnapshot, handler, propose_here};
@@ -42,6 +44,10 @@ pub struct GroupStatus {
     pub node: NodeId,
     /// The leader it knows.
     pub leader: Option<NodeId>,
+    /// Its part in the group.
+    pub role: ReplicaRole,
+    /// Why it takes no part any more, if so.
+    pub stopped: Option<String>,
     /// Its term.
     pub term: u64,
     /// Index of the last entry it has applied.
@@ -66,6 +72,7 @@ pub(super) struct Inner {
     pub(super) raft: MetaRaft,
     pub(super) published: Arc<Published>,
     pub(super) network: NetworkFactory<WholeSnapshot>,
+    pub(super) transport: Arc<dyn Transport>,
     pub(super) writer: Arc<Writer>,
     /// The disk that holds the store, when changes are to be refused before it is full.
     pub(super) space: OnceLock<(Arc<dyn Disk>, PathBuf)>,
@@ -108,6 +115,11 @@ impl Catalog {
         handler(self.inner.raft.clone())
     }
 
+    /// The time of day by this coordinator's clock, in Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.inner.clock.unix_millis()
+    }
+
     /// This coordinator's identity in the group.
     pub fn node(&self) -> NodeId {
         NodeId(*self.inner.raft.node_id())
@@ -130,6 +142,14 @@ impl Catalog {
         GroupStatus {
             node: NodeId(metrics.id),
             leader: metrics.current_leader.map(NodeId),
+            role: match metrics.state {
+                ServerState::Leader => ReplicaRole::Leader,
+                ServerState::Follower => ReplicaRole::Follower,
+                ServerState::Candidate => ReplicaRole::Candidate,
+                ServerState::Learner => ReplicaRole::Learner,
+                ServerState::Shutdown => ReplicaRole::Down,
+            },
+            stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
             term: metrics.current_term,
             applied: metrics.last_applied.map(|id| id.index),
             members: membership.nodes().map(|(id, node)| (NodeId(*id), node.clone())).collect(),

@@ -8,6 +8,7 @@ mod catalog;
 mod collections;
 mod command;
 mod disk_store;
+mod greet;
 mod identity;
 mod membership;
 mod network;

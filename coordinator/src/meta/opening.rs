@@ -88,12 +88,13 @@ impl Loaded {
         let log = LogStore::open(&stored, writer.clone()).map_err(|error| refused(&error))?;
         let (machine, published) = StateMachine::open(&stored, writer.clone()).map_err(|error| refused(&error))?;
         drop(stored);
-        let network = NetworkFactory::new(transport, META_PREFIX, WholeSnapshot);
+        let network = NetworkFactory::new(transport.clone(), META_PREFIX, WholeSnapshot);
         let id = identity.node.0;
         let raft = MetaRaft::new(id, metadata_config(), network.clone(), log, machine).await;
         let raft = raft.map_err(|error| refused(&error))?;
-        let catalog =
-            Catalog { inner: Arc::new(Inner { raft, published, network, writer, space: OnceLock::new(), rng, clock }) };
+        let catalog = Catalog {
+            inner: Arc::new(Inner { raft, published, network, transport, writer, space: OnceLock::new(), rng, clock }),
+        };
         match catalog.start(&identity, RaftNode { name, address }, cluster).await {
             Ok(()) => Ok(catalog),
             Err(error) => {

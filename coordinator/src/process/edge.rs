@@ -129,7 +129,11 @@ impl Edge {
             catalog.register_node(beat.node, registration, Instant::now() + REGISTER).await?;
         }
         for replica in beat.status.replicas.iter().filter(|replica| replica.role == ReplicaRole::Leader) {
-            shards.note_leader(replica.shard, beat.node);
+            shards.note_leader_at(replica.shard, beat.node, replica.term);
+        }
+        shards.health.heard(beat.node, Instant::now());
+        if beat.leaving {
+            shards.health.left(beat.node);
         }
         self.members.heard(beat.node, beat.status, beat.leaving);
         let coordinators = catalog.group().members.into_values().map(|info| info.address).collect();

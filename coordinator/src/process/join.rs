@@ -61,13 +61,30 @@ pub(super) async fn founding(options: &ProcessOptions, transport: &dyn Transport
     }
 }
 
-/// Refuses to go on beside coordinators of another cluster. Those that do not answer say nothing.
-pub(super) async fn check_others(options: &ProcessOptions, transport: &dyn Transport, own: ClusterId) -> Result<()> {
-    for greeting in join_all(options.join.iter().map(|address| greet(transport, address))).await.into_iter().flatten() {
-        if let Some(other) = greeting.cluster.filter(|other| *other != own) {
+/// Refuses to go on beside coordinators of another cluster, or with data whose place another coordinator of this name has
+/// taken. Those that do not answer say nothing.
+pub(super) async fn check_others(options: &ProcessOptions, transport: &dyn Transport, catalog: &Catalog) -> Result<()> {
+    let (own, group) = (catalog.state().cluster, catalog.group());
+    let others = group.members.iter().filter(|(node, _)| **node != group.node).map(|(_, info)| &info.address);
+    let ask: BTreeSet<&Address> = options.join.iter().chain(others).collect();
+    for greeting in join_all(ask.into_iter().map(|address| greet(transport, address))).await.into_iter().flatten() {
+        let name = &options.name;
+        if let (Some(own), Some(other)) = (own, greeting.cluster)
+            && own != other
+        {
             return Err(Error::BadInput(format!(
-                "the data of coordinator `{}` belongs to cluster {own}, coordinator `{}` to cluster {other}",
-                options.name, greeting.name
+                "the data of coordinator `{name}` belongs to cluster {own}, coordinator `{}` to cluster {other}",
+                greeting.name
+            )));
+        }
+        // The leader knows; others may not have heard yet of one that has just come.
+        let is_leader = greeting.node.is_some() && greeting.node == greeting.leader;
+        let is_replaced = greeting.members.iter().any(|(node, info)| info.name == *name && *node != group.node);
+        let was_member = group.members.contains_key(&group.node);
+        if is_leader && was_member && is_replaced && !greeting.members.contains_key(&group.node) {
+            return Err(Error::BadInput(format!(
+                "another coordinator `{name}` has taken this one's place while its data was away: start it with an empty \
+                 data directory"
             )));
         }
     }

@@ -109,8 +109,8 @@ impl CoordinatorProcess {
         edge: &Edge,
         is_new: bool,
     ) -> Result<CoordinatorProcess> {
-        if let (false, Some(own)) = (is_new, catalog.state().cluster) {
-            join::check_others(&options, &*transport, own).await?;
+        if !is_new {
+            join::check_others(&options, &*transport, catalog).await?;
         }
         join::join(&options, &*transport, catalog).await?;
         let (nodes, members) = (NodeDirectory::default(), edge.members().clone());

@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use tracing::Instrument;
 use vicinal_common::api::{PointParts, RetrieveRequest, StoredPoint};
 use vicinal_common::ids::ShardId;
 use vicinal_common::point::PointId;
+use vicinal_common::telemetry;
 
 use super::gather::Coverage;
-use super::scatter::{ReadSpec, scatter};
+use super::scatter::{Effort, ReadSpec, scatter};
 use crate::meta::Collection;
+use crate::shard_client::WorkKind;
 use crate::shards::ShardAccess;
 
 /// What was found.
@@ -27,7 +30,7 @@ pub(super) struct Fetched {
 pub(super) async fn fetch(
     access: &ShardAccess,
     collection: &Collection,
-    spec: ReadSpec,
+    spec: ReadSpec<'_>,
     ids: &[PointId],
     parts: &PointParts,
 ) -> Fetched {
@@ -36,15 +39,16 @@ pub(super) async fn fetch(
         by_shard.entry(collection.tokens.shard_of(*id)).or_default().push(*id);
     }
     let shards: Vec<ShardId> = by_shard.keys().copied().collect();
-    let gathered = scatter(access, collection, spec, &shards, |api, context| {
+    let effort = Effort { kind: WorkKind::Retrieve, units: ids.len().div_ceil(shards.len().max(1)) };
+    let found = scatter(access, collection, spec, effort, &shards, |api, context| {
         let of_node = context.shards.iter().filter_map(|(shard, _)| by_shard.get(shard));
         let mut ids: Vec<PointId> = of_node.flatten().copied().collect();
         ids.sort_unstable();
         ids.dedup();
         let request = RetrieveRequest { context, ids: Arc::new(ids), parts: parts.clone() };
         async move { api.retrieve(request).await }
-    })
-    .await;
+    });
+    let gathered = found.instrument(telemetry::fetch_span(ids.len())).await;
     let is_stale = gathered.is_stale();
     let mut points: HashMap<PointId, StoredPoint> = HashMap::with_capacity(ids.len());
     for point in gathered.answers.into_iter().flat_map(|(_, points)| points) {

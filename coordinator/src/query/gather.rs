@@ -58,11 +58,12 @@ impl Coverage {
             return Ok(());
         }
         let reasons = reasons(self.missing.iter().map(|missing| (missing.shard, &missing.reason)));
-        Err(Error::Unavailable(format!(
-            "{} of {} shards did not answer: {reasons}",
-            self.missing.len(),
-            self.shards_asked
-        )))
+        let text = format!("{} of {} shards did not answer: {reasons}", self.missing.len(), self.shards_asked);
+        // Only load is in the way: the client may come back after a pause.
+        if self.missing.iter().all(|missing| matches!(missing.reason, Error::Overloaded(_))) {
+            return Err(Error::Overloaded(text));
+        }
+        Err(Error::Unavailable(text))
     }
 }
 
@@ -124,6 +125,15 @@ mod tests {
         );
         let error = coverage(2, &[timeout.clone(), timeout]).check(true).unwrap_err();
         assert_eq!(error.http_status(), 503, "all missing is never an empty success");
+    }
+
+    #[test]
+    fn nothing_but_overload_is_told_as_such() {
+        let busy = Error::Overloaded("busy".into());
+        assert_eq!(coverage(2, &[busy.clone(), busy.clone()]).check(true).unwrap_err().http_status(), 429);
+        assert_eq!(coverage(3, &[busy.clone(), busy.clone()]).check(false).unwrap_err().http_status(), 429);
+        let error = coverage(2, &[busy, Error::Unavailable("away".into())]).check(true).unwrap_err();
+        assert_eq!(error.http_status(), 503);
     }
 
     #[test]

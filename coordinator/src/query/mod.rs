@@ -2,7 +2,10 @@
 
 mod fetch;
 mod gather;
+mod hedge;
+mod open_shard;
 mod plan;
+mod progress;
 mod read;
 mod request;
 mod scatter;
@@ -10,11 +13,14 @@ mod search;
 
 pub(crate) use gather::reasons;
 pub use gather::{Coverage, Missing};
-pub use plan::{NodeTask, Plan, plan};
+pub use hedge::HedgeBudget;
+pub use plan::{Candidate, NodeTask, Plan, Wanted, plan};
 pub use read::{Page, PageRequest, count, retrieve, scroll};
 pub use request::{Answer, Hit, Query, Source, resolve_vector_name};
-pub use scatter::{Gathered, ReadSpec, scatter};
+pub use scatter::{Effort, Gathered, ReadSpec, scatter};
 pub use search::run;
 
+#[cfg(test)]
+mod failover_tests;
 #[cfg(test)]
 mod tests;

@@ -13,8 +13,9 @@ use vicinal_common::topk::merge_sorted;
 
 use super::fetch::fetch;
 use super::gather::Coverage;
-use super::scatter::{Gathered, ReadSpec, scatter};
+use super::scatter::{Effort, Gathered, ReadSpec, scatter};
 use crate::meta::Collection;
+use crate::shard_client::WorkKind;
 use crate::shards::{Lookup, ShardAccess};
 
 /// How often a read is routed anew because the token table changed under it.
@@ -41,7 +42,7 @@ pub(super) async fn has_moved(lookup: Lookup<'_>, used: &Collection) -> Result<b
 pub async fn retrieve(
     access: &ShardAccess,
     lookup: Lookup<'_>,
-    spec: ReadSpec,
+    spec: ReadSpec<'_>,
     ids: &[PointId],
     parts: &PointParts,
 ) -> Result<(Vec<StoredPoint>, Coverage)> {
@@ -83,8 +84,14 @@ pub struct Page {
 }
 
 /// Reads a page of points in id order over all shards.
-pub async fn scroll(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec, request: &PageRequest) -> Result<Page> {
-    let gathered = everywhere(access, lookup, spec, |api, context| {
+pub async fn scroll(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: ReadSpec<'_>,
+    request: &PageRequest,
+) -> Result<Page> {
+    let effort = Effort { kind: WorkKind::Scroll, units: request.limit };
+    let gathered = everywhere(access, lookup, spec, effort, |api, context| {
         let request = ScrollRequest {
             context,
             from: request.from,
@@ -107,10 +114,11 @@ pub async fn scroll(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec, re
 pub async fn count(
     access: &ShardAccess,
     lookup: Lookup<'_>,
-    spec: ReadSpec,
+    spec: ReadSpec<'_>,
     filter: Option<Arc<Filter>>,
 ) -> Result<(u64, Coverage)> {
-    let gathered = everywhere(access, lookup, spec, |api, context| {
+    let effort = Effort { kind: WorkKind::Count, units: 1 };
+    let gathered = everywhere(access, lookup, spec, effort, |api, context| {
         let request = CountRequest { context, filter: filter.clone() };
         async move { api.count(request).await }
     })
@@ -119,7 +127,13 @@ pub async fn count(
 }
 
 /// Asks all shards, routed anew while the token table changes.
-async fn everywhere<T, F, Fut>(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec, ask: F) -> Result<Gathered<T>>
+async fn everywhere<T, F, Fut>(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: ReadSpec<'_>,
+    effort: Effort,
+    ask: F,
+) -> Result<Gathered<T>>
 where
     F: Fn(Arc<dyn ShardApi>, ReadContext) -> Fut,
     Fut: Future<Output = Vec<ShardAnswer<T>>>,
@@ -128,7 +142,7 @@ where
     loop {
         let collection = lookup()?;
         let shards: Vec<ShardId> = collection.shard_ids().collect();
-        let gathered = scatter(access, &collection, spec, &shards, &ask).await;
+        let gathered = scatter(access, &collection, spec, effort, &shards, &ask).await;
         if gathered.is_stale() && tries < ROUTE_TRIES_MAX && has_moved(lookup, &collection).await? {
             tries += 1;
             continue;

@@ -1,34 +1,43 @@
-//! Asks many shards at once under one deadline. What a node cannot answer falls to another replica if there is one.
+//! Asks many shards at once under one deadline. What a node does not answer in time, or cannot answer, falls to another
+//! replica if there is one.
 
-use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument, Span};
 use vicinal_common::api::{ReadContext, ShardAnswer, ShardApi};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::error::Error;
-use vicinal_common::ids::{NodeId, ShardId};
+use vicinal_common::ids::ShardId;
+use vicinal_common::telemetry;
 
-use super::gather::{Coverage, Missing};
-use super::plan::{NodeTask, plan};
-use crate::meta::{Collection, Shard};
+use super::gather::Coverage;
+use super::progress::{Call, Progress};
+use crate::meta::Collection;
+use crate::session::Session;
+use crate::shard_client::WorkKind;
 use crate::shards::ShardAccess;
-
-/// How often one shard is asked again because it was led elsewhere.
-const LEADER_TRIES_MAX: u32 = 12;
-/// Pause before a shard is asked again that named no new leader: an election takes a few of these.
-const ELECTION_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a read may see, and until when it may take.
 #[derive(Clone, Copy, Debug)]
-pub struct ReadSpec {
+pub struct ReadSpec<'a> {
     /// What may be seen.
     pub consistency: Consistency,
     /// When to answer with what is there.
     pub deadline: Instant,
+    /// What the client has seen already.
+    pub session: &'a Session,
+}
+
+/// What is asked of each shard, roughly: latencies are compared with those of such requests only.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// The kind of work.
+    pub kind: WorkKind,
+    /// How much of it for each shard.
+    pub units: usize,
 }
 
 /// The answers of a scatter.
@@ -48,20 +57,13 @@ impl<T> Gathered<T> {
     }
 }
 
-/// What is known of the shards under way.
-struct Progress<T> {
-    answers: Vec<(ShardId, T)>,
-    reasons: HashMap<ShardId, Error>,
-    tried: HashSet<(ShardId, NodeId)>,
-    leader_tries: HashMap<ShardId, u32>,
-}
-
 /// Asks each of `shards` through `ask`, one call per node. Never later than the deadline: a shard that has not answered by
-/// then is missing, and so says the coverage.
+/// then is missing, and so says the coverage. Calls that nobody needs any more are dropped.
 pub async fn scatter<T, F, Fut>(
     access: &ShardAccess,
     collection: &Collection,
-    spec: ReadSpec,
+    spec: ReadSpec<'_>,
+    effort: Effort,
     shards: &[ShardId],
     ask: F,
 ) -> Gathered<T>
@@ -69,159 +71,68 @@ where
     F: Fn(Arc<dyn ShardApi>, ReadContext) -> Fut,
     Fut: Future<Output = Vec<ShardAnswer<T>>>,
 {
-    let wanted: HashSet<ShardId> = shards.iter().copied().collect();
-    let mut progress = Progress {
-        answers: Vec::with_capacity(wanted.len()),
-        reasons: HashMap::new(),
-        tried: HashSet::new(),
-        leader_tries: HashMap::new(),
-    };
-    let call = |task: NodeTask, pause: Duration| {
-        let ask = &ask;
-        async move {
-            if !pause.is_zero() {
-                sleep(pause).await;
-            }
-            let Some(api) = access.nodes.get(task.node) else { return (task, Ok(Vec::new())) };
-            let floors = task.shards.iter().map(|shard| (*shard, access.floor(*shard).unwrap_or_default())).collect();
-            let context = ReadContext {
-                collection: collection.id,
-                epoch: collection.epoch,
-                shards: floors,
-                consistency: needed(access, collection, &task, spec.consistency),
-                deadline: spec.deadline,
-            };
-            let outcome = timeout_at(spec.deadline, ask(api, context)).await;
-            (task, outcome)
-        }
-    };
-    let mut in_flight = FuturesUnordered::new();
-    for task in launch(access, collection, &wanted, &mut progress) {
-        in_flight.push(call(task, Duration::ZERO));
-    }
-    // Ends: every launch marks (shard, node) as tried, and marks are taken back LEADER_TRIES_MAX times per shard.
-    while let Some((task, outcome)) = in_flight.next().await {
-        let Ok(answers) = outcome else {
-            let text = format!("node {} did not answer in time", task.node);
-            progress.reasons.extend(task.shards.iter().map(|shard| (*shard, Error::Timeout(text.clone()))));
-            continue;
-        };
-        let (again, pause) = take_in(access, &task, answers, &mut progress);
-        if !again.is_empty() && Instant::now() + pause < spec.deadline {
-            for task in launch(access, collection, &again, &mut progress) {
-                in_flight.push(call(task, pause));
-            }
-        }
-    }
-    progress.finish(collection, &wanted)
+    let span = telemetry::scatter_span(shards.len());
+    let gathered = gather(access, collection, spec, effort, shards, ask).instrument(span.clone()).await;
+    span.record("answered", gathered.coverage.shards_answered);
+    gathered
 }
 
-/// A coordinator that has not acknowledged a write to a shard yet knows no floor for it: a replica that missed the last
-/// writes before a restart could pass for current. Then only the leader can answer.
-fn needed(access: &ShardAccess, collection: &Collection, task: &NodeTask, asked: Consistency) -> Consistency {
-    let is_replicated =
-        |id: &ShardId| collection.shards.iter().any(|shard| shard.id == *id && shard.replicas.len() > 1);
-    let is_blind = task.shards.iter().any(|shard| access.floor(*shard).is_none() && is_replicated(shard));
-    if is_blind { Consistency::Linearizable } else { asked }
+/// The first calls, with a span around what it takes to choose them.
+fn planned(shards: usize, plan: impl FnOnce() -> Vec<Call>) -> Vec<Call> {
+    let span = telemetry::plan_span(shards);
+    let calls = span.in_scope(plan);
+    span.record("nodes", calls.len());
+    calls
 }
 
-/// Plans the next calls and marks them as tried.
-fn launch<T>(
+async fn gather<T, F, Fut>(
     access: &ShardAccess,
     collection: &Collection,
-    shards: &HashSet<ShardId>,
-    progress: &mut Progress<T>,
-) -> Vec<NodeTask> {
-    let chosen = collection.shards.iter().filter(|shard: &&Shard| shards.contains(&shard.id));
-    let reachable = |node| access.nodes.get(node).is_some();
-    let plan = plan(chosen, |shard| access.leader(shard), &progress.tried, reachable);
-    for shard in plan.without {
-        let reason = || Error::Unavailable("no node with a replica can be reached".into());
-        progress.reasons.entry(shard).or_insert_with(reason);
-    }
-    for task in &plan.tasks {
-        progress.tried.extend(task.shards.iter().map(|shard| (*shard, task.node)));
-    }
-    plan.tasks
-}
-
-/// Takes in one node's answers. Returns the shards to ask again, and after which pause.
-fn take_in<T>(
-    access: &ShardAccess,
-    task: &NodeTask,
-    answers: Vec<ShardAnswer<T>>,
-    progress: &mut Progress<T>,
-) -> (HashSet<ShardId>, Duration) {
-    let mut open: HashSet<ShardId> = task.shards.iter().copied().collect();
-    let mut again = HashSet::new();
-    let mut pause = Duration::ZERO;
-    for answer in answers {
-        if !open.remove(&answer.shard) {
-            continue;
-        }
-        let error = match answer.result {
-            Ok(result) => {
-                progress.reasons.remove(&answer.shard);
-                progress.answers.push((answer.shard, result));
-                continue;
-            }
-            Err(error) => error,
-        };
-        match &error {
-            Error::WrongLeader { hint, .. } => {
-                access.forget_leader(answer.shard, task.node);
-                let tries = progress.leader_tries.entry(answer.shard).or_default();
-                *tries += 1;
-                let new = hint.filter(|hint| *hint != task.node);
-                if let Some(leader) = new {
-                    access.note_leader(answer.shard, leader);
-                } else {
-                    pause = ELECTION_PAUSE;
-                }
-                if *tries <= LEADER_TRIES_MAX {
-                    progress.tried.remove(&(answer.shard, new.unwrap_or(task.node)));
-                    again.insert(answer.shard);
-                }
-            }
-            Error::Unavailable(_)
-            | Error::Overloaded(_)
-            | Error::Timeout(_)
-            | Error::Corrupt(_)
-            | Error::Internal(_) => {
-                again.insert(answer.shard);
-            }
-            Error::WrongEpoch { .. }
-            | Error::NoSuchShard(_)
-            | Error::BadInput(_)
-            | Error::Validation { .. }
-            | Error::NotFound(_)
-            | Error::Conflict(_)
-            | Error::TooLarge(_) => {}
-        }
-        progress.reasons.insert(answer.shard, error);
-    }
-    for shard in open {
-        progress.reasons.insert(shard, Error::Unavailable(format!("node {} did not answer for it", task.node)));
-        again.insert(shard);
-    }
-    (again, pause)
-}
-
-impl<T> Progress<T> {
-    fn finish(mut self, collection: &Collection, wanted: &HashSet<ShardId>) -> Gathered<T> {
-        self.answers.sort_by_key(|(shard, _)| *shard);
-        let answered: HashSet<ShardId> = self.answers.iter().map(|(shard, _)| *shard).collect();
-        let mut open: Vec<ShardId> = wanted.difference(&answered).copied().collect();
-        open.sort_unstable();
-        let mut missing = Vec::with_capacity(open.len());
-        for shard in open {
-            let unknown = || match collection.shard(shard) {
-                Some(_) => Error::Timeout("no answer in time".into()),
-                None => Error::NoSuchShard(shard),
+    spec: ReadSpec<'_>,
+    effort: Effort,
+    shards: &[ShardId],
+    ask: F,
+) -> Gathered<T>
+where
+    F: Fn(Arc<dyn ShardApi>, ReadContext) -> Fut,
+    Fut: Future<Output = Vec<ShardAnswer<T>>>,
+{
+    let mut progress = Progress::new(access, collection, spec, effort, shards);
+    let run = |call: Call| {
+        let ask = &ask;
+        let span = telemetry::node_call_span(call.node.0, call.context.shards.len(), call.attempt + 1, call.is_hedge);
+        let asked = async move {
+            let answers = match access.nodes.get(call.node) {
+                Some(api) => ask(api, call.context).await,
+                None => Vec::new(),
             };
-            missing.push(Missing { shard, reason: self.reasons.remove(&shard).unwrap_or_else(unknown) });
+            if answers.iter().all(|answer| answer.result.is_err()) {
+                telemetry::failed(&Span::current());
+            }
+            (call.attempt, answers)
+        };
+        asked.instrument(span)
+    };
+    let mut in_flight = FuturesUnordered::new();
+    let mut calls = planned(shards.len(), || progress.start(Instant::now()));
+    // Ends: at the deadline at the latest, which bounds the timers too.
+    loop {
+        in_flight.extend(calls.into_iter().map(run));
+        if progress.is_done() {
+            break;
         }
-        let coverage = Coverage { shards_asked: wanted.len(), shards_answered: answered.len(), missing };
-        Gathered { answers: self.answers, coverage }
+        let wake = progress.next_timer().map_or(spec.deadline, |timer| timer.min(spec.deadline));
+        calls = tokio::select! {
+            biased;
+            Some((attempt, answers)) = in_flight.next() => progress.take_in(attempt, answers, Instant::now()),
+            () = sleep_until(wake) => {
+                let now = Instant::now();
+                if now >= spec.deadline {
+                    break;
+                }
+                progress.due(now)
+            }
+        };
     }
+    progress.finish()
 }

@@ -13,15 +13,21 @@ use super::fetch::{Fetched, fetch};
 use super::gather::Coverage;
 use super::read::{PageRequest, ROUTE_TRIES_MAX, has_moved, scroll};
 use super::request::{Answer, Hit, Query, Source, resolve_vector_name};
-use super::scatter::{ReadSpec, scatter};
+use super::scatter::{Effort, ReadSpec, scatter};
 use crate::meta::Collection;
+use crate::shard_client::WorkKind;
 use crate::shards::{Lookup, ShardAccess};
 
 /// How often a query is run again because a winner changed before it was fetched. After that it is left out.
 const RERUNS_MAX: usize = 2;
 
 /// Answers all queries, in their order. One that asks too much fails them all, as does one whose gaps it does not allow.
-pub async fn run(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec, queries: &[Query]) -> Result<Vec<Answer>> {
+pub async fn run(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: ReadSpec<'_>,
+    queries: &[Query],
+) -> Result<Vec<Answer>> {
     for query in queries {
         query.check()?;
     }
@@ -48,7 +54,7 @@ pub async fn run(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec, queri
 }
 
 /// Points in id order as hits, for a query without a query.
-async fn in_id_order(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec, query: &Query) -> Result<Answer> {
+async fn in_id_order(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec<'_>, query: &Query) -> Result<Answer> {
     let request = PageRequest {
         from: None,
         limit: query.limit + query.offset,
@@ -76,7 +82,7 @@ struct Sent {
 async fn nearest(
     access: &ShardAccess,
     collection: &Collection,
-    spec: ReadSpec,
+    spec: ReadSpec<'_>,
     queries: &[Query],
 ) -> Result<(Vec<Answer>, bool)> {
     let Some(mut pending) = prepare(access, collection, spec, queries).await? else { return Ok((Vec::new(), true)) };
@@ -88,7 +94,9 @@ async fn nearest(
             break;
         }
         let sent = Arc::new(pending.iter().map(|sent| sent.nearest.clone()).collect::<Vec<_>>());
-        let gathered = scatter(access, collection, spec, &shards, |api, context| {
+        let kind = if sent.iter().any(|query| query.exact) { WorkKind::ExactSearch } else { WorkKind::Search };
+        let effort = Effort { kind, units: sent.len() };
+        let gathered = scatter(access, collection, spec, effort, &shards, |api, context| {
             let request = SearchRequest { context, queries: sent.clone() };
             async move { api.search(request).await }
         })
@@ -130,7 +138,7 @@ async fn nearest(
 async fn prepare(
     access: &ShardAccess,
     collection: &Collection,
-    spec: ReadSpec,
+    spec: ReadSpec<'_>,
     queries: &[Query],
 ) -> Result<Option<Vec<Sent>>> {
     let mut ids = Vec::new();
@@ -197,7 +205,7 @@ fn winners(collection: &Collection, query: &Query, lists: Vec<Vec<ShardHit>>) ->
 async fn fetch_winners(
     access: &ShardAccess,
     collection: &Collection,
-    spec: ReadSpec,
+    spec: ReadSpec<'_>,
     queries: &[Query],
     sent: &[Sent],
     found: &[Vec<ShardHit>],

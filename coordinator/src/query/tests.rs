@@ -13,10 +13,13 @@ use vicinal_common::point::PointId;
 
 use super::*;
 use crate::model::{ModelCluster, ModelShard};
+use crate::session::Session;
+use crate::shard_client::WorkKind;
 use crate::write::{WriteSpec, upsert};
 
-fn spec(millis: u64) -> ReadSpec {
-    ReadSpec { consistency: Consistency::ReadYourWrites, deadline: Instant::now() + Duration::from_millis(millis) }
+fn spec(millis: u64) -> ReadSpec<'static> {
+    let deadline = Instant::now() + Duration::from_millis(millis);
+    ReadSpec { consistency: Consistency::ReadYourWrites, deadline, session: Box::leak(Box::default()) }
 }
 
 fn near(x: f32, limit: usize) -> Query {
@@ -44,7 +47,9 @@ fn ids(answer: &Answer) -> Vec<u64> {
 
 async fn filled(shards: u64, replicas: u64, count: u64) -> ModelCluster {
     let cluster = ModelCluster::new(shards, replicas);
-    let write = WriteSpec { request: RequestId(1), deadline: Instant::now() + Duration::from_secs(5) };
+    let session = Session::default();
+    let write =
+        WriteSpec { request: RequestId(1), deadline: Instant::now() + Duration::from_secs(5), session: &session };
     upsert(&cluster.access, &cluster.lookup(), write, ModelCluster::points(count)).await.unwrap();
     cluster
 }
@@ -235,6 +240,7 @@ async fn without_a_known_floor_only_the_leader_of_a_replicated_shard_may_answer(
                 &cluster.access,
                 &cluster.collection,
                 spec(300),
+                Effort { kind: WorkKind::Count, units: 1 },
                 &[cluster.collection.shards[0].id],
                 ask,
             )
@@ -242,7 +248,9 @@ async fn without_a_known_floor_only_the_leader_of_a_replicated_shard_may_answer(
             seen.into_inner().unwrap()[0]
         };
         assert_eq!(asked().await, first);
-        let write = WriteSpec { request: RequestId(1), deadline: Instant::now() + Duration::from_secs(5) };
+        let session = Session::default();
+        let write =
+            WriteSpec { request: RequestId(1), deadline: Instant::now() + Duration::from_secs(5), session: &session };
         upsert(&cluster.access, &cluster.lookup(), write, ModelCluster::points(3)).await.unwrap();
         assert_eq!(asked().await, Consistency::ReadYourWrites);
     }

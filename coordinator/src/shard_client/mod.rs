@@ -1,5 +1,11 @@
-//! The shard nodes this coordinator can reach, each behind [`ShardApi`].
+//! The shard nodes this coordinator can reach, each behind [`ShardApi`], and what has been learned of them.
 
+mod breaker;
+mod counters;
+mod health;
+#[cfg(test)]
+mod health_tests;
+mod latency;
 mod remote;
 
 use std::collections::BTreeMap;
@@ -9,6 +15,9 @@ use parking_lot::RwLock;
 use vicinal_common::api::ShardApi;
 use vicinal_common::ids::NodeId;
 
+pub use counters::Counters;
+pub use health::{Blame, Ended, Health, Standing, Ticket, Tier};
+pub use latency::{Work, WorkKind};
 pub use remote::RemoteNode;
 
 /// Finds the way to a node: its own implementation of [`ShardApi`] within one process, a client over the wire otherwise.

@@ -2,6 +2,7 @@
 //! acknowledged or the deadline passes.
 
 mod check;
+mod deliver;
 mod partition;
 mod submit;
 

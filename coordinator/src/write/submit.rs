@@ -2,27 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
+use tracing::Instrument;
 use vicinal_common::api::{LoggedFilter, WriteOp, WriteRequest};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::{EVALUATOR_VERSION, Filter};
-use vicinal_common::ids::{LogIndex, NodeId, RequestId, ShardId};
+use vicinal_common::ids::{LogIndex, RequestId, ShardId};
 use vicinal_common::point::{Point, PointId};
+use vicinal_common::telemetry;
 
+use super::deliver::{PATIENCE, PAUSE_MIN, deliver};
 use super::partition::{cut_ids, cut_points};
 use crate::meta::Collection;
 use crate::query::reasons;
+use crate::session::Session;
 use crate::shards::{CollectionRef, Lookup, ShardAccess};
 
-/// How long a shard may refuse before the client hears of it: several elections, and less than clients' own time-outs.
-const PATIENCE: Duration = Duration::from_secs(4);
-/// First pause between attempts; doubled each time.
-const PAUSE_MIN: Duration = Duration::from_millis(10);
-/// Longest pause between attempts.
-const PAUSE_MAX: Duration = Duration::from_millis(400);
 /// How often a write is routed anew because the token table changed under it.
 const ROUTE_TRIES_MAX: u32 = 3;
 /// Parts of one routing. Part numbers of different routings must differ, as shards remember them.
@@ -30,11 +27,13 @@ const PARTS_MAX: u32 = 1 << 16;
 
 /// Identity and bound of a client's write.
 #[derive(Clone, Copy, Debug)]
-pub struct WriteSpec {
+pub struct WriteSpec<'a> {
     /// Identity: every attempt and every part carries it.
     pub request: RequestId,
     /// When to give up.
     pub deadline: Instant,
+    /// What the client has seen already; it will have seen this write.
+    pub session: &'a Session,
 }
 
 /// What a write came to.
@@ -48,7 +47,12 @@ pub struct Written {
 
 /// Writes points, which must be checked. Returns once every shard has acknowledged; an error names the shards that have
 /// not. Repeating the same write is always safe.
-pub async fn upsert(access: &ShardAccess, lookup: Lookup<'_>, spec: WriteSpec, points: Vec<Point>) -> Result<Written> {
+pub async fn upsert(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: WriteSpec<'_>,
+    points: Vec<Point>,
+) -> Result<Written> {
     let cut = |collection: &Collection, points: Vec<Point>| {
         let shards = cut_points(&collection.tokens, points)?;
         Ok(parts_of(shards, |part| WriteOp::Upsert(Arc::new(part))))
@@ -61,7 +65,12 @@ pub async fn upsert(access: &ShardAccess, lookup: Lookup<'_>, spec: WriteSpec, p
 }
 
 /// Deletes points by id; missing ones are fine.
-pub async fn delete(access: &ShardAccess, lookup: Lookup<'_>, spec: WriteSpec, ids: Vec<PointId>) -> Result<Written> {
+pub async fn delete(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: WriteSpec<'_>,
+    ids: Vec<PointId>,
+) -> Result<Written> {
     let cut = |collection: &Collection, ids| Ok(parts_of(cut_ids(&collection.tokens, ids), WriteOp::Delete));
     let uncut = |op: WriteOp| match op {
         WriteOp::Delete(ids) => ids,
@@ -74,7 +83,7 @@ pub async fn delete(access: &ShardAccess, lookup: Lookup<'_>, spec: WriteSpec, i
 pub async fn delete_by_filter(
     access: &ShardAccess,
     lookup: Lookup<'_>,
-    spec: WriteSpec,
+    spec: WriteSpec<'_>,
     filter: &Filter,
 ) -> Result<Written> {
     let json = serde_json::to_string(filter).map_err(|e| Error::Internal(format!("encode filter: {e}")))?;
@@ -101,7 +110,7 @@ fn parts_of<T>(shards: BTreeMap<ShardId, Vec<Vec<T>>>, op: impl Fn(Vec<T>) -> Wr
 async fn routed<T>(
     access: &ShardAccess,
     lookup: Lookup<'_>,
-    spec: WriteSpec,
+    spec: WriteSpec<'_>,
     mut items: Vec<T>,
     cut: impl Fn(&Collection, Vec<T>) -> Result<Ops>,
     uncut: impl Fn(WriteOp) -> Vec<T>,
@@ -111,14 +120,16 @@ async fn routed<T>(
     let first = lookup()?;
     let mut collection = first.clone();
     loop {
+        spec.session.enter(&collection);
         let ops = cut(&collection, std::mem::take(&mut items))?;
         let asked = ops.len();
         let writes = ops.into_iter().map(|(shard, ops)| {
             let collection = &collection;
             async move { write_shard(access, collection, spec, shard, ops, tries * PARTS_MAX).await }
         });
+        let span = telemetry::write_span(&collection.name, asked);
         let mut failed = Vec::new();
-        for outcome in join_all(writes).await {
+        for outcome in join_all(writes).instrument(span).await {
             written.index = written.index.max(outcome.written.index);
             written.affected += outcome.written.affected;
             if let Some(error) = outcome.error {
@@ -171,7 +182,7 @@ struct Outcome {
 async fn write_shard(
     access: &ShardAccess,
     collection: &Collection,
-    spec: WriteSpec,
+    spec: WriteSpec<'_>,
     shard: ShardId,
     ops: Vec<WriteOp>,
     first_part: u32,
@@ -189,8 +200,9 @@ async fn write_shard(
             op,
             deadline: spec.deadline,
         };
-        match write_part(access, collection, &request).await {
+        match deliver(access, collection, &request).await {
             Ok(ack) => {
+                spec.session.note(collection.id, shard, ack.index);
                 outcome.written.index = outcome.written.index.max(ack.index);
                 outcome.written.affected += ack.affected;
             }
@@ -203,77 +215,6 @@ async fn write_shard(
         part += 1;
     }
     outcome
-}
-
-/// Writes one part: to the leader as far as it is known, following hints, until it is acknowledged, refused for good, or
-/// out of time. Every attempt is the same `(request, part)`, so the shard applies it once.
-async fn write_part(
-    access: &ShardAccess,
-    collection: &Collection,
-    request: &WriteRequest,
-) -> Result<vicinal_common::api::WriteAck> {
-    let shard = request.shard;
-    let replicas = collection.shard(shard).map_or(&[][..], |shard| &shard.replicas);
-    let give_up = request.deadline.min(Instant::now() + PATIENCE);
-    let mut pause = PAUSE_MIN;
-    // Ends at `give_up` at the latest: attempts without a pause follow a hint to another node, half of them at most.
-    let mut attempt = 0usize;
-    loop {
-        let Some(node) = leader_or_next(access, shard, replicas, attempt) else {
-            return Err(Error::Unavailable("it has no replica".into()));
-        };
-        let answer = match access.nodes.get(node) {
-            Some(api) => timeout_at(request.deadline, api.write(request.clone())).await,
-            None => Ok(Err(Error::Unavailable(format!("node {node} cannot be reached")))),
-        };
-        let error = match answer {
-            Ok(Ok(ack)) => {
-                access.note_leader(shard, node);
-                access.note_ack(shard, ack.index);
-                return Ok(ack);
-            }
-            Ok(Err(error)) => error,
-            Err(_) => Error::Timeout(format!("node {node} did not acknowledge in time")),
-        };
-        attempt += 1;
-        let mut follow = false;
-        match &error {
-            Error::WrongLeader { hint, .. } => {
-                access.forget_leader(shard, node);
-                if let Some(leader) = hint.filter(|hint| *hint != node && replicas.contains(hint)) {
-                    access.note_leader(shard, leader);
-                    follow = attempt % 2 == 1;
-                }
-            }
-            Error::Unavailable(_) | Error::NoSuchShard(_) => access.forget_leader(shard, node),
-            // One damaged replica: the others go on, and one of them leads.
-            Error::Corrupt(_) if replicas.len() > 1 => access.forget_leader(shard, node),
-            Error::Overloaded(_) => {}
-            Error::WrongEpoch { .. }
-            | Error::Timeout(_)
-            | Error::BadInput(_)
-            | Error::Validation { .. }
-            | Error::NotFound(_)
-            | Error::Conflict(_)
-            | Error::TooLarge(_)
-            | Error::Corrupt(_)
-            | Error::Internal(_) => return Err(error),
-        }
-        if follow {
-            continue;
-        }
-        if Instant::now() + pause >= give_up {
-            return Err(error);
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
-    }
-}
-
-/// Where to try next: the leader if known, else the replicas in turn.
-fn leader_or_next(access: &ShardAccess, shard: ShardId, replicas: &[NodeId], attempt: usize) -> Option<NodeId> {
-    let known = access.leader(shard).filter(|leader| replicas.contains(leader));
-    known.or_else(|| replicas.get(attempt % replicas.len().max(1)).copied())
 }
 
 /// The one error a client sees for the shards that failed: the worst kind, naming them all, and what to do.

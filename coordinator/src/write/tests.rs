@@ -18,8 +18,9 @@ use super::*;
 use crate::meta::Collection;
 use crate::model::ModelCluster;
 
-fn spec(request: u128) -> WriteSpec {
-    WriteSpec { request: RequestId(request), deadline: Instant::now() + Duration::from_secs(5) }
+fn spec(request: u128) -> WriteSpec<'static> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    WriteSpec { request: RequestId(request), deadline, session: Box::leak(Box::default()) }
 }
 
 fn total(cluster: &ModelCluster) -> usize {
@@ -62,6 +63,45 @@ async fn an_election_is_waited_out() {
         model.lock().shards.get_mut(&ShardId(0)).unwrap().leader = Some(NodeId(2));
     });
     upsert(&cluster.access, &cluster.lookup(), spec(1), ModelCluster::points(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_leader_that_dies_or_is_paused_costs_less_than_three_seconds() {
+    for paused in [false, true] {
+        let cluster = ModelCluster::new(1, 3);
+        upsert(&cluster.access, &cluster.lookup(), spec(1), ModelCluster::points(1)).await.unwrap();
+        assert_eq!(cluster.access.leader(ShardId(0)), Some(NodeId(1)));
+        let faulty = |model: &mut crate::model::Model| {
+            if paused { &mut model.hanging } else { &mut model.dead }.insert(NodeId(1))
+        };
+        faulty(&mut cluster.model.lock());
+        let model = cluster.model.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(1_400)).await;
+            let mut model = model.lock();
+            let shard = model.shards.get_mut(&ShardId(0)).unwrap();
+            (shard.leader, shard.term) = (Some(NodeId(2)), 2);
+        });
+        let began = Instant::now();
+        upsert(&cluster.access, &cluster.lookup(), spec(2), ModelCluster::points(2)).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        // The leader that was paused goes on with what it was asked: the shard has taken it already.
+        cluster.model.lock().hanging.clear();
+        let began = Instant::now();
+        upsert(&cluster.access, &cluster.lookup(), spec(3), ModelCluster::points(3)).await.unwrap();
+        assert!(began.elapsed() < Duration::from_millis(200), "the new leader is known");
+        assert_eq!(cluster.model.lock().shards[&ShardId(0)].log, 3);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_leader_is_not_asked_twice() {
+    let cluster = ModelCluster::new(1, 3);
+    cluster.model.lock().slow.insert(NodeId(1), Duration::from_millis(1_800));
+    upsert(&cluster.access, &cluster.lookup(), spec(1), ModelCluster::points(1)).await.unwrap();
+    let model = cluster.model.lock();
+    assert_eq!((model.shards[&ShardId(0)].log, model.writes.get(&NodeId(1))), (1, Some(&1)));
+    assert_eq!(cluster.access.leader(ShardId(0)), Some(NodeId(1)));
 }
 
 #[tokio::test]

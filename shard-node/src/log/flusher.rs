@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::time::Instant;
 use vicinal_common::exec::{self, Next, Signal, Worker};
 use vicinal_common::ids::ShardId;
+use vicinal_common::telemetry::instruments;
 
 use super::LogOptions;
 use super::error::LogError;
@@ -82,10 +83,12 @@ impl Shared {
             }
             self.state.lock().files.insert(writer.sequence, writer.log_file());
         }
+        let started = Instant::now();
         let slots = match writer.write(batch.iter().flat_map(|op| &op.records)) {
             Ok(slots) => slots,
             Err(e) => return Err((e, batch)),
         };
+        instruments().write.synced(started.elapsed(), batch.iter().map(Op::bytes).sum(), batch.len());
         writer.shrink(self.options.batch_bytes as usize);
         let mut state = self.state.lock();
         let committed = state.commit(batch, &slots);

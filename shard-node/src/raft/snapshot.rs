@@ -1,10 +1,11 @@
 //! Moving a snapshot to another replica: the segment files of a durable manifest, in chunks, each with its checksum.
 //!
-//! A transfer is `begin` (names and sizes), then every chunk in order, then `finish` (the manifest). The receiver
-//! keeps at most one transfer; a new `begin` throws away an unfinished one, so a failed transfer starts over.
+//! A transfer is `begin` (position, names and sizes), then every chunk in order, then `finish` (the manifest). The receiver
+//! keeps at most one transfer, in memory. A new `begin` for the same position and files, whoever sends it, goes on where
+//! that one stands; any other throws it away.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use vicinal_common::disk::{Disk, DiskFile};
 use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::LogIndex;
 
 use super::machine::on_blocking_thread;
 use crate::shard::{Shard, ShardSnapshot};
@@ -46,9 +48,20 @@ pub(super) struct FileInfo {
 /// Opens a transfer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Begin {
-    /// Tells transfers apart; drawn by the sender.
+    /// Tells attempts apart; drawn by the sender.
     pub(super) transfer: u64,
+    /// Log index up to which the snapshot holds everything.
+    pub(super) position: LogIndex,
     pub(super) files: Vec<FileInfo>,
+}
+
+/// How far the receiver is: the next byte it wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// The file; the number of files when all are there.
+    pub(super) file: u32,
+    /// The byte in it.
+    pub(super) offset: u64,
 }
 
 /// A piece of a file. Pieces are sent in order: file by file, offset by offset.
@@ -68,8 +81,10 @@ pub(super) struct Incoming(Option<Transfer>);
 
 struct Transfer {
     id: u64,
-    dir: PathBuf,
+    position: LogIndex,
     files: Vec<FileInfo>,
+    /// Where they go; `None` when the shard is as far already and needs none of them.
+    dir: Option<PathBuf>,
     /// The file being received, and how much of it is here.
     current: usize,
     received: u64,
@@ -86,8 +101,8 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    /// Starts a transfer, giving up an unfinished one. Waits while a finished one is being installed.
-    pub(super) async fn begin(&self, begin: Begin) -> Result<()> {
+    /// Starts a transfer, or goes on with one of the same snapshot. Waits while a finished one is being installed.
+    pub(super) async fn begin(&self, begin: Begin) -> Result<Progress> {
         if begin.files.len() > FILES_MAX {
             return Err(Error::BadInput(format!("a snapshot of {} files", begin.files.len())));
         }
@@ -98,20 +113,32 @@ impl Receiver {
         let mut incoming = self.incoming.clone().lock_owned().await;
         let (shard, disk) = (self.shard.clone(), self.disk.clone());
         on_blocking_thread(move || {
+            if let Some(open) = incoming.0.as_mut().filter(|open| open.is_of(&begin)) {
+                // Chunks of the attempt before, should any still be on their way, are not of this one.
+                open.id = begin.transfer;
+                return open.progress();
+            }
             incoming.0 = None;
-            let dir = shard.begin_install()?;
             let mut transfer = Transfer {
                 id: begin.transfer,
-                dir,
+                position: begin.position,
                 files: begin.files,
+                dir: None,
                 current: 0,
                 received: 0,
                 crc: crc32fast::Hasher::new(),
                 open: None,
             };
-            transfer.settle(disk.as_ref())?;
+            // Only the answer to an installation can have been lost: raft takes such a snapshot without looking at it.
+            if shard.applied().is_some_and(|mark| mark.index >= transfer.position) {
+                transfer.current = transfer.files.len();
+            } else {
+                transfer.dir = Some(shard.begin_install()?);
+                transfer.settle(disk.as_ref())?;
+            }
+            let progress = transfer.progress();
             incoming.0 = Some(transfer);
-            Ok(())
+            progress
         })
         .await
     }
@@ -124,7 +151,11 @@ impl Receiver {
         let mut incoming = self.incoming.clone().lock_owned().await;
         let disk = self.disk.clone();
         on_blocking_thread(move || {
-            let result = incoming.transfer(chunk.transfer)?.write(disk.as_ref(), &chunk);
+            let transfer = incoming.transfer(chunk.transfer)?;
+            if !transfer.wants(&chunk)? {
+                return Ok(());
+            }
+            let result = transfer.write(disk.as_ref(), &chunk);
             if result.is_err() {
                 // What is on the disk is unknown after a failed write: the transfer starts over.
                 incoming.0 = None;
@@ -142,10 +173,12 @@ impl Receiver {
             let missing = &open.files[open.current].name;
             return Err(Error::Unavailable(format!("snapshot file {missing} has not arrived whole")));
         }
-        let (disk, dir) = (self.disk.clone(), open.dir.clone());
+        if let Some(dir) = open.dir.clone() {
+            let disk = self.disk.clone();
+            on_blocking_thread(move || disk.sync_dir(&dir).map_err(|e| storage_error("sync", &dir, e))).await?;
+        }
         // The transfer ends here, whether raft takes the snapshot or not.
         incoming.0 = None;
-        on_blocking_thread(move || disk.sync_dir(&dir).map_err(|e| storage_error("sync", &dir, e))).await?;
         Ok(SnapshotData::Received { manifest, incoming })
     }
 }
@@ -158,12 +191,22 @@ impl Incoming {
 }
 
 impl Transfer {
-    fn write(&mut self, disk: &dyn Disk, chunk: &Chunk) -> Result<()> {
-        let end = chunk.offset + chunk.bytes.len() as u64;
+    /// Whether it is of the same snapshot: then its bytes are the same too, whichever replica they come from.
+    fn is_of(&self, begin: &Begin) -> bool {
+        self.position == begin.position && self.files == begin.files
+    }
+
+    fn progress(&self) -> Result<Progress> {
+        let file = u32::try_from(self.current).map_err(|_| Error::Internal("too many snapshot files".into()))?;
+        Ok(Progress { file, offset: self.received })
+    }
+
+    /// Whether the chunk is the next one; `false` for one that is here already.
+    fn wants(&self, chunk: &Chunk) -> Result<bool> {
+        let end = chunk.offset.saturating_add(chunk.bytes.len() as u64);
         let file = chunk.file as usize;
-        let before = file < self.current || (file == self.current && end <= self.received);
-        if before {
-            return Ok(());
+        if file < self.current || (file == self.current && end <= self.received) {
+            return Ok(false);
         }
         let Some(info) = self.files.get(self.current) else {
             return Err(Error::BadInput("a snapshot chunk after the last file".into()));
@@ -172,18 +215,26 @@ impl Transfer {
             let (name, have) = (&info.name, self.received);
             return Err(Error::BadInput(format!("a snapshot chunk is out of order: {name} has {have} bytes so far")));
         }
-        let path = self.dir.join(&info.name);
+        Ok(true)
+    }
+
+    /// Writes a chunk that is wanted.
+    fn write(&mut self, disk: &dyn Disk, chunk: &Chunk) -> Result<()> {
         let open = self.open.as_ref().ok_or_else(|| Error::Internal("no snapshot file is open".into()))?;
-        open.write_at(chunk.offset, &chunk.bytes).map_err(|e| storage_error("write", &path, e))?;
-        self.received = end;
+        open.write_at(chunk.offset, &chunk.bytes).map_err(|e| {
+            let name = self.files.get(self.current).map_or("a snapshot file", |info| &info.name);
+            storage_error("write", Path::new(name), e)
+        })?;
+        self.received += chunk.bytes.len() as u64;
         self.crc.update(&chunk.bytes);
         self.settle(disk)
     }
 
     /// Completes files that have all their bytes and opens the next one.
     fn settle(&mut self, disk: &dyn Disk) -> Result<()> {
+        let dir = self.dir.as_ref().ok_or_else(|| Error::Internal("a snapshot has no directory".into()))?;
         while let Some(info) = self.files.get(self.current) {
-            let path = self.dir.join(&info.name);
+            let path = dir.join(&info.name);
             if self.open.is_none() {
                 self.open = Some(disk.create(&path).map_err(|e| storage_error("create", &path, e))?);
             }
@@ -209,44 +260,57 @@ fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
 }
 
-fn storage_error(what: &str, path: &std::path::Path, e: io::Error) -> Error {
+fn storage_error(what: &str, path: &Path, e: io::Error) -> Error {
     Error::Unavailable(format!("{what} {}: {e}", path.display()))
 }
 
 /// The chunks of a local snapshot, read one at a time.
 pub(super) struct Chunks {
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) snapshot: Arc<ShardSnapshot>,
-    pub(super) transfer: u64,
-    file: usize,
-    offset: u64,
+    disk: Arc<dyn Disk>,
+    snapshot: Arc<ShardSnapshot>,
+    transfer: u64,
+    at: Progress,
 }
 
 impl Chunks {
     pub(super) fn new(disk: Arc<dyn Disk>, snapshot: Arc<ShardSnapshot>, transfer: u64) -> Chunks {
-        Chunks { disk, snapshot, transfer, file: 0, offset: 0 }
+        Chunks { disk, snapshot, transfer, at: Progress::default() }
     }
 
     pub(super) fn begin(&self) -> Begin {
         let info = |f: &crate::shard::SnapshotFile| FileInfo { name: f.name.clone(), bytes: f.bytes, crc: f.crc };
-        Begin { transfer: self.transfer, files: self.snapshot.files.iter().map(info).collect() }
+        let files = self.snapshot.files.iter().map(info).collect();
+        Begin { transfer: self.transfer, position: self.snapshot.mark.index, files }
+    }
+
+    /// Goes on where the receiver says that it is.
+    pub(super) fn seek(&mut self, to: Progress) -> Result<()> {
+        let files = &self.snapshot.files;
+        let is_inside = match files.get(to.file as usize) {
+            Some(file) => to.offset <= file.bytes,
+            None => to.file as usize == files.len() && to.offset == 0,
+        };
+        if !is_inside {
+            let count = files.len();
+            return Err(Error::Internal(format!("the receiver of a snapshot of {count} files says it is at {to:?}")));
+        }
+        self.at = to;
+        Ok(())
     }
 
     /// Reads the next chunk; `None` after the last. Blocks on the disk.
     pub(super) fn next(&mut self) -> Result<Option<Chunk>> {
-        while let Some(file) = self.snapshot.files.get(self.file) {
-            if self.offset >= file.bytes {
-                self.file += 1;
-                self.offset = 0;
+        while let Some(file) = self.snapshot.files.get(self.at.file as usize) {
+            if self.at.offset >= file.bytes {
+                self.at = Progress { file: self.at.file + 1, offset: 0 };
                 continue;
             }
-            let len = (file.bytes - self.offset).min(CHUNK_BYTES as u64);
+            let len = (file.bytes - self.at.offset).min(CHUNK_BYTES as u64);
             let mut bytes = vec![0u8; len as usize];
-            let read = self.disk.open(&file.path).and_then(|open| open.read_at(self.offset, &mut bytes));
+            let read = self.disk.open(&file.path).and_then(|open| open.read_at(self.at.offset, &mut bytes));
             read.map_err(|e| storage_error("read", &file.path, e))?;
-            let offset = self.offset;
-            self.offset += len;
-            let file = u32::try_from(self.file).map_err(|_| Error::Internal("too many snapshot files".into()))?;
+            let Progress { file, offset } = self.at;
+            self.at.offset += len;
             let crc = crc32fast::hash(&bytes);
             return Ok(Some(Chunk { transfer: self.transfer, file, offset, crc, bytes: Bytes::from(bytes) }));
         }

@@ -1,5 +1,8 @@
 //! The two ends of a snapshot transfer on the raft network.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +18,8 @@ use vicinal_common::rng::Rng;
 use super::command::{ShardRaft, SnapshotMeta, Vote};
 use super::group::Raft;
 use super::machine::{Snapshot, on_blocking_thread};
-use super::snapshot::{Begin, Chunk, Chunks, Receiver, SnapshotData};
+use super::snapshot::{Begin, Chunk, Chunks, Progress, Receiver, SnapshotData};
+use crate::shard::ShardSnapshot;
 
 const BEGIN: &str = "snapshot/begin";
 const CHUNK: &str = "snapshot/chunk";
@@ -23,11 +27,13 @@ const FINISH: &str = "snapshot/finish";
 
 /// Time one step of a transfer may take. A `begin` may have to wait for an installation.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a chunk is sent before the transfer starts over.
-const CHUNK_TRIES: usize = 3;
+/// How often in a row a transfer is taken up again without getting any further.
+const RESUMES_MAX: u32 = 5;
+/// Pause before it is taken up again; doubled each time that it got no further.
+const RESUME_PAUSE: Duration = Duration::from_millis(100);
 
 /// Completes a transfer: everything raft wants to know of the snapshot.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Finish {
     transfer: u64,
     vote: Vote,
@@ -55,37 +61,60 @@ impl SnapshotSender<ShardRaft> for FileSender {
         let SnapshotData::Local(local) = snapshot.snapshot else {
             return Err(CallError::Unreachable("a received snapshot is installed, never sent on".into()));
         };
-        let manifest = local.manifest.clone();
-        let mut chunks = Chunks::new(self.disk.clone(), local, self.rng.next_u64());
-        let transfer = chunks.transfer;
-        let (files, last) = (chunks.begin(), snapshot.meta.last_log_id);
-        tracing::info!(to = link.target(), files = files.files.len(), position = ?last, "sending a snapshot");
-        link.call::<()>(BEGIN, &files, STEP_TIMEOUT).await?;
+        let finish = Finish { transfer: 0, vote, meta: snapshot.meta, manifest: local.manifest.clone() };
+        tracing::info!(
+            to = link.target(), files = local.files.len(), position = ?finish.meta.last_log_id, "sending a snapshot"
+        );
+        let mut furthest = Progress::default();
+        let mut resumes = 0;
+        // Ends: each round gets further than all before it, or is counted.
+        loop {
+            let mut at = Progress::default();
+            let error = match self.attempt(link, local.clone(), &finish, within, &mut at).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            if at > furthest {
+                (furthest, resumes) = (at, 0);
+            }
+            // A receiver that answers knows best why it cannot go on; only a connection is worth another try.
+            if resumes == RESUMES_MAX || matches!(error, CallError::Remote { .. }) {
+                return Err(error);
+            }
+            tokio::time::sleep(RESUME_PAUSE * 2u32.pow(resumes)).await;
+            resumes += 1;
+            tracing::info!(to = link.target(), error = %error, ?at, "taking up a snapshot transfer again");
+        }
+    }
+}
+
+impl FileSender {
+    /// Sends what the receiver still misses. `at` is how far it got, whatever comes of it.
+    async fn attempt(
+        &self,
+        link: &Link,
+        snapshot: Arc<ShardSnapshot>,
+        finish: &Finish,
+        within: Duration,
+        at: &mut Progress,
+    ) -> Result<SnapshotResponse<ShardRaft>, CallError> {
+        let here = |error: Error| CallError::Unreachable(error.to_string());
+        let transfer = self.rng.next_u64();
+        let mut chunks = Chunks::new(self.disk.clone(), snapshot, transfer);
+        *at = link.call(BEGIN, &chunks.begin(), STEP_TIMEOUT).await?;
+        chunks.seek(*at).map_err(here)?;
         loop {
             let read = on_blocking_thread(move || {
                 let chunk = chunks.next()?;
                 Ok((chunks, chunk))
             });
-            let (rest, chunk) = read.await.map_err(|e| CallError::Unreachable(e.to_string()))?;
+            let (rest, chunk) = read.await.map_err(here)?;
             chunks = rest;
-            match chunk {
-                Some(chunk) => send_chunk(link, &chunk).await?,
-                None => break,
-            }
+            let Some(chunk) = chunk else { break };
+            link.call::<()>(CHUNK, &chunk, STEP_TIMEOUT).await?;
+            *at = Progress { file: chunk.file, offset: chunk.offset + chunk.bytes.len() as u64 };
         }
-        link.call(FINISH, &Finish { transfer, vote, meta: snapshot.meta, manifest }, within).await
-    }
-}
-
-/// Sends a chunk, again if its answer is lost: the receiver knows those it has.
-async fn send_chunk(link: &Link, chunk: &Chunk) -> Result<(), CallError> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match link.call::<()>(CHUNK, chunk, STEP_TIMEOUT).await {
-            Err(CallError::Unknown(_)) if tries < CHUNK_TRIES => continue,
-            result => return result,
-        }
+        link.call(FINISH, &Finish { transfer, ..finish.clone() }, within).await
     }
 }
 

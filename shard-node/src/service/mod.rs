@@ -1,11 +1,14 @@
 //! What coordinators ask of a node: [`ShardApi`] on the node's own replicas.
 
+mod metrics;
 mod pool;
 mod read;
 #[cfg(test)]
 mod tests;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
+use tracing::Instrument;
 use vicinal_common::api::{
     ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, NodeStatus, ReplicaSpec, RetrieveRequest,
     ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, WriteAck, WriteOp,
@@ -13,8 +16,9 @@ use vicinal_common::api::{
 };
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, Epoch, ShardId};
+use vicinal_common::telemetry;
 
-pub use pool::SearchPool;
+pub use pool::{JobTimes, SearchPool};
 
 use crate::node::ShardNode;
 use crate::raft::Group;
@@ -77,7 +81,17 @@ impl ShardApi for ShardNode {
             epoch: request.epoch,
             op: request.op,
         };
-        group.write(write, request.deadline).await
+        let started = Instant::now();
+        let span = telemetry::shard_write_span(request.shard.0, request.part);
+        let written = group.write(write, request.deadline).instrument(span.clone()).await;
+        match &written {
+            Ok(ack) => {
+                span.record("log_index", ack.index.0);
+                telemetry::instruments().write.acknowledged(started.elapsed());
+            }
+            Err(_) => telemetry::failed(&span),
+        }
+        written
     }
 
     async fn search(&self, request: SearchRequest) -> Vec<ShardAnswer<Vec<Vec<ShardHit>>>> {

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 use vicinal_common::api::{NearestQuery, ReadContext, SearchRequest, ShardAnswer, ShardHit};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{LogIndex, ShardId};
+use vicinal_common::telemetry;
 
 use super::check_routing;
+use super::pool::JobTimes;
 use crate::node::ShardNode;
 use crate::shard::View;
 
@@ -61,7 +64,11 @@ pub(super) async fn search(node: &ShardNode, request: SearchRequest) -> Vec<Shar
     let chunk = queries.len().div_ceil(jobs_per_shard).max(1);
     let answers = context.shards.iter().map(|&(shard, floor)| {
         let (context, queries) = (&context, &queries);
-        async move {
+        let span = match queries.first() {
+            Some(first) => telemetry::shard_search_span(shard.0, queries.len(), first.k, first.ef, first.exact),
+            None => Span::none(),
+        };
+        let search = async move {
             let mut applied = LogIndex(0);
             let result = async {
                 let view = view(node, context, shard, floor).await?;
@@ -69,8 +76,12 @@ pub(super) async fn search(node: &ShardNode, request: SearchRequest) -> Vec<Shar
                 search_shard(node, &view, queries, chunk, context.deadline).await
             };
             let result = result.await;
+            if result.is_err() {
+                telemetry::failed(&Span::current());
+            }
             ShardAnswer { shard, applied, result }
-        }
+        };
+        search.instrument(span)
     });
     join_all(answers).await
 }
@@ -85,7 +96,7 @@ async fn search_shard(
     let jobs = (0..queries.len()).step_by(chunk).map(|from| {
         let (view, queries) = (view.clone(), queries.clone());
         let to = (from + chunk).min(queries.len());
-        node.env.search.run(deadline, move || {
+        node.env.search.timed(deadline, move || {
             let one = |query| {
                 // The caller has given up by then.
                 if Instant::now() >= deadline {
@@ -97,5 +108,19 @@ async fn search_shard(
         })
     });
     let parts = join_all(jobs).await.into_iter().collect::<Result<Vec<_>>>()?;
-    Ok(parts.into_iter().flatten().collect())
+    note_times(&parts);
+    Ok(parts.into_iter().flat_map(|(hits, _)| hits).collect())
+}
+
+/// Writes what the jobs took into the span of the shard's search: the longest wait, and the sum of the work.
+fn note_times(parts: &[(Vec<Vec<ShardHit>>, JobTimes)]) {
+    let span = Span::current();
+    if span.is_disabled() {
+        return;
+    }
+    let queued = parts.iter().map(|(_, times)| times.queued.as_micros() as u64).max();
+    span.record("jobs", parts.len());
+    span.record("queue_us", queued.unwrap_or_default());
+    span.record("search_us", parts.iter().map(|(_, times)| times.ran.as_micros() as u64).sum::<u64>());
+    span.record("hits", parts.iter().flat_map(|(hits, _)| hits).map(Vec::len).sum::<usize>());
 }

@@ -1,0 +1,29 @@
+//! A bound on the requests that are worked on: beyond it they are refused at once, as a queue would only make all of them
+//! late.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use vicinal_common::error::Error;
+use vicinal_common::limits::REQUESTS_IN_FLIGHT_MAX;
+
+use super::answer::Failure;
+use crate::Coordinator;
+
+/// What is always answered: whoever looks after this process must be able to see that it is alive and busy.
+const ALWAYS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/metrics"];
+
+/// Lets a request through while there is room for it.
+pub(super) async fn admit(State(coordinator): State<Arc<Coordinator>>, request: Request, next: Next) -> Response {
+    if ALWAYS.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let Ok(_place) = coordinator.admission.clone().try_acquire_owned() else {
+        coordinator.shards.health.counters().add_refused();
+        let text = format!("{REQUESTS_IN_FLIGHT_MAX} requests are being worked on, try again");
+        return Failure::from(Error::Overloaded(text)).into_response();
+    };
+    next.run(request).await
+}
