@@ -200,5 +200,22 @@ def aliases(client):
     refused(404, lambda: client.count("now"))
 
 
+def the_cluster_shows_itself(client):
+    fresh(client, replication_factor=3, shard_number=2)
+    upload(client, NAME, vectors_of(100))
+    cluster = client.cluster_status()
+    assert cluster.status == "enabled" and cluster.raft_info.role == models.StateRole.LEADER, cluster
+    placed = client.collection_cluster_info(NAME)
+    assert placed.shard_count == 2 and not placed.local_shards and len(placed.remote_shards) == 6, placed
+    for shard in placed.remote_shards:
+        assert shard.state == models.ReplicaState.ACTIVE and str(shard.peer_id) in cluster.peers, shard
+    for level in range(4):
+        for anonymize in (False, True):
+            telemetry = client.http.service_api.telemetry(details_level=level, anonymize=anonymize).result
+            assert telemetry.app.name == "vicinal" and telemetry.collections.number_of_collections >= 1, telemetry
+            assert (telemetry.collections.collections is not None) == (level > 0), telemetry
+
+
 CHECKS = [collection_life, upsert_list_batch_and_columns, upsert_replaces_the_whole_point, uuid_ids, scroll_all_pages,
-          payload_and_vector_selection, delete_by_id_and_by_filter, recreate, named_vectors, aliases]
+          payload_and_vector_selection, delete_by_id_and_by_filter, recreate, named_vectors, aliases,
+          the_cluster_shows_itself]

@@ -123,8 +123,8 @@ impl ShardAccess {
         at.is_some_and(|at| now.saturating_duration_since(at) < REFUSAL_PAUSE)
     }
 
-    /// Asks nodes that failed for a sign of life, where that is due, without waiting for it: no client's request is spent on
-    /// finding out.
+    /// Asks nodes that failed for a sign of life, where that is due, without waiting for it: no client's request is spent
+    /// on finding out.
     pub(crate) fn probe(&self, nodes: impl Iterator<Item = NodeId>, now: Instant) {
         for node in nodes {
             let Some(ticket) = self.health.begin_probe(node, now) else { continue };

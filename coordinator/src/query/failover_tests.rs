@@ -255,7 +255,7 @@ enum Fault {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
     fn one_node_in_trouble_never_fails_a_read_or_hides_a_write(
         fault in proptest::sample::select(vec![Fault::Dead, Fault::Paused, Fault::Slow, Fault::Behind, Fault::Overloaded]),

@@ -49,8 +49,8 @@ pub struct Plan {
     pub without: Vec<ShardId>,
 }
 
-/// Chooses a node for each shard: the preferred one unless others are in less trouble, else one of those in the best tier whose
-/// cost is near the lowest, so that few nodes cover all shards. `turn` decides among equals, so that they take turns.
+/// Chooses a node for each shard: the preferred one unless others are in less trouble, else one of those in the best tier
+/// whose cost is near the lowest, so that few nodes cover all shards. `turn` decides among equals, so that they take turns.
 pub fn plan(wanted: &[Wanted], turn: u64) -> Plan {
     let mut plan = Plan::default();
     let mut chosen: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! How far a scatter is: which shards are open, whom they wait for, and what to send next. Decides without waiting: time and
-//! answers come in, calls come out.
+//! How far a scatter is: which shards are open, whom they wait for, and what to send next. Decides without waiting: time
+//! and answers come in, calls come out.
 
 use std::collections::{BTreeMap, BTreeSet};
 

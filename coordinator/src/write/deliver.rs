@@ -1,5 +1,5 @@
-//! Brings one part of a write to the leader of its shard, whoever that is by then, until it is acknowledged, refused for good,
-//! or out of time. Every attempt is the same `(request, part)`, so the shard applies it once.
+//! Brings one part of a write to the leader of its shard, whoever that is by then, until it is acknowledged, refused for
+//! good, or out of time. Every attempt is the same `(request, part)`, so the shard applies it once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
