@@ -9,7 +9,7 @@ use vicinal_common::clock::SystemClock;
 use vicinal_common::disk::RealDisk;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::http::HttpTransport;
-use vicinal_common::transport::serve_router;
+use vicinal_common::transport::http::serve_router;
 use vicinal_coordinator::CoordinatorOptions;
 use vicinal_coordinator::http::{RestPlace, process_router};
 use vicinal_coordinator::meta::SledStore;

@@ -17,6 +17,8 @@ use crate::rest::{Answer, Rest};
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// Statuses that say that nothing was carried out: the request itself was refused.
 const REFUSED: [u16; 6] = [400, 404, 405, 409, 413, 422];
+/// Words of an error that names shards: others may have carried out their part.
+const NOT_BY_ALL: &str = "did not acknowledge";
 /// A limit was met. Of a request with one part nothing was carried out.
 const LIMIT: u16 = 429;
 
@@ -63,7 +65,7 @@ pub struct Client {
     home: usize,
     identity: u64,
     token: Option<String>,
-    /// Whether all of the session went through the home coordinator.
+    /// Whether all writes of the session went through the home coordinator.
     is_at_home: bool,
     requests: usize,
 }
@@ -143,10 +145,6 @@ impl Client {
         {
             self.token = answer.session.clone();
         }
-        if at != self.home && record.is_ok() {
-            // What was seen elsewhere may be newer than what the home coordinator knows.
-            self.is_at_home = false;
-        }
         self.conclude(answer, record)
     }
 
@@ -198,7 +196,9 @@ fn judge(operation: &Operation, answer: &Result<Answer, reqwest::Error>) -> Outc
             Outcome::Ok(Found { points: Vec::new(), coverage: Some(coverage) })
         }
         (Operation::Write(versions), LIMIT) if versions.len() == 1 => Outcome::Fail(told()),
-        (Operation::Write(_), status) if REFUSED.contains(&status) => Outcome::Fail(told()),
+        (Operation::Write(_), status) if REFUSED.contains(&status) && !answer.error().contains(NOT_BY_ALL) => {
+            Outcome::Fail(told())
+        }
         // A part may have been carried out, or all of it while the answer got lost inside.
         (Operation::Write(_), _) => Outcome::Unknown(told()),
         (Operation::Read(_) | Operation::Search { .. }, _) => Outcome::Fail(told()),

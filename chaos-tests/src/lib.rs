@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod cluster;
+pub mod collector;
 pub mod content;
 pub mod history;
 pub mod nemesis;

@@ -94,21 +94,21 @@ async fn a_wiped_node_comes_back_under_its_name_and_is_refilled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_of_another_cluster_is_refused() {
     let _turn = TURN.lock().await;
-    let one = ClusterOptions { coordinators: 1, nodes: 1 };
-    let mut theirs = Cluster::start(one).await.unwrap();
-    let ours = Cluster::start(one).await.unwrap();
+    // Only one of them has a node of the name: it is not for its name that it is refused.
+    let mut theirs = Cluster::start(ClusterOptions { coordinators: 1, nodes: 2 }).await.unwrap();
+    let ours = Cluster::start(ClusterOptions { coordinators: 1, nodes: 1 }).await.unwrap();
     let id = async |cluster: &Cluster| cluster.ask("/cluster").await.unwrap()["cluster"].as_str().unwrap().to_owned();
     let (their_id, our_id) = (id(&theirs).await, id(&ours).await);
     assert_ne!(their_id, our_id);
 
-    let node = theirs.member("n1").unwrap();
+    let node = theirs.member("n2").unwrap();
     node.stop().unwrap();
     let mut stranger = ours.node_options("n2");
     stranger.data_dir = node.options.data_dir.clone();
     let exited = Member::start(stranger).unwrap().wait().unwrap();
     expect_refused(&exited, &[&their_id, &our_id]);
     // Nothing happened to it or to the cluster that refused it.
-    theirs.restart("n1").await.unwrap();
+    theirs.restart("n2").await.unwrap();
     assert_eq!(ours.meta().await.unwrap().nodes.len(), 1);
 }
 

@@ -391,7 +391,11 @@ impl ShardApi for ModelNode {
     }
 
     async fn status(&self) -> Result<NodeStatus> {
+        self.hang().await;
         let model = self.model.lock();
+        if model.dead.contains(&self.id) {
+            return Err(Error::Unavailable("the node is down".into()));
+        }
         let replica = |(id, shard): (&ShardId, &ModelShard)| {
             let points = shard.points.len() as u64;
             Some(ReplicaStatus {

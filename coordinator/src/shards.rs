@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use vicinal_common::error::Result;
 use vicinal_common::ids::{LogIndex, NodeId, ShardId};
 
 use crate::meta::{Collection, MetaState};
 use crate::query::HedgeBudget;
-use crate::shard_client::{Health, NodeDirectory};
+use crate::shard_client::{Ended, Health, NodeDirectory};
 
 /// How long a replica that refused is asked after the others.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+/// How long a probe waits for an answer.
+const PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// The way to shards: the nodes, and what answers have taught about their shards. Leaders are hints, never truth: a shard
 /// that is asked in vain says where to go.
@@ -119,6 +121,23 @@ impl ShardAccess {
     pub fn has_refused(&self, shard: ShardId, node: NodeId, now: Instant) -> bool {
         let at = self.refusals.read().get(&(shard, node)).copied();
         at.is_some_and(|at| now.saturating_duration_since(at) < REFUSAL_PAUSE)
+    }
+
+    /// Asks nodes that failed for a sign of life, where that is due, without waiting for it: no client's request is spent
+    /// on finding out.
+    pub(crate) fn probe(&self, nodes: impl Iterator<Item = NodeId>, now: Instant) {
+        for node in nodes {
+            let Some(ticket) = self.health.begin_probe(node, now) else { continue };
+            let Some(api) = self.nodes.get(node) else { continue };
+            // Ends by itself; one per node at a time.
+            tokio::spawn(async move {
+                let how = match timeout(PROBE_TIME, api.status()).await {
+                    Ok(Ok(_)) => Ended::Answered,
+                    Ok(Err(_)) | Err(_) => Ended::Failed,
+                };
+                ticket.end(how, Instant::now());
+            });
+        }
     }
 
     /// Forgets shards and nodes that no longer exist, which bounds the tables by what exists.

@@ -87,7 +87,7 @@ catalogue! { Metric, METRICS, "All metrics.":
     REST_REFUSED =
         counter("vicinal_rest_refused_total", &[], "REST requests refused because too many were under way");
     // The way to the shards, on coordinators.
-    NODE_CALLS = counter("vicinal_node_calls_total", &[], "Calls of reads sent to nodes, of all kinds");
+    NODE_CALLS = counter("vicinal_node_calls_total", &[], "Calls of reads and writes sent to nodes");
     HEDGES_SENT =
         counter("vicinal_hedges_sent_total", &[], "Calls sent to a second replica because the first was slow");
     HEDGES_WON = counter("vicinal_hedges_won_total", &[], "Hedges that brought the first answer for a shard");

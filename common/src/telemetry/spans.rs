@@ -59,7 +59,7 @@ pub fn plan_span(shards: usize) -> Span {
 }
 
 /// A call to a node for some shards. Attempts count from 1.
-pub fn node_call_span(node: u64, shards: usize, attempt: u32, hedge: bool) -> Span {
+pub fn node_call_span(node: u64, shards: usize, attempt: u64, hedge: bool) -> Span {
     info_span!(target: names::TARGET, names::NODE_CALL.name, node, shards, attempt, hedge, otel.status_code = Empty)
 }
 
@@ -69,7 +69,7 @@ pub fn write_span(collection: &str, shards: usize) -> Span {
 }
 
 /// An attempt to write one part. Attempts count from 1.
-pub fn write_call_span(node: u64, shard: u64, part: u32, attempt: usize) -> Span {
+pub fn write_call_span(node: u64, shard: u64, part: u32, attempt: u64) -> Span {
     let status = Empty;
     info_span!(target: names::TARGET, names::WRITE_CALL.name, node, shard, part, attempt, otel.status_code = status)
 }

@@ -1,6 +1,7 @@
 //! The transport between processes: `POST <address>/internal/<route>` over HTTP/1.1, connections kept alive, bytes in and
 //! bytes out.
 
+mod serve;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,8 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use super::{Address, Handler, Transport, TransportError};
+pub use serve::serve_router;
+
 use crate::limits::{INTERNAL_ANSWER_BYTES_MAX, INTERNAL_BODY_BYTES_MAX};
 use crate::telemetry::{self, HopOutcome, Side};
 

@@ -2,7 +2,6 @@
 
 pub mod http;
 mod local;
-mod serve;
 
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use local::LocalTransport;
-pub use serve::serve_router;
 
 /// Where a process can be reached: a URL over the wire, `local:<name>` within one process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -68,6 +68,21 @@ impl Source for Coordinator {
         page.set(&names::META_TERM, &[], group.term as f64);
         page.set(&names::META_APPLIED, &[], group.applied.unwrap_or(0) as f64);
         page.set(&names::META_VOTERS, &[], group.voters.len() as f64);
+        let counters = self.shards.health.counters();
+        for (metric, value) in [
+            (&names::NODE_CALLS, counters.attempts()),
+            (&names::HEDGES_SENT, counters.hedges_sent()),
+            (&names::HEDGES_WON, counters.hedges_won()),
+            (&names::HEDGES_REFUSED, counters.hedges_refused()),
+            (&names::ATTEMPTS_TIMED_OUT, counters.attempts_timed_out()),
+            (&names::BREAKER_OPENINGS, counters.breaker_openings()),
+            (&names::PROBES, counters.probes()),
+            (&names::RETRIES, counters.retries()),
+            (&names::PARTIAL_ANSWERS, counters.partial_answers()),
+            (&names::REST_REFUSED, counters.refused()),
+        ] {
+            page.count(metric, &[], value);
+        }
         let state = self.catalog.state();
         page.set(&names::COLLECTIONS, &[], state.collections.len() as f64);
         page.set(&names::NODES_KNOWN, &[], state.nodes.len() as f64);

@@ -10,7 +10,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
 use tokio::net::TcpListener;
 use vicinal_common::telemetry::METRICS_PATH;
-use vicinal_common::transport::serve_router;
+use vicinal_common::transport::http::serve_router;
 
 use super::admission::admit;
 use super::answer::{Failure, envelope};

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use tracing::Instrument;
 use vicinal_common::api::{PointParts, RetrieveRequest, StoredPoint};
 use vicinal_common::ids::ShardId;
 use vicinal_common::point::PointId;
+use vicinal_common::telemetry;
 
 use super::gather::Coverage;
 use super::scatter::{Effort, ReadSpec, scatter};
@@ -38,15 +40,15 @@ pub(super) async fn fetch(
     }
     let shards: Vec<ShardId> = by_shard.keys().copied().collect();
     let effort = Effort { kind: WorkKind::Retrieve, units: ids.len().div_ceil(shards.len().max(1)) };
-    let gathered = scatter(access, collection, spec, effort, &shards, |api, context| {
+    let found = scatter(access, collection, spec, effort, &shards, |api, context| {
         let of_node = context.shards.iter().filter_map(|(shard, _)| by_shard.get(shard));
         let mut ids: Vec<PointId> = of_node.flatten().copied().collect();
         ids.sort_unstable();
         ids.dedup();
         let request = RetrieveRequest { context, ids: Arc::new(ids), parts: parts.clone() };
         async move { api.retrieve(request).await }
-    })
-    .await;
+    });
+    let gathered = found.instrument(telemetry::fetch_span(ids.len())).await;
     let is_stale = gathered.is_stale();
     let mut points: HashMap<PointId, StoredPoint> = HashMap::with_capacity(ids.len());
     for point in gathered.answers.into_iter().flat_map(|(_, points)| points) {

@@ -49,14 +49,17 @@ pub struct Plan {
     pub without: Vec<ShardId>,
 }
 
-/// Chooses a node for each shard: the preferred one if nothing is wrong with it, else one of those in the best tier whose
-/// cost is near the lowest, so that few nodes cover all shards. `turn` decides among equals, so that they take turns.
+/// Chooses a node for each shard: the preferred one unless others are in less trouble, else one of those in the best tier
+/// whose cost is near the lowest, so that few nodes cover all shards. `turn` decides among equals, so that they take turns.
 pub fn plan(wanted: &[Wanted], turn: u64) -> Plan {
     let mut plan = Plan::default();
     let mut chosen: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
     let mut open: Vec<(usize, Vec<Candidate>)> = Vec::new();
     for (place, shard) in wanted.iter().enumerate() {
-        let is_preferred = |c: &&Candidate| Some(c.node) == shard.preferred && c.standing.tier < Tier::Suspect;
+        // When all are in trouble alike, as after a pause of this process, none is a better choice.
+        let best = shard.candidates.iter().map(|candidate| candidate.standing.tier).min();
+        let is_well = |tier: Tier| tier < Tier::Suspect || Some(tier) == best;
+        let is_preferred = |c: &&Candidate| Some(c.node) == shard.preferred && is_well(c.standing.tier);
         let good = good_candidates(&shard.candidates);
         match shard.candidates.iter().find(is_preferred) {
             Some(candidate) => chosen.entry(candidate.node).or_default().push(place),
@@ -149,7 +152,7 @@ mod tests {
                     let chosen = shard.candidates.iter().find(|c| c.node == task.node).unwrap().standing;
                     let best = shard.candidates.iter().map(|c| c.standing).min().unwrap();
                     let preferred = shard.candidates.iter().find(|c| Some(c.node) == shard.preferred);
-                    match preferred.filter(|c| c.standing.tier < Tier::Suspect) {
+                    match preferred.filter(|c| c.standing.tier < Tier::Suspect || c.standing.tier == best.tier) {
                         Some(preferred) => prop_assert_eq!(task.node, preferred.node),
                         None => prop_assert!(chosen.tier == best.tier && chosen.cost <= best.cost * 3 / 2),
                     }

@@ -1,5 +1,5 @@
-//! How far a scatter is: which shards are open, whom they wait for, and what to send next. Decides without waiting: time and
-//! answers come in, calls come out.
+//! How far a scatter is: which shards are open, whom they wait for, and what to send next. Decides without waiting: time
+//! and answers come in, calls come out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +23,8 @@ pub(super) struct Call {
     pub(super) attempt: u64,
     pub(super) node: NodeId,
     pub(super) context: ReadContext,
+    /// Whether it repeats one that is under way and slow.
+    pub(super) is_hedge: bool,
 }
 
 /// Why a call is sent.
@@ -33,8 +35,6 @@ enum Reason {
     Retry,
     /// Another one is slower than usual.
     Hedge,
-    /// To find out whether a node that failed answers again; nobody waits for it.
-    Probe,
 }
 
 /// A call under way.
@@ -117,9 +117,9 @@ impl<'a, T> Progress<'a, T> {
     /// The first calls.
     pub(super) fn start(&mut self, now: Instant) -> Vec<Call> {
         let all: BTreeSet<ShardId> = self.open.keys().copied().collect();
-        let mut calls = self.launch(&all, Reason::First, now);
-        calls.extend(self.probe(&all, now));
-        calls
+        let replicas: BTreeSet<NodeId> = self.open.values().flat_map(|open| open.replicas.iter().copied()).collect();
+        self.access.probe(replicas.into_iter(), now);
+        self.launch(&all, Reason::First, now)
     }
 
     /// What has become due by `now`.
@@ -300,7 +300,7 @@ impl<'a, T> Progress<'a, T> {
             // has seen acknowledged waits for whatever the client's token says.
             let waits_for_others = match open.needs_leader {
                 true => self.access.leader(*shard) != Some(node),
-                false => self.access.floor(*shard).unwrap_or_default() < open.floor,
+                false => open.replicas.len() > 1 && self.access.floor(*shard).unwrap_or_default() < open.floor,
             };
             if waits_for_others {
                 blame = Blame::Others;
@@ -309,7 +309,7 @@ impl<'a, T> Progress<'a, T> {
         match reason {
             Reason::Hedge => health.counters().add_hedge_sent(),
             Reason::Retry => health.counters().add_retry(),
-            Reason::First | Reason::Probe => {}
+            Reason::First => {}
         }
         if matches!(reason, Reason::First | Reason::Retry) {
             self.access.hedges.earn();
@@ -321,7 +321,7 @@ impl<'a, T> Progress<'a, T> {
         let ticket = health.begin(node, work, blame, now);
         let consistency = context.consistency;
         self.attempts.insert(id, Attempt { node, shards, reason, consistency, ticket, is_overdue: false });
-        Call { attempt: id, node, context }
+        Call { attempt: id, node, context, is_hedge: reason == Reason::Hedge }
     }
 
     /// Shards of an attempt that is under way and not late which nobody has answered yet.
@@ -365,22 +365,6 @@ impl<'a, T> Progress<'a, T> {
             }
         }
         waiting
-    }
-
-    /// Nodes that failed and may answer again are asked for what others are asked for too: no answer waits for them.
-    fn probe(&mut self, shards: &BTreeSet<ShardId>, now: Instant) -> Vec<Call> {
-        let mut tasks: BTreeMap<NodeId, Vec<ShardId>> = BTreeMap::new();
-        for id in shards {
-            if self.open.get(id).is_none_or(|open| open.needs_leader || open.under_way.is_empty()) {
-                continue;
-            }
-            for candidate in self.wanted(*id, shards.len(), now).candidates {
-                if candidate.standing.tier == Tier::HalfOpen {
-                    tasks.entry(candidate.node).or_default().push(*id);
-                }
-            }
-        }
-        tasks.into_iter().map(|(node, shards)| self.send(NodeTask { node, shards }, Reason::Probe, now)).collect()
     }
 
     /// There is nobody left to ask for the shard in this round.

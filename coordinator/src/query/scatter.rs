@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument, Span};
 use vicinal_common::api::{ReadContext, ShardAnswer, ShardApi};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::error::Error;
 use vicinal_common::ids::ShardId;
+use vicinal_common::telemetry;
 
 use super::gather::Coverage;
 use super::progress::{Call, Progress};
@@ -69,19 +71,50 @@ where
     F: Fn(Arc<dyn ShardApi>, ReadContext) -> Fut,
     Fut: Future<Output = Vec<ShardAnswer<T>>>,
 {
+    let span = telemetry::scatter_span(shards.len());
+    let gathered = gather(access, collection, spec, effort, shards, ask).instrument(span.clone()).await;
+    span.record("answered", gathered.coverage.shards_answered);
+    gathered
+}
+
+/// The first calls, with a span around what it takes to choose them.
+fn planned(shards: usize, plan: impl FnOnce() -> Vec<Call>) -> Vec<Call> {
+    let span = telemetry::plan_span(shards);
+    let calls = span.in_scope(plan);
+    span.record("nodes", calls.len());
+    calls
+}
+
+async fn gather<T, F, Fut>(
+    access: &ShardAccess,
+    collection: &Collection,
+    spec: ReadSpec<'_>,
+    effort: Effort,
+    shards: &[ShardId],
+    ask: F,
+) -> Gathered<T>
+where
+    F: Fn(Arc<dyn ShardApi>, ReadContext) -> Fut,
+    Fut: Future<Output = Vec<ShardAnswer<T>>>,
+{
     let mut progress = Progress::new(access, collection, spec, effort, shards);
     let run = |call: Call| {
         let ask = &ask;
-        async move {
+        let span = telemetry::node_call_span(call.node.0, call.context.shards.len(), call.attempt + 1, call.is_hedge);
+        let asked = async move {
             let answers = match access.nodes.get(call.node) {
                 Some(api) => ask(api, call.context).await,
                 None => Vec::new(),
             };
+            if answers.iter().all(|answer| answer.result.is_err()) {
+                telemetry::failed(&Span::current());
+            }
             (call.attempt, answers)
-        }
+        };
+        asked.instrument(span)
     };
     let mut in_flight = FuturesUnordered::new();
-    let mut calls = progress.start(Instant::now());
+    let mut calls = planned(shards.len(), || progress.start(Instant::now()));
     // Ends: at the deadline at the latest, which bounds the timers too.
     loop {
         in_flight.extend(calls.into_iter().map(run));

@@ -12,15 +12,14 @@ use vicinal_common::ids::NodeId;
 
 use super::breaker::{Breaker, Verdict};
 use super::counters::Counters;
-use super::latency::{Latency, Work};
+use super::latency::{Latency, Work, WorkKind};
 
 /// A node that sends heartbeats and was silent for longer is probably gone: four of them are missing.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// How long a node that said it is overloaded is spared.
 const OVERLOAD_PAUSE: Duration = Duration::from_millis(200);
-/// Latency assumed of a node that has not answered such a request yet, in microseconds.
-const MICROS_ASSUMED: f64 = 1_000.0;
-/// Latencies below this are alike, in microseconds.
+/// Latencies below this are alike, in microseconds. Also what is assumed of a node that has not answered such a request
+/// yet: so it is asked, and becomes known.
 const MICROS_MIN: f64 = 100.0;
 /// An attempt may take this many times as long as the slowest of the node's recent answers.
 const ATTEMPT_FACTOR: u32 = 4;
@@ -127,7 +126,7 @@ impl Health {
     pub fn standing(&self, node: NodeId, work: Work, now: Instant) -> Standing {
         let nodes = self.nodes.lock();
         let Some(node) = nodes.get(&node) else {
-            return Standing { tier: Tier::Fine, cost: MICROS_ASSUMED as u64 };
+            return Standing { tier: Tier::Fine, cost: MICROS_MIN as u64 };
         };
         let tier = match node.breaker.verdict(now) {
             Verdict::Open => Tier::Open,
@@ -139,7 +138,7 @@ impl Health {
         // What took how long for another size still tells fast nodes from slow ones.
         let known =
             node.latency.get(&work).or_else(|| node.latency.range(work.of_kind()).next().map(|(_, known)| known));
-        let micros = known.map_or(MICROS_ASSUMED, |latency| latency.mean_micros(now));
+        let micros = known.map_or(MICROS_MIN, |latency| latency.mean_micros(now));
         Standing { tier, cost: (micros.max(MICROS_MIN) * f64::from(node.in_flight + 1)) as u64 }
     }
 
@@ -153,6 +152,12 @@ impl Health {
         let (least, most) = if work.is_write() { WRITE_ATTEMPT } else { READ_ATTEMPT };
         let unknown = if work.is_write() { WRITE_ATTEMPT.0 } else { READ_ATTEMPT_UNKNOWN };
         self.quantile(node, work, 99).map_or(unknown, |high| (high * ATTEMPT_FACTOR).clamp(least, most))
+    }
+
+    /// Takes the place of the one request that may find out whether a node given up answers again, if that is due.
+    pub fn begin_probe(self: &Arc<Health>, node: NodeId, now: Instant) -> Option<Ticket> {
+        let is_due = self.nodes.lock().get(&node).is_some_and(|node| node.breaker.verdict(now) == Verdict::HalfOpen);
+        is_due.then(|| self.begin(node, Work::new(WorkKind::Status, 1), Blame::Others, now))
     }
 
     /// A request to the node begins. The ticket must be told how it ended; dropped, it counts as not waited for.

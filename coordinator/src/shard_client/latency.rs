@@ -19,6 +19,8 @@ pub enum WorkKind {
     Count,
     /// A write.
     Write,
+    /// Whether the node answers at all.
+    Status,
 }
 
 /// A kind of work and about how much of it.

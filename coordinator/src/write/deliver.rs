@@ -1,14 +1,16 @@
-//! Brings one part of a write to the leader of its shard, whoever that is by then, until it is acknowledged, refused for good,
-//! or out of time. Every attempt is the same `(request, part)`, so the shard applies it once.
+//! Brings one part of a write to the leader of its shard, whoever that is by then, until it is acknowledged, refused for
+//! good, or out of time. Every attempt is the same `(request, part)`, so the shard applies it once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument, Span};
 use vicinal_common::api::{WriteAck, WriteOp, WriteRequest};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::NodeId;
+use vicinal_common::telemetry;
 
 use crate::meta::Collection;
 use crate::shard_client::{Blame, Ended, Ticket, Tier, Work, WorkKind};
@@ -62,18 +64,28 @@ pub(super) async fn deliver(access: &ShardAccess, collection: &Collection, reque
         resting: None,
         error: None,
     };
-    let send = |node: NodeId| async move {
-        let answer = match access.nodes.get(node) {
-            Some(api) => api.write(request.clone()).await,
-            None => Err(Error::Unavailable(format!("node {node} cannot be reached"))),
+    let send = |node: NodeId, attempt: u64| {
+        let span = telemetry::write_call_span(node.0, request.shard.0, request.part, attempt);
+        let sent = async move {
+            let answer = match access.nodes.get(node) {
+                Some(api) => api.write(request.clone()).await,
+                None => Err(Error::Unavailable(format!("node {node} cannot be reached"))),
+            };
+            if answer.is_err() {
+                telemetry::failed(&Span::current());
+            }
+            (node, answer)
         };
-        (node, answer)
+        sent.instrument(span)
     };
+    access.probe(replicas.iter().copied(), Instant::now());
+    let mut attempts = 0;
     let mut in_flight = FuturesUnordered::new();
     // Ends at the deadline at the latest; rounds of attempts have growing pauses between them.
     loop {
         if let Some(node) = delivery.next(Instant::now())? {
-            in_flight.push(send(node));
+            attempts += 1;
+            in_flight.push(send(node, attempts));
         }
         let wake = delivery.wake();
         tokio::select! {
@@ -109,14 +121,16 @@ impl Delivery<'_> {
         Ok(Some(node))
     }
 
-    /// The leader as far as it is known and nothing is wrong with its node; else the replica with which the least is
-    /// wrong, in the order of the metadata.
+    /// The leader as far as it is known, unless others are in less trouble; else the replica that is in the least, in the
+    /// order of the metadata.
     fn choose(&self, now: Instant) -> Option<NodeId> {
         let is_free = |node: &NodeId| !self.tried.contains(node) && !self.under_way.contains_key(node);
         let tier = |node: NodeId| self.access.health.standing(node, self.work, now).tier;
-        let leader = self.access.leader(self.request.shard).filter(|node| self.replicas.contains(node));
-        let leader = leader.filter(|node| is_free(node) && tier(*node) < Tier::Suspect);
-        leader.or_else(|| self.replicas.iter().copied().filter(is_free).min_by_key(|node| tier(*node)))
+        let best = self.replicas.iter().copied().filter(is_free).min_by_key(|node| tier(*node))?;
+        let leader =
+            self.access.leader(self.request.shard).filter(|node| self.replicas.contains(node) && is_free(node));
+        let is_well = |node: &NodeId| tier(*node) < Tier::Suspect || tier(*node) == tier(best);
+        Some(leader.filter(is_well).unwrap_or(best))
     }
 
     /// All replicas were asked in vain: waits for a moment, or for what is late, or gives up.
@@ -198,11 +212,8 @@ impl Delivery<'_> {
             Error::Unavailable(_) | Error::NoSuchShard(_) => access.forget_leader(shard, node),
             // One damaged replica: the others go on, and one of them leads.
             Error::Corrupt(_) if self.replicas.len() > 1 => access.forget_leader(shard, node),
-            // The others would only send it back.
-            Error::Overloaded(_) => {
-                self.error = Some(error);
-                return self.rest(now);
-            }
+            // It may not lead any more, and have too much to do to say so: the others know.
+            Error::Overloaded(_) => {}
             Error::WrongEpoch { .. }
             | Error::Timeout(_)
             | Error::BadInput(_)

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
+use tracing::Instrument;
 use vicinal_common::api::{LoggedFilter, WriteOp, WriteRequest};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::{EVALUATOR_VERSION, Filter};
 use vicinal_common::ids::{LogIndex, RequestId, ShardId};
 use vicinal_common::point::{Point, PointId};
+use vicinal_common::telemetry;
 
 use super::deliver::{PATIENCE, PAUSE_MIN, deliver};
 use super::partition::{cut_ids, cut_points};
@@ -125,8 +127,9 @@ async fn routed<T>(
             let collection = &collection;
             async move { write_shard(access, collection, spec, shard, ops, tries * PARTS_MAX).await }
         });
+        let span = telemetry::write_span(&collection.name, asked);
         let mut failed = Vec::new();
-        for outcome in join_all(writes).await {
+        for outcome in join_all(writes).instrument(span).await {
             written.index = written.index.max(outcome.written.index);
             written.affected += outcome.written.affected;
             if let Some(error) = outcome.error {
