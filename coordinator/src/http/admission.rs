@@ -13,11 +13,14 @@ use super::answer::Failure;
 use crate::Coordinator;
 
 /// What is always answered: whoever looks after this process must be able to see that it is alive and busy.
-const ALWAYS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/metrics"];
+const ALWAYS: [&str; 5] = ["/healthz", "/livez", "/readyz", "/metrics", "/telemetry"];
+/// The same of the cluster and of a collection's replicas.
+const ALWAYS_AT_END: &str = "/cluster";
 
 /// Lets a request through while there is room for it.
 pub(super) async fn admit(State(coordinator): State<Arc<Coordinator>>, request: Request, next: Next) -> Response {
-    if ALWAYS.contains(&request.uri().path()) {
+    let path = request.uri().path();
+    if ALWAYS.contains(&path) || path.ends_with(ALWAYS_AT_END) {
         return next.run(request).await;
     }
     let Ok(_place) = coordinator.admission.clone().try_acquire_owned() else {
