@@ -15,6 +15,7 @@ mod client;
 mod process;
 mod rest;
 mod server;
+pub mod sim;
 mod skip;
 
 pub use binary::binary;

@@ -1,9 +1,10 @@
 //! Failed requests in the log, a few per second: clients that retry against a full disk must not fill it further.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::http::Method;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::answer::Failure;
 

@@ -1,0 +1,213 @@
+//! The clients: each writes points of its own through one coordinator, and reads them back at once.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use tokio::time::sleep;
+
+use super::entropy;
+use super::model::{Model, Value};
+use super::network::SimTransport;
+use super::site::Site;
+
+/// The collection everything is written to.
+pub(super) const COLLECTION: &str = "points";
+/// Points that a client works on at a time.
+const POINTS: usize = 8;
+/// Ids of one client.
+const IDS: u64 = 1_000_000;
+/// Longest time of a request.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// What all clients share.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) model: Model,
+    /// There is a collection.
+    pub(super) is_ready: AtomicBool,
+    /// Enough.
+    pub(super) is_over: AtomicBool,
+}
+
+/// What came back of a request, if anything did.
+struct Answer {
+    status: u16,
+    json: Json,
+    is_whole: bool,
+}
+
+/// One client.
+pub(super) struct Client {
+    transport: SimTransport,
+    coordinator: &'static str,
+    work: Arc<Work>,
+    random: u64,
+    next_id: u64,
+    /// Points it works on. Retired ones are left out.
+    active: BTreeSet<u64>,
+}
+
+impl Client {
+    /// Client number `number` (from 1), which asks this coordinator.
+    pub(super) fn new(
+        site: Arc<Site>,
+        number: u64,
+        coordinator: &'static str,
+        work: Arc<Work>,
+        mut random: u64,
+    ) -> Client {
+        entropy::next(&mut random);
+        let transport = SimTransport { site };
+        Client { transport, coordinator, work, random, next_id: number * IDS, active: BTreeSet::new() }
+    }
+
+    /// Makes the collection, again and again until it is there.
+    pub(super) async fn create_collection(&self, shards: u32) {
+        let body = json!({
+            "vectors": {"size": 4, "distance": "Euclid"},
+            "shard_number": shards, "replication_factor": 3,
+            // Low enough that segments get indexes.
+            "optimizers_config": {"indexing_threshold": 1},
+        });
+        loop {
+            let answer = self.call("PUT", &format!("/collections/{COLLECTION}"), &body).await;
+            // Another try may have made it.
+            if answer.is_some_and(|answer| answer.status == 200 || answer.status == 409) {
+                return;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Works until it is told that it is enough.
+    pub(super) async fn run(mut self) {
+        while !self.work.is_ready.load(Ordering::Relaxed) {
+            sleep(Duration::from_millis(50)).await;
+        }
+        while !self.work.is_over.load(Ordering::Relaxed) {
+            while self.active.len() < POINTS {
+                self.active.insert(self.next_id);
+                self.next_id += 1;
+            }
+            match self.draw(100) {
+                0..45 => self.upsert().await,
+                45..55 => self.delete().await,
+                55..85 => self.retrieve().await,
+                _ => self.search().await,
+            }
+            let pause = 2 + self.draw(40);
+            sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    fn draw(&mut self, below: u64) -> u64 {
+        entropy::next(&mut self.random) % below
+    }
+
+    fn pick(&mut self) -> u64 {
+        let place = self.draw(self.active.len() as u64) as usize;
+        self.active.iter().nth(place).copied().unwrap_or(self.next_id)
+    }
+
+    async fn upsert(&mut self) {
+        let ids: BTreeSet<u64> = (0..=self.draw(3)).map(|_| self.pick()).collect();
+        let ids: Vec<u64> = ids.into_iter().collect();
+        let serial = self.work.model.next_serial();
+        // Enough of it for segments of a few writes.
+        let filling = "x".repeat(self.draw(600) as usize);
+        let point = |id: &u64| json!({"id": id, "vector": vector(*id, serial), "payload": {"serial": serial, "filling": filling}});
+        let body = json!({"points": ids.iter().map(point).collect::<Vec<_>>()});
+        let path = format!("/collections/{COLLECTION}/points?wait=true&timeout=5");
+        self.write("PUT", &path, &body, &ids, Some(serial)).await;
+    }
+
+    async fn delete(&mut self) {
+        let ids = [self.pick()];
+        let path = format!("/collections/{COLLECTION}/points/delete?wait=true&timeout=5");
+        self.write("POST", &path, &json!({"points": ids}), &ids, None).await;
+    }
+
+    async fn write(&mut self, method: &str, path: &str, body: &Json, ids: &[u64], value: Value) {
+        let answer = self.call(method, path, body).await;
+        // Whatever is not an acknowledgement leaves open what happened.
+        let is_acked = answer.is_some_and(|answer| answer.status == 200);
+        self.work.model.written(ids, value, is_acked);
+        self.note(format_args!("wrote {ids:?} {value:?} acked {is_acked}"));
+        if !is_acked {
+            self.active.retain(|id| !ids.contains(id));
+        }
+    }
+
+    async fn retrieve(&mut self) {
+        let id = self.pick();
+        let known = self.work.model.known(id);
+        match self.read(id, "").await {
+            Some(found) if !known.allows(found) => {
+                let name = self.transport.site.name;
+                self.work.model.violated(format!("{name} read {found:?} of point {id}, which holds {known:?}"));
+            }
+            Some(_) => self.work.model.read(),
+            None => self.work.model.read_failed(),
+        }
+    }
+
+    /// What a point holds, if that could be read.
+    pub(super) async fn read(&self, id: u64, params: &str) -> Option<Value> {
+        let answer = self.call("GET", &format!("/collections/{COLLECTION}/points/{id}{params}"), &Json::Null).await?;
+        let found = match answer.status {
+            200 => Some(answer.json["result"]["payload"]["serial"].as_u64()),
+            404 => Some(None),
+            _ => None,
+        };
+        self.note(format_args!("read {id} {found:?}"));
+        found
+    }
+
+    /// Looks for a point by its vector: it must be the nearest to itself.
+    async fn search(&mut self) {
+        let id = self.pick();
+        let known = self.work.model.known(id);
+        let Some(serial) = known.acked else { return };
+        let body = json!({"query": vector(id, serial), "limit": 1, "with_payload": true, "params": {"exact": true}});
+        let path = format!("/collections/{COLLECTION}/points/query?timeout=5");
+        let Some(answer) = self.call("POST", &path, &body).await.filter(|a| a.status == 200 && a.is_whole) else {
+            self.work.model.read_failed();
+            return;
+        };
+        self.work.model.read();
+        let hit = &answer.json["result"]["points"][0];
+        let found = (hit["id"].as_u64(), hit["payload"]["serial"].as_u64());
+        self.note(format_args!("searched {id} {serial} {found:?}"));
+        if found != (Some(id), Some(serial)) {
+            let name = self.transport.site.name;
+            self.work.model.violated(format!("{name} searched for point {id} with {serial} and found {found:?}"));
+        }
+    }
+
+    async fn call(&self, method: &str, path: &str, body: &Json) -> Option<Answer> {
+        let (kind, bytes) = match body {
+            Json::Null => (Vec::new(), Vec::new()),
+            body => (vec![("content-type".to_owned(), "application/json".to_owned())], body.to_string().into_bytes()),
+        };
+        let answer =
+            self.transport.rest(self.coordinator, method, path.to_owned(), kind, bytes, PATIENCE).await.ok()?;
+        let coverage = answer.headers.iter().find(|(name, _)| name == "x-vicinal-coverage");
+        let is_whole = coverage.and_then(|(_, text)| text.split_once('/')).is_none_or(|(got, asked)| got == asked);
+        let json = serde_json::from_slice(&answer.body).unwrap_or(Json::Null);
+        Some(Answer { status: answer.status, json, is_whole })
+    }
+
+    fn note(&self, what: std::fmt::Arguments<'_>) {
+        let site = &self.transport.site;
+        site.trace.note_here(format_args!("{} {what}", site.name));
+    }
+}
+
+/// A vector that only this version of this point has, exact in 32 bits.
+fn vector(id: u64, serial: u64) -> [f32; 4] {
+    let part = |of: u64, by: u32| ((of >> by) & 0xFFF) as f32;
+    [part(id, 0), part(id, 12), part(serial, 0), part(serial, 12)]
+}
