@@ -15,7 +15,9 @@ use super::answer::Failure;
 use crate::Coordinator;
 
 /// What is always answered: whoever looks after this process must be able to see that it is alive and busy.
-const ALWAYS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/metrics"];
+const ALWAYS: [&str; 5] = ["/healthz", "/livez", "/readyz", "/metrics", "/telemetry"];
+/// The same of the cluster and of a collection's replicas.
+const ALWAYS_AT_END: &str = "/cluster";
 
 /// Longest time a request waits because its collection is not known here.
 const CATCH_UP: Duration = Duration::from_secs(1);
@@ -43,7 +45,8 @@ pub(super) async fn catch_up(
 
 /// Lets a request through while there is room for it.
 pub(super) async fn admit(State(coordinator): State<Arc<Coordinator>>, request: Request, next: Next) -> Response {
-    if ALWAYS.contains(&request.uri().path()) {
+    let path = request.uri().path();
+    if ALWAYS.contains(&path) || path.ends_with(ALWAYS_AT_END) {
         return next.run(request).await;
     }
     let Ok(_place) = coordinator.admission.clone().try_acquire_owned() else {
