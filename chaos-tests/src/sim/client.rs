@@ -1,16 +1,18 @@
-//! The clients: each writes points of its own through one coordinator, and reads them back at once.
+//! The clients: each writes points of its own and reads them back at once, through any coordinator: the session token that
+//! it carries from answer to answer makes it see its own writes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use tokio::time::sleep;
 
 use super::entropy;
 use super::model::{Model, Value};
-use super::network::SimTransport;
+use super::network::{RestRequest, SimTransport};
 use super::site::Site;
 
 /// The collection everything is written to.
@@ -19,6 +21,8 @@ pub(super) const COLLECTION: &str = "points";
 const POINTS: usize = 8;
 /// Ids of one client.
 const IDS: u64 = 1_000_000;
+/// Header with the session token.
+const SESSION: &str = "x-vicinal-session";
 /// Longest time of a request.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -42,8 +46,11 @@ struct Answer {
 /// One client.
 pub(super) struct Client {
     transport: SimTransport,
-    coordinator: &'static str,
+    coordinators: Vec<&'static str>,
     work: Arc<Work>,
+    /// Where requests go, drawn apart from what they are.
+    ways: Mutex<u64>,
+    session: Mutex<Option<String>>,
     random: u64,
     next_id: u64,
     /// Points it works on. Retired ones are left out.
@@ -51,17 +58,18 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Client number `number` (from 1), which asks this coordinator.
+    /// Client number `number` (from 1), which asks these coordinators.
     pub(super) fn new(
         site: Arc<Site>,
         number: u64,
-        coordinator: &'static str,
+        coordinators: Vec<&'static str>,
         work: Arc<Work>,
         mut random: u64,
     ) -> Client {
-        entropy::next(&mut random);
-        let transport = SimTransport { site };
-        Client { transport, coordinator, work, random, next_id: number * IDS, active: BTreeSet::new() }
+        let ways = Mutex::new(entropy::next(&mut random));
+        let (transport, session) = (SimTransport { site }, Mutex::default());
+        let (next_id, active) = (number * IDS, BTreeSet::new());
+        Client { transport, coordinators, work, ways, session, random, next_id, active }
     }
 
     /// Makes the collection, again and again until it is there.
@@ -188,14 +196,21 @@ impl Client {
     }
 
     async fn call(&self, method: &str, path: &str, body: &Json) -> Option<Answer> {
-        let (kind, bytes) = match body {
+        let (mut headers, bytes) = match body {
             Json::Null => (Vec::new(), Vec::new()),
             body => (vec![("content-type".to_owned(), "application/json".to_owned())], body.to_string().into_bytes()),
         };
-        let answer =
-            self.transport.rest(self.coordinator, method, path.to_owned(), kind, bytes, PATIENCE).await.ok()?;
-        let coverage = answer.headers.iter().find(|(name, _)| name == "x-vicinal-coverage");
-        let is_whole = coverage.and_then(|(_, text)| text.split_once('/')).is_none_or(|(got, asked)| got == asked);
+        headers.extend(self.session.lock().clone().map(|token| (SESSION.to_owned(), token)));
+        let way = entropy::next(&mut self.ways.lock()) as usize % self.coordinators.len();
+        let to = self.coordinators[way];
+        let request = RestRequest { method: method.to_owned(), path: path.to_owned(), headers, body: bytes };
+        let answer = self.transport.rest(to, request, PATIENCE).await.ok()?;
+        let header = |wanted| answer.headers.iter().find(|(name, _)| name == wanted).map(|(_, text)| text.as_str());
+        let coverage = header("x-vicinal-coverage");
+        let is_whole = coverage.and_then(|text| text.split_once('/')).is_none_or(|(got, asked)| got == asked);
+        if let Some(token) = header(SESSION) {
+            *self.session.lock() = Some(token.to_owned());
+        }
         let json = serde_json::from_slice(&answer.body).unwrap_or(Json::Null);
         Some(Answer { status: answer.status, json, is_whole })
     }

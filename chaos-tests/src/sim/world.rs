@@ -66,8 +66,8 @@ impl World<'_> {
             sim.host(name, move || processes::shard_node(site.clone(), coordinators.clone()));
         }
         for (number, name) in (1..).zip(CLIENTS) {
-            let coordinator = plan.coordinators[(number as usize - 1) % plan.coordinators.len()];
-            let client = Client::new(site(name), number, coordinator, work.clone(), seed ^ number);
+            let client =
+                Client::new(site(name), number, plan.coordinators.to_vec(), work.clone(), seed ^ (number << 32));
             let (work, shards) = (work.clone(), plan.shards);
             sim.client(name, async move {
                 if number == 1 {
@@ -113,7 +113,8 @@ impl World<'_> {
     fn check(&mut self) -> Result<(), String> {
         let site = Site::new("checker", self.seed, self.links.clone(), self.trace.clone());
         let coordinators = self.servers.iter().take(self.plan.coordinators.len()).cloned().collect();
-        let client = Client::new(site.clone(), 0, self.plan.coordinators[0], self.work.clone(), self.seed);
+        let all = self.plan.coordinators.to_vec();
+        let client = Client::new(site.clone(), 0, all, self.work.clone(), self.seed);
         let checker = Checker { site, coordinators, client, work: self.work.clone() };
         self.sim.client("checker", async move {
             checker.run().await;

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use tokio::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -13,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::FutureExt;
 use serde::Serialize;
+use tokio::time::Instant;
 use vicinal_common::error::Error;
 
 use super::failure_log::FailureLog;

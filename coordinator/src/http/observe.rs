@@ -1,13 +1,13 @@
 //! Every request is counted and, when traces are exported, a span; `GET /metrics` shows the counts.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use async_trait::async_trait;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
+use tokio::time::Instant;
 use tracing::Instrument;
 use vicinal_common::telemetry::{self, Page, Source, instruments, names};
 
