@@ -20,6 +20,8 @@ use super::site::Site;
 const PORT: u16 = 7_000;
 /// Route of REST requests; the others are calls between processes.
 const REST: &str = "rest";
+/// Time a connection may take to be made, as over HTTP.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Most that one message holds.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
@@ -57,6 +59,7 @@ impl Transport for SimTransport {
         let unknown = |why: &str| TransportError::Unknown(to.clone(), why.into());
         let host = to.0.strip_prefix("sim://").ok_or_else(|| unreachable("not an address of this simulation"))?;
         self.site.silent_when_dead().await;
+        self.site.count_if_lost(host);
         let (from, length) = (self.site.name, body.len());
         self.site.trace.note_here(format_args!("{from} > {host} {route} {length}"));
         let mut is_sent = false;
@@ -70,9 +73,6 @@ impl Transport for SimTransport {
             Err(_) => Err(unreachable("no connection in time")),
         };
         self.site.silent_when_dead().await;
-        if ended.is_err() {
-            self.site.note_unanswered(host);
-        }
         let length = ended.as_ref().map_or(-1, |answer: &Bytes| answer.len() as i64);
         self.site.trace.note_here(format_args!("{from} < {host} {route} {length}"));
         ended
@@ -84,7 +84,10 @@ impl SimTransport {
         let mut stream = match TcpStream::connect((host, PORT)).await {
             Ok(stream) => stream,
             // The simulated network refuses at once what a real one loses in silence.
-            Err(_) if self.site.is_cut_off(host) => std::future::pending().await,
+            Err(e) if self.site.is_cut_off(host) => {
+                tokio::time::sleep(CONNECT_TIMEOUT).await;
+                return Err(e);
+            }
             Err(e) => return Err(e),
         };
         *is_sent = true;

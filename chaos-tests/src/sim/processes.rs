@@ -21,12 +21,12 @@ use super::network::{SimTransport, address, serve};
 use super::site::{SimClock, Site};
 
 /// Sizes that make sealing, merging, purging and snapshots happen within seconds of virtual time.
-const SEAL_BYTES: u64 = 16 << 10;
+const SEAL_BYTES: u64 = 8 << 10;
 const SEGMENT_BYTES_MAX: u64 = 1 << 20;
-const LOG_FILE_BYTES: u64 = 64 << 10;
-const LOG_BYTES_MAX: u64 = 256 << 10;
-const REPLAY_BYTES_MAX: u64 = 64 << 10;
-const KEEP_BYTES_MAX: u64 = 128 << 10;
+const LOG_FILE_BYTES: u64 = 32 << 10;
+const LOG_BYTES_MAX: u64 = 128 << 10;
+const REPLAY_BYTES_MAX: u64 = 16 << 10;
+const KEEP_BYTES_MAX: u64 = 16 << 10;
 
 /// Runs until the machine is crashed. An error fails the simulation, unless the machine has just lost its power.
 async fn on(site: &Site, software: impl Future<Output = anyhow::Result<()>>) -> turmoil::Result {

@@ -87,8 +87,8 @@ impl Site {
         self.links.cut.lock().contains(&(self.name, host))
     }
 
-    /// Notes that a call to `host` brought no answer, which counts if the link carries nothing at the moment.
-    pub(super) fn note_unanswered(&self, host: &str) {
+    /// Counts a call to `host` that begins now, if its request or its answer is lost on a link that carries nothing.
+    pub(super) fn count_if_lost(&self, host: &str) {
         let cut = self.links.cut.lock();
         if cut.iter().any(|link| *link == (self.name, host) || *link == (host, self.name)) {
             self.links.lost.fetch_add(1, Ordering::Relaxed);
