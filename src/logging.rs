@@ -32,7 +32,8 @@ pub(crate) fn start(filter: &str, format: LogFormat, export: Option<Export<'_>>)
     let traces = export.as_ref().map(traces::start).transpose()?.unwrap_or_default();
     tracing_subscriber::registry().with(lines.with_filter(filter)).with(traces.layer()).init();
     if let Some(export) = export {
-        tracing::info!("traces of requests go to {}", export.endpoint);
+        // Without the scheme: whoever starts a process reads its own address from the first line with a URL.
+        tracing::info!("traces of requests go to the collector at {}", export.endpoint.trim_start_matches("http://"));
     }
     Ok(traces)
 }

@@ -23,6 +23,12 @@ pub use view::{MetaView, ReplicaView};
 /// Longest wait until a started process is ready.
 const READY_WAIT: Duration = Duration::from_secs(40);
 
+/// Small enough that a short run seals and merges segments, builds graphs, cuts logs and sends snapshots to whoever was
+/// away.
+const SEAL_BYTES: &str = "65536";
+/// Vectors in KiB from which a segment has a graph.
+const INDEXING_THRESHOLD: u64 = 32;
+
 /// What a cluster is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct ClusterOptions {
@@ -85,7 +91,8 @@ impl Cluster {
     /// How a shard node of that name is started, with an address and a directory that are not used yet.
     pub fn node_options(&self, name: &str) -> MemberOptions {
         let urls: Vec<String> = self.coordinators().map(|member| member.options.url()).collect();
-        MemberOptions::new(Role::ShardNode, name, self.dir.path()).arg("--coordinators", &urls.join(","))
+        let options = MemberOptions::new(Role::ShardNode, name, self.dir.path());
+        options.arg("--coordinators", &urls.join(",")).arg("--seal-bytes", SEAL_BYTES)
     }
 
     /// Waits until every running process is ready.
@@ -137,9 +144,25 @@ impl Cluster {
         let body = json!({
             "vectors": {"size": DIM, "distance": "Euclid"},
             "shard_number": options.shards, "replication_factor": options.replicas,
+            "optimizers_config": {"indexing_threshold": INDEXING_THRESHOLD},
         });
         let answer = self.rest().call(reqwest::Method::PUT, &format!("/collections/{collection}"), &body).await?;
         anyhow::ensure!(answer.status == 200, "the collection was not created: {}", answer.body);
+        // The coordinator that was asked knows it; the others hear of it a moment later.
+        self.wait_until(
+            "all coordinators know the collection",
+            READY_WAIT,
+            async |cluster| {
+                for rest in cluster.rests() {
+                    let answer =
+                        rest.call(reqwest::Method::GET, &format!("/collections/{collection}"), &Value::Null).await?;
+                    anyhow::ensure!(answer.body["result"]["status"] == "green", "{}: {}", rest.url(), answer.body);
+                }
+                Ok(())
+            },
+            |()| true,
+        )
+        .await?;
         let coordinators = self.coordinators().map(|member| (member.options.name.clone(), member.options.url()));
         Ok(Site::new(collection, coordinators.collect()))
     }
@@ -159,9 +182,9 @@ impl Cluster {
 
     fn write_logs(&self) {
         let Some(dir) = record_dir() else { return };
+        let cluster = self.dir.path().file_name().unwrap_or_default().to_string_lossy();
         for member in &self.members {
-            let name =
-                format!("{}-{}.log", self.dir.path().file_name().unwrap_or_default().display(), member.options.name);
+            let name = format!("{}-{}.log", cluster.trim_start_matches('.'), member.options.name);
             if let Err(error) = std::fs::write(dir.join(&name), member.log().join("\n")) {
                 eprintln!("{name} could not be written: {error}");
             }

@@ -3,6 +3,8 @@
 //! More seeds: `SIM_SEEDS=100..200 cargo test --release -p vicinal-chaos-tests --test sim`. One seed again, with its events:
 //! `SIM_SEED=7 SIM_TRACE=1 cargo test --release -p vicinal-chaos-tests --test sim -- --ignored --exact one_seed --nocapture`.
 
+#![allow(clippy::print_stdout, reason = "what a seed came to is for the one who reads the test's output")]
+
 use std::ops::Range;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -27,6 +27,8 @@ pub struct ReplicaView {
     pub term: u64,
     /// `active` when it serves.
     pub state: String,
+    /// Segment files it consists of.
+    pub segments: u64,
 }
 
 /// The metadata group as a coordinator sees it.
@@ -58,6 +60,7 @@ impl Cluster {
             role: text(&replica["role"]),
             term: replica["term"].as_u64().unwrap_or(0),
             state: text(&replica["state"]),
+            segments: replica["segments"].as_u64().unwrap_or(0),
         };
         Ok(array(&result["replicas"]).map(view).collect())
     }

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::entropy;
 use super::model::{Model, Value};
-use super::network::SimTransport;
+use super::network::{RestRequest, SimTransport};
 use super::site::Site;
 
 /// The collection everything is written to.
@@ -203,7 +203,8 @@ impl Client {
         headers.extend(self.session.lock().clone().map(|token| (SESSION.to_owned(), token)));
         let way = entropy::next(&mut self.ways.lock()) as usize % self.coordinators.len();
         let to = self.coordinators[way];
-        let answer = self.transport.rest(to, method, path.to_owned(), headers, bytes, PATIENCE).await.ok()?;
+        let request = RestRequest { method: method.to_owned(), path: path.to_owned(), headers, body: bytes };
+        let answer = self.transport.rest(to, request, PATIENCE).await.ok()?;
         let header = |wanted| answer.headers.iter().find(|(name, _)| name == wanted).map(|(_, text)| text.as_str());
         let coverage = header("x-vicinal-coverage");
         let is_whole = coverage.and_then(|text| text.split_once('/')).is_none_or(|(got, asked)| got == asked);

@@ -27,11 +27,11 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// A REST request on the wire.
 #[derive(Serialize, Deserialize)]
-struct RestRequest {
-    method: String,
-    path: String,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
+pub(super) struct RestRequest {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
 }
 
 /// A REST answer.
@@ -107,15 +107,11 @@ impl SimTransport {
     pub(super) async fn rest(
         &self,
         host: &str,
-        method: &str,
-        path: String,
-        headers: Vec<(String, String)>,
-        body: Vec<u8>,
+        request: RestRequest,
         within: Duration,
     ) -> Result<RestAnswer, TransportError> {
         let to = address(host);
         let unknown = |e: &dyn std::fmt::Display| TransportError::Unknown(to.clone(), e.to_string());
-        let request = RestRequest { method: method.to_owned(), path, headers, body };
         let body = postcard::to_stdvec(&request).map_err(|e| unknown(&e))?;
         let answer = self.call(&to, REST, body.into(), within).await?;
         postcard::from_bytes(&answer).map_err(|e| unknown(&e))

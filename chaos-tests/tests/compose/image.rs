@@ -61,11 +61,11 @@ impl Image {
 
     /// Removes the images.
     pub(crate) fn remove(&self) -> anyhow::Result<()> {
-        let tags = self.docker.run(&["image", "ls", "--quiet", "--filter", &format!("reference={}:*", self.tag)])?;
-        let mut tags: Vec<&str> = tags.split_whitespace().collect();
-        tags.dedup();
-        if !tags.is_empty() {
-            self.docker.run(&[&["image", "rm", "--force"], tags.as_slice()].concat())?;
+        // Each is built upon the one after it here, and cannot go before it.
+        for tag in ["whole", "runtime", "base"].map(|part| self.part(part)) {
+            if !self.docker.run(&["image", "ls", "--quiet", &tag])?.is_empty() {
+                self.docker.run(&["image", "rm", "--force", &tag])?;
+            }
         }
         let left = self.docker.run(&["image", "ls", "--quiet", "--filter", &format!("reference={}:*", self.tag)])?;
         ensure!(left.is_empty(), "images are left: {left}");

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use vicinal_chaos_tests::Rest;
@@ -11,6 +12,8 @@ use super::engine::{Docker, output};
 
 /// Log lines per process shown when the test fails.
 const LOG_LINES: &str = "25";
+/// Pause before everything is taken down once more.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// A running cluster. Dropping it takes everything down.
 pub(crate) struct Project {
@@ -90,7 +93,13 @@ impl Project {
     /// Takes everything down, volumes too, and checks that nothing is left.
     pub(crate) fn down(&mut self) -> anyhow::Result<()> {
         self.is_down = true;
-        self.compose(&["down", "--volumes", "--remove-orphans", "--timeout", "20"])?;
+        // Engines are now and then not done with a container when its network or volume is to go: then once more.
+        let down = || self.compose(&["down", "--volumes", "--remove-orphans", "--timeout", "20"]);
+        down().or_else(|error| {
+            eprintln!("compose: {error:#}");
+            std::thread::sleep(AGAIN);
+            down()
+        })?;
         let label = format!("label=com.docker.compose.project={}", self.name);
         for kind in ["container", "volume", "network"] {
             let all: &[&str] = if kind == "container" { &["--all"] } else { &[] };

@@ -93,7 +93,8 @@ catalogue! { Metric, METRICS, "All metrics.":
     HEDGES_WON = counter("vicinal_hedges_won_total", &[], "Hedges that brought the first answer for a shard");
     HEDGES_REFUSED = counter("vicinal_hedges_refused_total", &[], "Hedges that were due but over the budget");
     ATTEMPTS_TIMED_OUT = counter(
-        "vicinal_attempts_timed_out_total", &[], "Calls not waited for any longer, because the node was silent too long");
+        "vicinal_attempts_timed_out_total", &[],
+        "Calls not waited for any longer, because the node was silent too long");
     BREAKER_OPENINGS = counter(
         "vicinal_breaker_openings_total", &[], "Times that a node was given up for a while after failures in a row");
     PROBES = counter("vicinal_probes_total", &[], "Calls that asked whether a node given up answers again");
@@ -126,7 +127,8 @@ catalogue! { Metric, METRICS, "All metrics.":
     LOG_BATCH_CHANGES = metric("vicinal_log_batch_changes", BATCH_CHANGES, &[], "Changes made durable by one sync");
     // A node.
     NODE_INFO = gauge(
-        "vicinal_node_info", &["node", "id"], "1, with the node's name and the raft identity that `follower` refers to");
+        "vicinal_node_info", &["node", "id"],
+        "1, with the node's name and the raft identity that `follower` refers to");
     NODE_WRITABLE = gauge("vicinal_node_writable", &["node"], "0 while the node refuses writes (full disk), else 1");
     LOG_FILES = gauge("vicinal_log_files", &["node"], "Files of the shard log");
     LOG_BYTES = gauge("vicinal_log_bytes", &["node"], "Bytes of the shard log on the disk");
@@ -138,7 +140,8 @@ catalogue! { Metric, METRICS, "All metrics.":
     SHARD_SEGMENTS = gauge("vicinal_shard_segments", REPLICA, "Immutable segments");
     SHARD_FRESH = gauge("vicinal_shard_fresh_rows", REPLICA, "Rows not yet in a segment");
     SHARD_DISK_BYTES = gauge("vicinal_shard_disk_bytes", REPLICA, "Bytes of segment and index files");
-    SHARD_OPTIMIZING = gauge("vicinal_shard_optimizing", REPLICA, "1 while background work is under way or due, else 0");
+    SHARD_OPTIMIZING = gauge(
+        "vicinal_shard_optimizing", REPLICA, "1 while background work is under way or due, else 0");
     SHARD_SERVING = gauge("vicinal_shard_serving", REPLICA, "0 when the replica has failed (the log says why), else 1");
     RAFT_ROLE = gauge(
         "vicinal_raft_role", &["node", "collection", "shard", "role"],
@@ -150,8 +153,10 @@ catalogue! { Metric, METRICS, "All metrics.":
         "vicinal_raft_follower_lag_entries", &["node", "collection", "shard", "follower"],
         "Log entries that a follower still lacks, as its leader sees it (follower: raft identity)");
     // The metadata group, on coordinators.
-    META_ROLE = gauge("vicinal_meta_role", &["role"], "1 for this coordinator's part (role: leader, follower or learner)");
-    META_HAS_LEADER = gauge("vicinal_meta_has_leader", &[], "1 while this coordinator knows a leader of the metadata, else 0");
+    META_ROLE = gauge(
+        "vicinal_meta_role", &["role"], "1 for this coordinator's part (role: leader, follower or learner)");
+    META_HAS_LEADER = gauge(
+        "vicinal_meta_has_leader", &[], "1 while this coordinator knows a leader of the metadata, else 0");
     META_TERM = gauge("vicinal_meta_term", &[], "Term of the metadata group");
     META_APPLIED = gauge("vicinal_meta_applied_index", &[], "Last log index of the metadata applied here");
     META_VOTERS = gauge("vicinal_meta_voters", &[], "Coordinators that vote");
@@ -185,7 +190,11 @@ catalogue! { Span, SPANS, "All spans.":
         fields: &["node", "shards", "attempt", "hedge", "otel.status_code"],
         help: "One call to one node for some of the shards",
     };
-    WRITE = Span { name: "write", fields: &["collection", "shards"], help: "A write, until all its shards have acknowledged" };
+    WRITE = Span {
+        name: "write",
+        fields: &["collection", "shards"],
+        help: "A write, until all its shards have acknowledged",
+    };
     WRITE_CALL = Span {
         name: "write_call",
         fields: &["node", "shard", "part", "attempt", "otel.status_code"],

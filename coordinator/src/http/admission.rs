@@ -2,10 +2,12 @@
 //! late.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
 use vicinal_common::error::Error;
 use vicinal_common::limits::REQUESTS_IN_FLIGHT_MAX;
 
@@ -13,11 +15,38 @@ use super::answer::Failure;
 use crate::Coordinator;
 
 /// What is always answered: whoever looks after this process must be able to see that it is alive and busy.
-const ALWAYS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/metrics"];
+const ALWAYS: [&str; 5] = ["/healthz", "/livez", "/readyz", "/metrics", "/telemetry"];
+/// The same of the cluster and of a collection's replicas.
+const ALWAYS_AT_END: &str = "/cluster";
+
+/// Longest time a request waits because its collection is not known here.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// A coordinator that follows may not have heard yet of a collection that another one has just told a client of: before
+/// it says that there is none, it asks the leader how far the metadata is.
+pub(super) async fn catch_up(
+    State(coordinator): State<Arc<Coordinator>>,
+    params: RawPathParams,
+    request: Request,
+    next: Next,
+) -> Response {
+    let catalog = &coordinator.catalog;
+    let name = params.iter().find(|(name, _)| *name == "collection").map(|(_, value)| value);
+    if let Some(name) = name
+        && !catalog.is_leader()
+        && catalog.state().resolve(name).is_err()
+        && let Err(error) = catalog.catch_up(Instant::now() + CATCH_UP).await
+    {
+        // The answer is then as good as this coordinator knows.
+        tracing::debug!(%error, "the metadata may be behind");
+    }
+    next.run(request).await
+}
 
 /// Lets a request through while there is room for it.
 pub(super) async fn admit(State(coordinator): State<Arc<Coordinator>>, request: Request, next: Next) -> Response {
-    if ALWAYS.contains(&request.uri().path()) {
+    let path = request.uri().path();
+    if ALWAYS.contains(&path) || path.ends_with(ALWAYS_AT_END) {
         return next.run(request).await;
     }
     let Ok(_place) = coordinator.admission.clone().try_acquire_owned() else {

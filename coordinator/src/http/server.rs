@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use vicinal_common::telemetry::METRICS_PATH;
 use vicinal_common::transport::http::serve_router;
 
-use super::admission::admit;
+use super::admission::{admit, catch_up};
 use super::answer::{Failure, envelope};
 use super::failure_log::FailureLog;
 use super::{cluster, collections, observe, points, search, service, telemetry};
@@ -46,6 +46,7 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/points/count", post(points::count))
         .route("/collections/{collection}/points/query", post(search::query))
         .route("/collections/{collection}/points/query/batch", post(search::query_batch))
+        .route_layer(from_fn_with_state(coordinator.clone(), catch_up))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(coordinator.clone(), admit))

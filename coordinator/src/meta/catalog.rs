@@ -229,7 +229,7 @@ impl Catalog {
         answer.map_err(|error: CallError| error.to_string())
     }
 
-    async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<()> {
+    pub(super) async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<()> {
         let mut applied = self.changed();
         let reached = timeout_at(deadline, applied.wait_for(|applied| *applied > index)).await;
         match reached {

@@ -181,6 +181,12 @@ async fn another_member_leads_when_the_leader_is_lost() {
     // A follower sends proposals on to the leader, and sees what it changed.
     register(&b, 2_000).await.unwrap();
     assert!(b.state().nodes.contains_key(&NodeId(2_000)));
+    // Another follower may not have heard of it yet; having asked the leader it has.
+    for number in 2_100..2_120 {
+        register(&b, number).await.unwrap();
+        c.catch_up(soon()).await.unwrap();
+        assert!(c.state().nodes.contains_key(&NodeId(number)));
+    }
 
     transport.unregister(&address("a"));
     a.shutdown().await;

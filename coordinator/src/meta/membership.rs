@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
+use tokio::time::{Instant, timeout_at};
 use vicinal_common::cluster::{Join, Joined};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::NodeId;
-use vicinal_common::raft::RaftNode;
+use vicinal_common::raft::{CallError, RaftNode};
 
 use super::catalog::Catalog;
+use super::network::{READ_INDEX, read_index_here};
 use super::quorum::{Member, VOTERS_MAX, next_voters};
 use super::raft::MetaTypes;
 
@@ -18,6 +20,26 @@ use super::raft::MetaTypes;
 const MEMBERS_MAX: usize = 2 * VOTERS_MAX;
 
 impl Catalog {
+    /// Returns once this coordinator has applied everything that was agreed on when it was asked, as the leader confirms it.
+    /// What another coordinator has answered a client before is visible here afterwards.
+    pub async fn catch_up(&self, deadline: Instant) -> Result<()> {
+        let group = self.group();
+        let none = || Error::Unavailable("the metadata group has no leader at the moment".into());
+        let leader = group.leader.ok_or_else(none)?;
+        let within = deadline.saturating_duration_since(Instant::now());
+        let asked = async {
+            if leader == group.node {
+                return read_index_here(self.raft()).await;
+            }
+            let info = group.members.get(&leader).ok_or("the leader is not a known member")?;
+            let link = self.inner.network.link(leader.0, info.address.clone());
+            link.call(READ_INDEX, &(), within).await.map_err(|error: CallError| error.to_string())
+        };
+        let late = || Error::Timeout("the leading coordinator did not answer in time".into());
+        let index = timeout_at(deadline, asked).await.map_err(|_| late())?.map_err(Error::Unavailable)?;
+        self.wait_applied(index, deadline).await
+    }
+
     /// Takes a coordinator in as a learner, or notes its new address; it gets a vote by [`Catalog::settle_voters`]. The
     /// caller has made sure that no other coordinator of its name is alive.
     pub async fn take_in(&self, join: Join) -> Result<Joined> {

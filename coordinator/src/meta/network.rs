@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use openraft::ReadPolicy;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::SnapshotResponse;
 use openraft::type_config::alias::VoteOf;
@@ -19,6 +20,9 @@ use super::raft::{MetaRaft, MetaTypes, Snapshot, SnapshotMeta};
 pub const META_PREFIX: &str = "raft/meta";
 /// Name of the call that proposes at the leader.
 pub(super) const PROPOSE: &str = "propose";
+
+/// Name of the call that asks the leader how far the metadata is agreed on.
+pub(super) const READ_INDEX: &str = "read-index";
 
 /// Sends a snapshot as one message: the state is small.
 #[derive(Clone)]
@@ -66,6 +70,12 @@ pub(super) async fn propose_here(raft: &MetaRaft, request: MetaRequest) -> Resul
     }
 }
 
+/// Index of the last entry that was agreed on when this was asked, confirmed with a majority. Only the leader knows.
+pub(super) async fn read_index_here(raft: &MetaRaft) -> Result<u64, String> {
+    let confirmed = raft.ensure_linearizable(ReadPolicy::ReadIndex).await.map_err(|error| error.to_string())?;
+    Ok(confirmed.index())
+}
+
 /// Answers the routes of the metadata group.
 pub(super) struct MetaHandler {
     pub(super) raft: MetaRaft,
@@ -90,6 +100,13 @@ impl Handler for MetaHandler {
             PROPOSE => {
                 let answer = match decode_request(member, &body) {
                     Ok(request) => propose_here(&self.raft, request).await,
+                    Err(error) => Err(error),
+                };
+                Some(encode_answer(answer))
+            }
+            READ_INDEX => {
+                let answer = match decode_request::<()>(member, &body) {
+                    Ok(()) => read_index_here(&self.raft).await,
                     Err(error) => Err(error),
                 };
                 Some(encode_answer(answer))

@@ -68,8 +68,9 @@ impl Survey {
 pub(super) fn brief(error: &Error) -> String {
     let text = error.to_string();
     let text = text.strip_prefix("Service unavailable: ").unwrap_or(&text);
-    let ends = [" (", ": error sending request"].map(|end| text.find(end).unwrap_or(text.len()));
-    text[..ends[0].min(ends[1])].to_owned()
+    let ends = [" (", ": error sending request", ": no answer within"];
+    let end = ends.iter().filter_map(|end| text.find(end)).min().unwrap_or(text.len());
+    text[..end].to_owned()
 }
 
 fn silence(silent: Option<Duration>) -> String {
@@ -95,6 +96,9 @@ impl SeenNode {
     pub(in crate::http) fn reason(&self) -> Option<String> {
         if self.info.replaced_by.is_some() {
             return Some("its data is gone; its replicas move to the node that took its name".to_owned());
+        }
+        if self.liveness == Liveness::Leaving {
+            return Some("it has said that it is shutting down".to_owned());
         }
         self.status.as_ref().err().cloned()
     }
