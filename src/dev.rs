@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use vicinal_common::api::ShardApi;
 use vicinal_common::clock::SystemClock;
 use vicinal_common::disk::RealDisk;
+use vicinal_common::ids::ShardId;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
 use vicinal_coordinator::members::Members;
@@ -30,6 +31,9 @@ use crate::{demo, logging, process};
 
 /// Longest wait for the metadata to take a node in.
 const REGISTER_TIME_MAX: Duration = Duration::from_secs(10);
+/// Longest wait at the start for replicas to know their leaders, which only the line about the points found needs.
+const AGREE_TIME_MAX: Duration = Duration::from_millis(200);
+const AGREE_PAUSE: Duration = Duration::from_millis(5);
 /// Longest time the parts may take to stop after the last request.
 const STOP_TIME_MAX: Duration = Duration::from_secs(15);
 
@@ -154,7 +158,26 @@ impl Parts {
         if collections == 0 {
             return "no collections yet".to_owned();
         }
-        // Replicas of one shard hold the same points, once they have a leader and have heard from it what counts.
+        // A lone replica leads within milliseconds; several of a shard may take seconds, which no start waits for.
+        let give_up = Instant::now() + AGREE_TIME_MAX;
+        let (points, is_agreed) = loop {
+            let (points, is_agreed) = self.points().await;
+            if is_agreed || Instant::now() >= give_up {
+                break (points, is_agreed);
+            }
+            tokio::time::sleep(AGREE_PAUSE).await;
+        };
+        let (collections, shards) = (counted(collections, "collection"), counted(points.len(), "shard"));
+        if is_agreed {
+            format!("found {collections} with {} points in {shards}", points.values().sum::<u64>())
+        } else {
+            format!("found {collections} in {shards}; replicas are electing leaders, which takes a second or two")
+        }
+    }
+
+    /// Points by shard, and whether every replica knows its leader. Replicas of one shard hold the same points once they
+    /// have a leader and have heard from it what counts.
+    async fn points(&self) -> (BTreeMap<ShardId, u64>, bool) {
         let mut points = BTreeMap::new();
         let mut is_agreed = true;
         for status in join_all(self.nodes.iter().map(|node| node.status())).await.into_iter().flatten() {
@@ -164,12 +187,7 @@ impl Parts {
                 is_agreed &= replica.leader.is_some() || replica.failed.is_some();
             }
         }
-        let (collections, shards) = (counted(collections, "collection"), counted(points.len(), "shard"));
-        if is_agreed {
-            format!("found {collections} with {} points in {shards}", points.values().sum::<u64>())
-        } else {
-            format!("found {collections} in {shards}; replicas are electing leaders, which takes a second or two")
-        }
+        (points, is_agreed)
     }
 
     /// Stops everything in order: nobody places replicas any more, nodes seal and close, metadata last.
