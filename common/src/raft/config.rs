@@ -49,6 +49,10 @@ pub fn shard_config() -> Arc<Config> {
 fn common() -> Config {
     Config {
         enable_pre_vote: Some(true),
+        // A leader sends entries on while it writes them itself. What a crash takes from its own log may be in the
+        // others' logs: as leader of the same term it would give the same log ids to other entries, and nobody would see
+        // the difference. An election gives it a new term. A sole voter elects itself at once.
+        enable_leader_restore: Some(false),
         install_snapshot_timeout: SNAPSHOT_TRANSFER_MS,
         purge_batch_size: 256,
         max_payload_entries: 300,
