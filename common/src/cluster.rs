@@ -131,6 +131,11 @@ pub async fn send<T: DeserializeOwned>(
     decode::<Result<T>>(&answer)?
 }
 
+/// Asks the coordinator at `address` who it is. `Unavailable` when it brings no answer in time.
+pub async fn greet(transport: &dyn Transport, address: &Address, within: Duration) -> Result<Greeting> {
+    send(transport, address, call::GREET, &(), within).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

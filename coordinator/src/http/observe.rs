@@ -29,7 +29,7 @@ pub(super) async fn observe(State(coordinator): State<Arc<Coordinator>>, request
     let took = started.elapsed();
     instruments().rest.answered(method, route, status.as_str(), took);
     if matched.is_some() {
-        coordinator.requests.note(&format!("{method} {route}"), status.as_u16(), took);
+        coordinator.requests.note(method, route, status.as_u16(), took);
     }
     response
 }

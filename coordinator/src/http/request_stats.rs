@@ -6,11 +6,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-/// What is known of all requests since the start. Bounded: a key is a route of this server and a status it gives.
+/// What is known of all requests since the start. Bounded: a key is a route of this server with a
+/// method and a status it gives.
 #[derive(Debug, Default)]
 pub(crate) struct RequestStats {
-    routes: Mutex<BTreeMap<String, BTreeMap<u16, Times>>>,
+    routes: Mutex<BTreeMap<String, Answers>>,
 }
+
+/// Answers of one route by method and status.
+type Answers = BTreeMap<(&'static str, u16), Times>;
 
 /// How often, how long.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,29 +26,31 @@ struct Times {
 }
 
 impl RequestStats {
-    /// Counts an answer to `route`, which is a method and the path as it was declared: `GET /collections/{collection}`.
-    pub(super) fn note(&self, route: &str, status: u16, took: Duration) {
+    /// Counts an answer to `route`, which is the path as it was declared: `/collections/{collection}`.
+    pub(super) fn note(&self, method: &'static str, route: &str, status: u16, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let mut routes = self.routes.lock();
         // Looked up first: the name is copied once per route, not once per request.
-        let statuses = match routes.get_mut(route) {
-            Some(statuses) => statuses,
+        let answers = match routes.get_mut(route) {
+            Some(answers) => answers,
             None => routes.entry(route.to_owned()).or_default(),
         };
-        let times = statuses.entry(status).or_default();
+        let times = answers.entry((method, status)).or_default();
         times.min_us = if times.count == 0 { us } else { times.min_us.min(us) };
         times.max_us = times.max_us.max(us);
         times.total_us = times.total_us.saturating_add(us);
         times.count += 1;
     }
 
-    /// As the API shows it: route, then status, then figures in microseconds.
+    /// As the API shows it: method and route, then status, then figures in microseconds.
     pub(super) fn shown(&self) -> Value {
-        let by_status = |statuses: &BTreeMap<u16, Times>| -> Map<String, Value> {
-            statuses.iter().map(|(status, times)| (status.to_string(), times.shown())).collect()
-        };
-        let routes = self.routes.lock();
-        routes.iter().map(|(route, statuses)| (route.clone(), by_status(statuses))).collect()
+        let mut shown: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+        for (route, answers) in self.routes.lock().iter() {
+            for ((method, status), times) in answers {
+                shown.entry(format!("{method} {route}")).or_default().insert(status.to_string(), times.shown());
+            }
+        }
+        shown.into_iter().collect()
     }
 }
 
@@ -68,7 +74,7 @@ mod tests {
     fn figures_are_kept_per_route_and_status() {
         let stats = RequestStats::default();
         for (status, ms) in [(200, 2), (200, 4), (404, 1)] {
-            stats.note("GET /x", status, Duration::from_millis(ms));
+            stats.note("GET", "/x", status, Duration::from_millis(ms));
         }
         let shown = stats.shown();
         assert_eq!(

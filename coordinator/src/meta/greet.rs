@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::time::timeout;
-use vicinal_common::cluster::{self, Greeting, call};
+use vicinal_common::cluster::{self, Greeting};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::NodeId;
 
@@ -17,13 +16,11 @@ impl Catalog {
         let group = self.group();
         let others = group.members.into_iter().filter(|(node, _)| *node != group.node);
         let asked = others.map(|(node, info)| async move {
-            let sent = cluster::send::<Greeting>(&*self.inner.transport, &info.address, call::GREET, &(), within);
-            let greeting = match timeout(within, sent).await {
-                Ok(Ok(greeting)) if greeting.node != Some(node) => {
+            let greeting = match cluster::greet(&*self.inner.transport, &info.address, within).await {
+                Ok(greeting) if greeting.node != Some(node) => {
                     Err(Error::Unavailable(format!("{} answers under another identity", info.address)))
                 }
-                Ok(answer) => answer,
-                Err(_) => Err(Error::Unavailable(format!("{} does not answer", info.address))),
+                answer => answer,
             };
             (node, greeting)
         });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use vicinal_common::api::{ChangeMembers, MembersChange, ReplicaRole, ReplicaSpec};
+use vicinal_common::api::{ChangeMembers, MembersChange, ReplicaRole, ReplicaSpec, ReplicaStatus};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId};
 use vicinal_common::transport::Address;
@@ -19,8 +19,10 @@ use crate::meta::{Collection, CollectionState, MetaCommand, MetaState, Shard};
 const PAUSE: Duration = Duration::from_secs(1);
 /// Pause while a new replica catches up.
 const CATCHING_UP: Duration = Duration::from_millis(100);
-/// How often one attempt asks whether a new replica has caught up: its place is given up in between, so that a large
-/// shard does not keep others waiting.
+/// About how long a change in a group takes to show in what its leader says of itself.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
+/// How often one attempt asks whether a new replica has caught up. Then the collection's other shards have their turn, so
+/// that a large one does not keep them waiting.
 const ROUNDS_MAX: usize = 100;
 
 impl Reconciler {
@@ -44,8 +46,8 @@ impl Reconciler {
         let led =
             shard.replicas.iter().filter(|node| self.members.liveness(**node) == Liveness::Up).filter_map(|node| {
                 let seen = self.members.seen(*node)?;
-                let replicas = seen.status.replicas.iter().filter(|replica| replica.shard == shard.id);
-                let leading = replicas.clone().find(|replica| replica.role == ReplicaRole::Leader)?;
+                let leads = |of: &&ReplicaStatus| of.shard == shard.id && of.role == ReplicaRole::Leader;
+                let leading = seen.status.replicas.iter().find(leads)?;
                 Some((leading.term, *node, leading.voters.clone()))
             });
         // Two may believe that they lead for a moment; the later term is right.
@@ -68,7 +70,11 @@ impl Reconciler {
                     failure.get_or_insert(error);
                 }
             }
-            let Some(error) = failure else { continue };
+            let Some(error) = failure else {
+                // A leader's new view of its group arrives with its next sign of life: until then it would be asked again.
+                sleep(SIGN_OF_LIFE).await;
+                continue;
+            };
             let text = error.to_string();
             if text != told {
                 tracing::warn!("moving replicas of collection `{}` has to wait: {text}", collection.name);

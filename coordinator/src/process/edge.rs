@@ -1,28 +1,28 @@
 //! What other processes ask of a coordinator: who it is, to be taken in, signs of life, raft's calls.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use parking_lot::RwLock;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use vicinal_common::api::ReplicaRole;
 use vicinal_common::cluster::{self, Greeting, Heard, Heartbeat, Join, Joined, call};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::NodeId;
 use vicinal_common::raft::RaftNode;
-use vicinal_common::transport::{Address, Handler, Transport};
+use vicinal_common::transport::{Handler, Transport};
 
 use crate::members::{DOWN_AFTER, Liveness, Members};
 use crate::meta::{Catalog, META_PREFIX, MetaState, Registration, replaced};
 use crate::shards::ShardAccess;
 
 /// Longest time a coordinator may take to say who it is.
-const GREET: Duration = Duration::from_secs(1);
+pub(super) const GREET: Duration = Duration::from_secs(1);
 /// Longest time of noting a node in the metadata; it asks again.
 const REGISTER: Duration = Duration::from_secs(2);
 
@@ -30,8 +30,8 @@ const REGISTER: Duration = Duration::from_secs(2);
 pub struct Edge {
     name: String,
     transport: Arc<dyn Transport>,
-    /// It has no data yet and looks for a cluster.
-    is_new: RwLock<bool>,
+    /// It began without data: until there is a catalog it looks for a cluster.
+    is_new: AtomicBool,
     catalog: OnceLock<(Catalog, Arc<dyn Handler>)>,
     shards: OnceLock<Arc<ShardAccess>>,
     members: Arc<Members>,
@@ -43,7 +43,7 @@ impl Edge {
         Arc::new(Edge {
             name: name.to_owned(),
             transport,
-            is_new: RwLock::new(false),
+            is_new: AtomicBool::new(false),
             catalog: OnceLock::new(),
             shards: OnceLock::new(),
             members: Arc::new(Members::new()),
@@ -55,16 +55,15 @@ impl Edge {
         &self.members
     }
 
-    /// Says from now on that this coordinator has no data.
+    /// Says that this coordinator has no data, until its catalog is open.
     pub(super) fn is_new(&self) {
-        *self.is_new.write() = true;
+        self.is_new.store(true, Ordering::Release);
     }
 
     /// Takes part in the metadata group from now on.
     pub(super) fn open(&self, catalog: &Catalog) {
         // Set once: a process has one catalog.
         let _ = self.catalog.set((catalog.clone(), catalog.handler()));
-        *self.is_new.write() = false;
     }
 
     /// Takes signs of life from now on.
@@ -80,7 +79,7 @@ impl Edge {
 
     fn greeting(&self) -> Result<Greeting> {
         let name = self.name.clone();
-        if *self.is_new.read() {
+        if self.catalog.get().is_none() && self.is_new.load(Ordering::Acquire) {
             return Ok(Greeting { name, node: None, cluster: None, leader: None, members: BTreeMap::new() });
         }
         let catalog = self.catalog()?;
@@ -105,7 +104,7 @@ impl Edge {
     }
 
     async fn is_alive(&self, node: NodeId, info: &RaftNode) -> bool {
-        let greeting = greet(&*self.transport, &info.address).await;
+        let greeting = cluster::greet(&*self.transport, &info.address, GREET).await;
         greeting.is_ok_and(|greeting| greeting.node == Some(node))
     }
 
@@ -166,12 +165,6 @@ impl Edge {
             }
         }
     }
-}
-
-/// Asks the coordinator at `address` who it is.
-pub(super) async fn greet(transport: &dyn Transport, address: &Address) -> Result<Greeting> {
-    let asked = cluster::send::<Greeting>(transport, address, call::GREET, &(), GREET);
-    timeout(GREET, asked).await.unwrap_or_else(|_| Err(Error::Unavailable(format!("no answer from {address}"))))
 }
 
 /// Decodes, answers, encodes.

@@ -12,7 +12,7 @@ use vicinal_common::raft::RaftNode;
 use vicinal_common::transport::{Address, Transport};
 
 use super::ProcessOptions;
-use super::edge::greet;
+use super::edge::GREET;
 use crate::meta::{Catalog, Founding};
 
 /// Pause between two rounds of asking.
@@ -40,7 +40,7 @@ pub(super) async fn founding(options: &ProcessOptions, transport: &dyn Transport
     }
     let mut reminded: Option<Instant> = None;
     loop {
-        let greetings = join_all(options.join.iter().map(|address| greet(transport, address))).await;
+        let greetings = join_all(options.join.iter().map(|address| cluster::greet(transport, address, GREET))).await;
         if greetings.iter().flatten().any(|greeting| greeting.cluster.is_some()) {
             return Ok(Founding::Never);
         }
@@ -67,7 +67,9 @@ pub(super) async fn check_others(options: &ProcessOptions, transport: &dyn Trans
     let (own, group) = (catalog.state().cluster, catalog.group());
     let others = group.members.iter().filter(|(node, _)| **node != group.node).map(|(_, info)| &info.address);
     let ask: BTreeSet<&Address> = options.join.iter().chain(others).collect();
-    for greeting in join_all(ask.into_iter().map(|address| greet(transport, address))).await.into_iter().flatten() {
+    for greeting in
+        join_all(ask.into_iter().map(|address| cluster::greet(transport, address, GREET))).await.into_iter().flatten()
+    {
         let name = &options.name;
         if let (Some(own), Some(other)) = (own, greeting.cluster)
             && own != other

@@ -188,7 +188,7 @@ async fn settle_voters(catalog: Catalog, stop: CancellationToken) {
             () = sleep(SETTLE) => {}
         }
         if let Err(error) = catalog.settle_voters().await {
-            tracing::warn!("the votes of the coordinators stay as they are for now: {error}");
+            tracing::warn!("the votes of the coordinators stay as they are until the next try: {error}");
         }
     }
 }

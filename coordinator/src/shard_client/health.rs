@@ -13,9 +13,8 @@ use vicinal_common::ids::NodeId;
 use super::breaker::{Breaker, Verdict};
 use super::counters::Counters;
 use super::latency::{Latency, Work, WorkKind};
+use crate::members::SUSPECT_AFTER;
 
-/// A node that sends heartbeats and was silent for longer is probably gone: four of them are missing.
-const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// How long a node that said it is overloaded is spared.
 const OVERLOAD_PAUSE: Duration = Duration::from_millis(200);
 /// Latencies below this are alike, in microseconds. Also what is assumed of a node that has not answered such a request
@@ -176,7 +175,7 @@ impl Health {
 
 impl Node {
     fn is_suspect(&self, now: Instant) -> bool {
-        self.is_leaving || self.heard.is_some_and(|at| now.saturating_duration_since(at) > SILENCE_MAX)
+        self.is_leaving || self.heard.is_some_and(|at| now.saturating_duration_since(at) > SUSPECT_AFTER)
     }
 
     fn latency(&mut self, work: Work, now: Instant) -> &mut Latency {
