@@ -1,7 +1,6 @@
 //! A shard node: owner of shard replicas. Writes go through one raft group per shard; searches run on immutable
 //! segments plus an exact fresh part.
 
-pub mod index;
 pub mod log;
 pub mod manifest;
 pub mod node;

@@ -11,7 +11,7 @@ use super::layout::Layout;
 use super::merge::{RowRef, Source};
 use super::present::{Present, set};
 use super::{Run, Vectors};
-use crate::index::Rows;
+use vicinal_index::Rows;
 
 /// One vector name of a run.
 struct Column {

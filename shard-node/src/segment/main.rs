@@ -18,7 +18,7 @@ use super::layout::Layout;
 use super::present::Present;
 use super::writer::ROWS_MAX;
 use super::{Run, Vectors};
-use crate::index::Rows;
+use vicinal_index::Rows;
 
 /// Where one vector name is in the file.
 struct Column {

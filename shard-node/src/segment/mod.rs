@@ -15,7 +15,7 @@ mod writer;
 
 use vicinal_common::payload::Payload;
 
-use crate::index::Rows;
+use vicinal_index::Rows;
 
 pub use file::{FileInfo, FileWriter, StoredFile, write_whole};
 pub use fresh::MemoryRun;

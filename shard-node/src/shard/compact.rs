@@ -10,10 +10,10 @@ use super::Shard;
 use super::commit::{Committed, CommittedSegment, StepError};
 use super::flush::translate;
 use super::view::{LiveSegment, SegmentIndex, View};
-use crate::index::VectorIndex;
-use crate::index::hnsw::{BuildControl, BuildError, HnswIndex, HnswParams};
 use crate::optimizer::{Action, Policy, SegmentStats, VectorStats, next_action};
 use crate::segment::{Run, Source, StoredFile, Tombstones, write_whole};
+use vicinal_index::VectorIndex;
+use vicinal_index::hnsw::{BuildControl, BuildError, HnswIndex, HnswParams};
 
 impl Shard {
     /// What the optimizer would do in a durable state.

@@ -9,8 +9,8 @@ use vicinal_common::metric::Metric;
 
 use super::matching::Matcher;
 use super::view::View;
-use crate::index::{FlatIndex, Hit, SearchParams, TopK, VectorIndex};
 use crate::segment::{Source, Vectors};
+use vicinal_index::{FlatIndex, Hit, SearchParams, TopK, VectorIndex};
 
 /// A query whose names are resolved.
 struct Plan<'a> {

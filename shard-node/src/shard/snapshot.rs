@@ -13,9 +13,9 @@ use super::commit::{Committed, CommittedSegment, StepError};
 use super::entry::LogMark;
 use super::files::{INCOMING, index_name, segment_name};
 use super::view::{SegmentIndex, View};
-use crate::index::hnsw::HnswIndex;
 use crate::manifest::{Manifest, SegmentRecord};
 use crate::segment::{FileInfo, Run, Segment, StoredFile};
+use vicinal_index::hnsw::HnswIndex;
 
 /// A durable state that stays on disk while this lives.
 pub struct ShardSnapshot {
@@ -177,7 +177,7 @@ impl Shard {
         Ok(CommittedSegment { number, segment: Arc::new(segment), indexes, dead })
     }
 
-    fn open_index(&self, path: &Path, file: StoredFile, rows: crate::index::Rows<'_>) -> Result<SegmentIndex> {
+    fn open_index(&self, path: &Path, file: StoredFile, rows: vicinal_index::Rows<'_>) -> Result<SegmentIndex> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let mapping = self.env.disk.map(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::Corrupt(format!("{name}: the file is missing")),

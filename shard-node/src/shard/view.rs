@@ -11,8 +11,8 @@ use vicinal_common::point::{PointId, Vectors};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::matching::Matcher;
-use crate::index::hnsw::HnswIndex;
 use crate::segment::{Layout, MemoryRun, Run, Segment, Source, StoredFile, Tombstones, live_rows};
+use vicinal_index::hnsw::HnswIndex;
 
 /// The index of one vector of a segment.
 pub(super) struct SegmentIndex {

@@ -13,7 +13,7 @@ use super::graph::{Graph, LAYERS_MAX, Layer, NONE, ROWS_MAX};
 use super::search::{Scorer, greedy, search_layer};
 use super::select::{Geometry, RowScorer, select};
 use super::{BuildControl, BuildError, HnswParams, duplicates, repair};
-use crate::index::Rows;
+use crate::Rows;
 
 /// Rows inserted at a time. Part of what determines a graph: changing it changes every graph.
 const BATCH: usize = 128;

@@ -29,25 +29,25 @@ impl Ord for Ranked {
 }
 
 /// Keeps the `k` smallest hits by [`Hit::cmp_total`]; equal distances are decided by row.
-pub(crate) struct TopK {
+pub struct TopK {
     k: usize,
     heap: BinaryHeap<Ranked>,
 }
 
 impl TopK {
     /// Room for `k` hits of at most `rows`: a k beyond the rows reserves nothing.
-    pub(crate) fn new(k: usize, rows: usize) -> TopK {
+    pub fn new(k: usize, rows: usize) -> TopK {
         let k = k.min(rows);
         TopK { k, heap: BinaryHeap::with_capacity(k) }
     }
 
     /// Whether a hit would be among the best so far: what to ask before a costly check of the hit.
-    pub(crate) fn would_take(&self, hit: &Hit) -> bool {
+    pub fn would_take(&self, hit: &Hit) -> bool {
         self.heap.len() < self.k || self.heap.peek().is_some_and(|worst| hit.cmp_total(&worst.0) == Ordering::Less)
     }
 
     /// Offers a hit. Returns whether it is among the best so far.
-    pub(crate) fn push(&mut self, hit: Hit) -> bool {
+    pub fn push(&mut self, hit: Hit) -> bool {
         if self.heap.len() < self.k {
             self.heap.push(Ranked(hit));
             return true;
@@ -61,13 +61,18 @@ impl TopK {
         }
     }
 
+    /// Whether no hit is held.
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
     /// How many hits are held.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.heap.len()
     }
 
     /// The hits, best first.
-    pub(crate) fn into_sorted(self) -> Vec<Hit> {
+    pub fn into_sorted(self) -> Vec<Hit> {
         self.heap.into_sorted_vec().into_iter().map(|ranked| ranked.0).collect()
     }
 }

@@ -2,7 +2,7 @@
 //! first row of each vector enters the graph and carries a chain of the others.
 
 use super::graph::NONE;
-use crate::index::Rows;
+use crate::Rows;
 
 /// Which rows enter the graph, and the chains.
 pub(super) struct Duplicates {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::tests::{build_default, build_with, clustered};
 use super::*;
-use crate::index::{SearchParams, VectorIndex};
+use crate::{SearchParams, VectorIndex};
 
 /// Bytes at an address that is a multiple of 64, as a memory map has them.
 struct Aligned {
@@ -46,7 +46,7 @@ fn sample(metric: Metric) -> (Vec<f32>, Vec<u8>) {
     (data, bytes)
 }
 
-fn search_all(index: &HnswIndex, rows: Rows<'_>) -> Vec<crate::index::Hit> {
+fn search_all(index: &HnswIndex, rows: Rows<'_>) -> Vec<crate::Hit> {
     let params = SearchParams { k: 5, ef: 8 };
     (0..20).flat_map(|row| index.search(rows, rows.row(row), params, &|_| true)).collect()
 }

@@ -8,7 +8,7 @@ use vicinal_common::metric::Metric;
 
 use super::graph::{GraphView, LAYERS_MAX, NONE, ROWS_MAX};
 use super::{HnswIndex, HnswParams, Storage};
-use crate::index::Rows;
+use crate::Rows;
 
 #[cfg(target_endian = "big")]
 compile_error!("the arrays of a mapped graph are little-endian and are used in place");

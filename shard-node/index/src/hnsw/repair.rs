@@ -96,7 +96,7 @@ mod tests {
     use vicinal_common::metric::Metric;
 
     use super::*;
-    use crate::index::Rows;
+    use crate::Rows;
 
     #[test]
     fn connects_a_graph_without_edges_even_at_the_smallest_degree() {

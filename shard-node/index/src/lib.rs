@@ -1,4 +1,6 @@
 //! Vector indexes over the rows of one segment. An index knows rows and distances; it never sees ids or payloads.
+//!
+//! A crate of its own: it needs neither consensus nor a runtime, and is compiled and measured without them.
 
 mod flat;
 pub mod hnsw;
@@ -7,7 +9,7 @@ mod top_k;
 use vicinal_common::metric::Metric;
 
 pub use flat::FlatIndex;
-pub(crate) use top_k::TopK;
+pub use top_k::TopK;
 
 /// The vectors of one segment or fresh run: row-major, `len = rows * dim`, already prepared for the metric.
 #[derive(Clone, Copy)]

@@ -6,7 +6,7 @@ use vicinal_common::metric::Metric;
 use super::beam::Found;
 use super::prefetch::prefetch;
 use super::search::Scorer;
-use crate::index::Rows;
+use crate::Rows;
 
 /// Distances between rows during a build.
 ///

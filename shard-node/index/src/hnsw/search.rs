@@ -6,7 +6,7 @@ use vicinal_common::distance::Kernel;
 use super::beam::{Found, Scratch};
 use super::graph::{GraphView, Layer, NONE};
 use super::prefetch::prefetch;
-use crate::index::Rows;
+use crate::Rows;
 
 /// Distance of rows to the one thing that is searched for.
 pub(super) trait Scorer {
