@@ -44,7 +44,7 @@ pub enum Isa {
 
 impl Isa {
     /// Every instruction set, slowest first.
-    const ALL: [Isa; 4] = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512];
 
     /// Whether this machine has it.
     pub fn is_available(self) -> bool {

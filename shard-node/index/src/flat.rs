@@ -47,7 +47,7 @@ pub(super) fn scan(kernel: &Kernel, rows: Rows<'_>, query: &[f32], k: usize, acc
     let mut waiting = [0u32; 4];
     let mut count = 0;
     for row in 0..row_count(rows) {
-        if !accept(row) {
+        if !accept.contains(row) {
             continue;
         }
         waiting[count] = row;
@@ -77,10 +77,6 @@ mod tests {
 
     use super::*;
 
-    fn all(_: u32) -> bool {
-        true
-    }
-
     proptest! {
         #[test]
         fn equals_sorting_everything(
@@ -102,7 +98,7 @@ mod tests {
                 expected.sort_by(Hit::cmp_total);
                 expected.truncate(k);
                 let params = SearchParams { k, ef: 0 };
-                let got = FlatIndex::new(metric).search(rows, &query, params, &|row| row % modulus == 0);
+                let got = FlatIndex::new(metric).search(rows, &query, params, Accept::test(&|row| row % modulus == 0));
                 prop_assert_eq!(got, expected);
             }
         }
@@ -112,7 +108,8 @@ mod tests {
     fn k_beyond_the_rows_returns_every_row() {
         let data = [1.0, 0.0, 2.0];
         let rows = Rows { data: &data, dim: 1 };
-        let hits = FlatIndex::new(Metric::Euclid).search(rows, &[0.0], SearchParams { k: usize::MAX, ef: 1 }, &all);
+        let hits =
+            FlatIndex::new(Metric::Euclid).search(rows, &[0.0], SearchParams { k: usize::MAX, ef: 1 }, Accept::All);
         assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), [1, 0, 2]);
     }
 
@@ -120,6 +117,6 @@ mod tests {
     fn no_rows_no_hits() {
         let rows = Rows { data: &[], dim: 7 };
         let params = SearchParams { k: 3, ef: 3 };
-        assert!(FlatIndex::new(Metric::Dot).search(rows, &[0.0; 7], params, &all).is_empty());
+        assert!(FlatIndex::new(Metric::Dot).search(rows, &[0.0; 7], params, Accept::All).is_empty());
     }
 }

@@ -2,12 +2,16 @@
 //!
 //! A crate of its own: it needs neither consensus nor a runtime, and is compiled and measured without them.
 
+mod array;
+mod codes;
 mod flat;
 pub mod hnsw;
+mod prefetch;
 mod top_k;
 
 use vicinal_common::metric::Metric;
 
+pub use array::Residency;
 pub use flat::FlatIndex;
 pub use top_k::TopK;
 
@@ -63,8 +67,43 @@ pub struct SearchParams {
     pub ef: usize,
 }
 
-/// The rows a search may return: tombstones and filters in one predicate. Must be cheap and pure.
-pub type Accept<'a> = &'a (dyn Fn(u32) -> bool + Sync);
+/// The rows a search may return: tombstones and filters in one.
+#[derive(Clone, Copy)]
+pub enum Accept<'a> {
+    /// Every row.
+    All,
+    /// Exactly the rows whose bit is set: row r is bit `r % 64` of word `r / 64`.
+    Rows {
+        /// The bits, one for each row at least.
+        words: &'a [u64],
+        /// How many are set.
+        count: usize,
+    },
+    /// The rows that pass a test, which must be cheap and pure.
+    Test {
+        /// The test.
+        test: &'a (dyn Fn(u32) -> bool + Sync),
+        /// How many rows pass, where that is known.
+        count: Option<usize>,
+    },
+}
+
+impl<'a> Accept<'a> {
+    /// The rows that pass a test; how many is not known.
+    pub fn test(test: &'a (dyn Fn(u32) -> bool + Sync)) -> Accept<'a> {
+        Accept::Test { test, count: None }
+    }
+
+    /// Whether a row may be returned.
+    #[inline]
+    pub fn contains(&self, row: u32) -> bool {
+        match self {
+            Accept::All => true,
+            Accept::Rows { words, .. } => words[row as usize / 64] >> (row % 64) & 1 == 1,
+            Accept::Test { test, .. } => test(row),
+        }
+    }
+}
 
 /// A searchable structure over [`Rows`].
 pub trait VectorIndex: Send + Sync {

@@ -41,6 +41,16 @@ impl TopK {
         TopK { k, heap: BinaryHeap::with_capacity(k) }
     }
 
+    /// How many hits it keeps.
+    pub fn capacity(&self) -> usize {
+        self.k
+    }
+
+    /// The worst of the hits, once there are as many as it keeps.
+    pub fn worst(&self) -> Option<Hit> {
+        if self.heap.len() < self.k { None } else { self.heap.peek().map(|worst| worst.0) }
+    }
+
     /// Whether a hit would be among the best so far: what to ask before a costly check of the hit.
     pub fn would_take(&self, hit: &Hit) -> bool {
         self.heap.len() < self.k || self.heap.peek().is_some_and(|worst| hit.cmp_total(&worst.0) == Ordering::Less)

@@ -12,8 +12,8 @@ use super::flush::translate;
 use super::view::{LiveSegment, SegmentIndex, View};
 use crate::optimizer::{Action, Policy, SegmentStats, VectorStats, next_action};
 use crate::segment::{Run, Source, StoredFile, Tombstones, write_whole};
-use vicinal_index::VectorIndex;
-use vicinal_index::hnsw::{BuildControl, BuildError, HnswIndex, HnswParams};
+use vicinal_index::hnsw::{BuildControl, BuildError, HnswIndex, HnswParams, Over};
+use vicinal_index::{Residency, VectorIndex};
 
 impl Shard {
     /// What the optimizer would do in a durable state.
@@ -146,7 +146,8 @@ impl Shard {
     fn write_index(&self, input: &CommittedSegment, ordinal: usize) -> Result<SegmentIndex, StepError> {
         let vector = &self.layout.vectors[ordinal];
         let config = vector.hnsw.unwrap_or_default();
-        let params = HnswParams { m: config.m, ef_construction: config.ef_construction, seed: input.number };
+        let (m, ef_construction) = (config.m, config.ef_construction);
+        let params = HnswParams { m, ef_construction, seed: input.number, over: Over::best_for(vector.dim) };
         let rows = input.segment.vectors(ordinal).rows;
         // The graph while it is built, and its encoded form: 2 m links of 4 bytes on level 0, and some more above it.
         let graph_bytes = rows.len() as u64 * (params.m as u64 * 10 + 32);
@@ -159,6 +160,8 @@ impl Shard {
         };
         let built = HnswIndex::build(rows, vector.metric, params, control).map_err(|error| match error {
             BuildError::Cancelled => StepError::Closed,
+            // Like a full disk: tried again later, and searches go on meanwhile.
+            BuildError::Memory(_) => StepError::DiskFull(Error::from(error)),
             BuildError::Params { .. } | BuildError::TooManyRows { .. } | BuildError::Threads(_) => {
                 StepError::Fatal(Error::from(error))
             }
@@ -174,7 +177,7 @@ impl Shard {
         let file = StoredFile::new(Arc::clone(disk), path.clone(), info);
         let opened = disk.sync_dir(&self.dir).map_err(StepError::from).and_then(|()| {
             let mapping = disk.map(&path)?;
-            HnswIndex::open(mapping, rows).map_err(StepError::Fatal)
+            HnswIndex::open(mapping, rows, Residency::Memory).map_err(StepError::Fatal)
         });
         match opened {
             Ok(hnsw) => Ok(SegmentIndex { hnsw, file }),

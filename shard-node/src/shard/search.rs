@@ -10,7 +10,7 @@ use vicinal_common::metric::Metric;
 use super::matching::Matcher;
 use super::view::View;
 use crate::segment::{Source, Vectors};
-use vicinal_index::{FlatIndex, Hit, SearchParams, TopK, VectorIndex};
+use vicinal_index::{Accept, FlatIndex, Hit, SearchParams, TopK, VectorIndex};
 
 /// A query whose names are resolved.
 struct Plan<'a> {
@@ -87,23 +87,28 @@ impl View {
             return Ok(());
         }
         let alive = |row: u32| !source.dead.contains(row) && vectors.present.contains(row);
+        let count = vectors.present.count().saturating_sub(u64::from(source.dead.count())) as usize;
+        let live = match count == vectors.rows.len() {
+            true => Accept::All,
+            false => Accept::Test { test: &alive, count: Some(count) },
+        };
         let (query, params) = (&plan.query.vector, plan.params);
         let found = match (index, plan.query.filter.as_deref()) {
             (Some(index), filter @ Some(_)) => {
                 let matcher = Matcher::of(filter, source.run, &self.layout).remember();
                 let accept = |row: u32| alive(row) && matcher.accepts(row);
-                let found = index.search(vectors.rows, query, params, &accept);
+                let found = index.search(vectors.rows, query, params, Accept::test(&accept));
                 matcher.finish()?;
                 found
             }
-            (Some(index), None) => index.search(vectors.rows, query, params, &alive),
+            (Some(index), None) => index.search(vectors.rows, query, params, live),
             (None, filter @ Some(_)) => {
                 let matcher = Matcher::of(filter, source.run, &self.layout);
                 let found = scan_matching(plan, vectors, &alive, &matcher);
                 matcher.finish()?;
                 found
             }
-            (None, None) => FlatIndex::new(plan.metric).search(vectors.rows, query, params, &alive),
+            (None, None) => FlatIndex::new(plan.metric).search(vectors.rows, query, params, live),
         };
         let (ids, versions) = (source.run.ids(), source.run.versions());
         hits.extend(found.into_iter().map(|Hit { distance, row }| ShardHit {

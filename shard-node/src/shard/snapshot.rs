@@ -15,6 +15,7 @@ use super::files::{INCOMING, index_name, segment_name};
 use super::view::{SegmentIndex, View};
 use crate::manifest::{Manifest, SegmentRecord};
 use crate::segment::{FileInfo, Run, Segment, StoredFile};
+use vicinal_index::Residency;
 use vicinal_index::hnsw::HnswIndex;
 
 /// A durable state that stays on disk while this lives.
@@ -187,7 +188,7 @@ impl Shard {
         if mapping.len() as u64 != bytes || crc32fast::hash(&mapping) != crc {
             return Err(Error::Corrupt(format!("{name}: this is not the file that the manifest names")));
         }
-        Ok(SegmentIndex { hnsw: HnswIndex::open(mapping, rows)?, file })
+        Ok(SegmentIndex { hnsw: HnswIndex::open(mapping, rows, Residency::Memory)?, file })
     }
 }
 

@@ -2,6 +2,9 @@
 
 use parking_lot::Mutex;
 
+use super::select::{SelectScratch, Target};
+use crate::codes::CodedQuery;
+
 /// A node with its distance to whatever is being searched for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Found {
@@ -23,17 +26,45 @@ impl Found {
     }
 }
 
-/// Marks a node whose neighbours have been looked at. Node numbers stay below it.
-const EXPANDED: u32 = 1 << 31;
+/// A node and its distance in one number that is ordered as [`Found`] is: the distance, its bits made monotone, above the
+/// node, above one bit that says whether the node was expanded.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Slot(u64);
+
+/// See [`Slot`].
+const EXPANDED: u64 = 1;
+
+impl Slot {
+    #[inline(always)]
+    fn new(found: Found) -> Slot {
+        // Adding +0.0 turns -0.0 into +0.0. Negative numbers are ordered the other way round and below positive ones.
+        let bits = (found.distance + 0.0).to_bits();
+        let ordered = bits ^ ((((bits as i32) >> 31) as u32) | 1 << 31);
+        Slot(u64::from(ordered) << 32 | u64::from(found.node) << 1)
+    }
+
+    #[inline(always)]
+    fn node(self) -> u32 {
+        (self.0 as u32) >> 1
+    }
+
+    fn found(self) -> Found {
+        let ordered = (self.0 >> 32) as u32;
+        let mask = ((((!ordered) as i32) >> 31) as u32) | 1 << 31;
+        Found { distance: f32::from_bits(ordered ^ mask), node: self.node() }
+    }
+}
 
 /// The best `capacity` nodes seen, sorted, each expanded at most once.
 #[derive(Default)]
 pub(super) struct Beam {
-    /// Sorted by [`Found`] order of (distance, node without the mark).
-    slots: Vec<Found>,
+    /// Sorted; the mark does not change the order, since a node is there once.
+    slots: Vec<Slot>,
     capacity: usize,
     /// Every slot before it is expanded.
     cursor: usize,
+    /// Slots from here on are not among the best.
+    worst: u64,
 }
 
 impl Beam {
@@ -42,21 +73,25 @@ impl Beam {
         self.slots.clear();
         self.capacity = capacity.max(1);
         self.cursor = 0;
+        self.worst = u64::MAX;
     }
 
     /// Offers a node that was not offered before. Returns whether it was kept.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, found: Found) -> bool {
-        let plain = |slot: &Found| Found { distance: slot.distance, node: slot.node & !EXPANDED };
+        let slot = Slot::new(found);
+        if slot.0 >= self.worst {
+            return false;
+        }
         if self.slots.len() == self.capacity {
-            if self.slots.last().is_some_and(|worst| !found.is_before(&plain(worst))) {
-                return false;
-            }
             self.slots.pop();
         }
-        let at = self.slots.partition_point(|slot| plain(slot).is_before(&found));
-        self.slots.insert(at, found);
+        let at = self.slots.partition_point(|other| *other < slot);
+        self.slots.insert(at, slot);
         self.cursor = self.cursor.min(at);
+        if self.slots.len() == self.capacity {
+            self.worst = self.slots.last().map_or(u64::MAX, |last| last.0);
+        }
         true
     }
 
@@ -65,34 +100,33 @@ impl Beam {
     pub(super) fn expand_next(&mut self) -> Option<u32> {
         while let Some(slot) = self.slots.get_mut(self.cursor) {
             self.cursor += 1;
-            if slot.node & EXPANDED == 0 {
-                let node = slot.node;
-                slot.node |= EXPANDED;
-                return Some(node);
+            if slot.0 & EXPANDED == 0 {
+                slot.0 |= EXPANDED;
+                return Some(slot.node());
             }
         }
         None
     }
 
     /// What the beam holds, nearest first.
-    pub(super) fn found(&self) -> impl Iterator<Item = Found> {
-        self.slots.iter().map(|slot| Found { distance: slot.distance, node: slot.node & !EXPANDED })
+    pub(super) fn found(&self) -> impl Iterator<Item = Found> + Clone {
+        self.slots.iter().map(|slot| slot.found())
     }
 }
 
-/// A set of node numbers that is emptied in time proportional to its content.
+/// A set of node numbers that is emptied in time proportional to its content. It also remembers the order of arrival.
 #[derive(Default)]
 pub(super) struct Visited {
     words: Vec<u64>,
-    /// Words that are not zero.
-    touched: Vec<u32>,
+    /// All members.
+    log: Vec<u32>,
 }
 
 impl Visited {
     /// Empties the set and makes room for nodes below `nodes`.
     pub(super) fn reset(&mut self, nodes: usize) {
-        for word in self.touched.drain(..) {
-            self.words[word as usize] = 0;
+        for node in self.log.drain(..) {
+            self.words[node as usize / 64] = 0;
         }
         let words = nodes.div_ceil(64);
         if self.words.len() < words {
@@ -101,20 +135,39 @@ impl Visited {
     }
 
     /// Adds a node. Returns whether it is new.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(&mut self, node: u32) -> bool {
-        let index = node / 64;
-        let word = &mut self.words[index as usize];
+        let word = &mut self.words[node as usize / 64];
         let bit = 1u64 << (node % 64);
-        if *word & bit != 0 {
-            return false;
+        let is_new = *word & bit == 0;
+        if is_new {
+            *word |= bit;
+            self.log.push(node);
         }
-        if *word == 0 {
-            self.touched.push(index);
-        }
-        *word |= bit;
-        true
+        is_new
     }
+
+    /// How many members there are.
+    pub(super) fn len(&self) -> usize {
+        self.log.len()
+    }
+
+    /// The members that arrived when there were `from` or more.
+    #[inline(always)]
+    pub(super) fn since(&self, from: usize) -> &[u32] {
+        &self.log[from..]
+    }
+}
+
+/// What a scorer works in.
+#[derive(Default)]
+pub(super) struct ScoreBuffers {
+    /// Distances, one per row asked for.
+    pub(super) distances: Vec<f32>,
+    /// Integers on the way to them.
+    pub(super) products: Vec<i32>,
+    /// Rows of the nodes asked for.
+    pub(super) rows: Vec<u32>,
 }
 
 /// The working memory of one search.
@@ -122,10 +175,14 @@ impl Visited {
 pub(super) struct Scratch {
     pub(super) beam: Beam,
     pub(super) visited: Visited,
-    /// Neighbours of the node being expanded that were not seen before.
-    pub(super) fresh: Vec<u32>,
+    pub(super) buffers: ScoreBuffers,
     /// Where a search of one layer starts: nodes of that layer.
     pub(super) entries: Vec<Found>,
+    /// The query as codes.
+    pub(super) query: CodedQuery,
+    /// The row that a build is placing, and what it chooses neighbours with.
+    pub(super) target: Target,
+    pub(super) select: SelectScratch,
 }
 
 /// Keeps the working memory of finished searches for the next ones.

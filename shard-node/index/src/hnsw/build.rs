@@ -6,43 +6,30 @@
 
 use rayon::prelude::*;
 
-use vicinal_common::metric::Metric;
-
-use super::beam::{Found, Scratch, ScratchPool};
-use super::graph::{Graph, LAYERS_MAX, Layer, NONE, ROWS_MAX};
+use super::beam::{Found, ScoreBuffers, Scratch, ScratchPool};
+use super::graph::{Graph, LAYERS_MAX, Layer, NONE};
 use super::search::{Scorer, greedy, search_layer};
-use super::select::{Geometry, RowScorer, select};
+use super::select::{Geometry, RowScorer, SelectScratch, Target, select};
 use super::{BuildControl, BuildError, HnswParams, duplicates, repair};
 use crate::Rows;
 
 /// Rows inserted at a time. Part of what determines a graph: changing it changes every graph.
 const BATCH: usize = 128;
 
-/// Builds the graph over all rows.
+/// Builds the graph over all rows, on the threads of `pool` if there is one.
 pub(super) fn build(
     rows: Rows<'_>,
-    metric: Metric,
+    geometry: Geometry<'_>,
+    pool: Option<rayon::ThreadPool>,
     params: &HnswParams,
     control: &BuildControl<'_>,
 ) -> Result<Graph, BuildError> {
-    if rows.len() > ROWS_MAX {
-        return Err(BuildError::TooManyRows { rows: rows.len(), limit: ROWS_MAX });
-    }
     control.check()?;
     let duplicates = duplicates::find(rows);
     let order = InsertOrder::new(&duplicates.distinct, params);
-    let pool = match control.threads {
-        0 | 1 => None,
-        threads => Some(
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .map_err(|error| BuildError::Threads(error.to_string()))?,
-        ),
-    };
     control.check()?;
     let mut builder = Builder {
-        geometry: Geometry::new(rows, metric),
+        geometry,
         layers: order.layers(rows.len(), params.m),
         order,
         ef_construction: params.ef_construction,
@@ -59,8 +46,8 @@ pub(super) fn build(
     control.check()?;
     let Builder { geometry, layers, order, scratches, pool, .. } = builder;
     let mut lists = layers.into_iter().enumerate().map(|(l, layer)| {
-        finish_layer(layer, pool.as_ref(), |node, list, degree| {
-            select(&geometry, order.row(l, node), list, degree, |node| order.row(l, node))
+        finish_layer(layer, pool.as_ref(), &scratches, |node, list, degree, scratch| {
+            select(&geometry, order.row(l, node), list, degree, |node| order.row(l, node), scratch)
         })
     });
     let base = lists.next().unwrap_or_default();
@@ -125,7 +112,7 @@ impl InsertOrder {
 }
 
 /// SplitMix64's finaliser: every input bit reaches every output bit.
-pub(super) fn mix(value: u64) -> u64 {
+pub(crate) fn mix(value: u64) -> u64 {
     let z = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -252,7 +239,9 @@ impl Builder<'_> {
             .sort_unstable_by(|a, b| (a.layer, a.target).cmp(&(b.layer, b.target)).then(a.source.cmp_total(&b.source)));
         let groups: Vec<&[BackEdge]> = edges.chunk_by(|a, b| (a.layer, a.target) == (b.layer, b.target)).collect();
         let this = &*self;
-        let lists = map_all(this.pool.as_ref(), &this.scratches, &groups, |_, group| this.with_back_edges(group));
+        let lists = map_all(this.pool.as_ref(), &this.scratches, &groups, |scratch, group| {
+            this.with_back_edges(group, &mut scratch.select)
+        });
         for (group, list) in groups.iter().zip(&lists) {
             self.layers[group[0].layer].set_list(group[0].target, list);
         }
@@ -261,15 +250,18 @@ impl Builder<'_> {
     /// Finds the neighbours of a row in the graph before its batch and among the rest of the batch.
     fn plan(&self, position: usize, batch: std::ops::Range<usize>, scratch: &mut Scratch) -> Plan {
         let row = self.order.rows[position];
-        let scorer = self.geometry.scorer(row);
+        let mut target = std::mem::take(&mut scratch.target);
+        self.geometry.aim(&mut target, row);
+        let scorer = self.geometry.scorer(&target);
         let level = self.order.level(position);
-        let companions = self.companions(position, batch.clone(), &scorer);
+        let companions = self.companions(position, batch.clone(), &scorer, &mut scratch.buffers);
         let mut lists = vec![Vec::new(); level + 1];
         let mut start = Found { distance: f32::MAX, node: 0 };
         if batch.start > 0 {
-            start.distance = scorer.one(self.order.rows[0]);
+            scorer.score(&self.order.rows[..1], &mut scratch.buffers);
+            start.distance = scratch.buffers.distances[0];
             for layer in (level + 1..self.layers.len()).rev() {
-                start = greedy(self.layer(layer), &scorer, start, scratch);
+                start = greedy(self.layer(layer), &scorer, start, &mut scratch.buffers);
             }
         }
         scratch.entries.clear();
@@ -282,7 +274,7 @@ impl Builder<'_> {
                         entry.node = self.order.rows[entry.node as usize];
                     }
                 }
-                self.search(layer, row, scratch, &mut candidates);
+                self.search(layer, &target, row, scratch, &mut candidates);
             }
             let nodes = if layer == 0 { usize::MAX } else { self.order.layer_nodes[layer - 1] as usize };
             candidates.extend(
@@ -296,19 +288,22 @@ impl Builder<'_> {
                 candidates.truncate(self.ef_construction);
             }
             let degree = self.layers[layer].degree;
-            lists[layer] = select(&self.geometry, row, &candidates, degree, |node| self.order.row(layer, node));
+            let row_of = |node| self.order.row(layer, node);
+            lists[layer] = select(&self.geometry, row, &candidates, degree, row_of, &mut scratch.select);
         }
+        scratch.target = target;
         Plan { position, lists }
     }
 
     /// Searches one layer for a row: what is found goes to `candidates` and becomes the entries of the next layer.
     /// Where the orders differ, both are searched for; every distance is lifted.
-    fn search(&self, layer: usize, row: u32, scratch: &mut Scratch, candidates: &mut Vec<Found>) {
-        search_layer(self.layer(layer), &self.geometry.scorer(row), self.ef_construction, scratch);
+    fn search(&self, layer: usize, target: &Target, row: u32, scratch: &mut Scratch, candidates: &mut Vec<Found>) {
+        search_layer(self.layer(layer), &self.geometry.scorer(target), self.ef_construction, scratch);
         candidates.extend(scratch.beam.found());
         if let Some(nearest) = candidates.first().copied().filter(|_| self.geometry.is_lifted()) {
-            let scorer = self.geometry.plain_scorer(row);
-            let distance = scorer.one(self.order.row(layer, nearest.node));
+            let scorer = self.geometry.plain_scorer(target);
+            scorer.score(&[self.order.row(layer, nearest.node)], &mut scratch.buffers);
+            let distance = scratch.buffers.distances[0];
             scratch.entries.clear();
             scratch.entries.push(Found { distance, ..nearest });
             search_layer(self.layer(layer), &scorer, self.ef_construction, scratch);
@@ -323,20 +318,21 @@ impl Builder<'_> {
         scratch.entries.extend(candidates.iter().copied());
     }
 
-    /// The exact distances to the other rows of the batch, by position.
-    fn companions(&self, position: usize, batch: std::ops::Range<usize>, scorer: &RowScorer<'_>) -> Vec<(usize, f32)> {
-        let others: Vec<usize> = batch.filter(|other| *other != position).collect();
-        let (quads, rest) = others.as_chunks::<4>();
-        let mut distances = Vec::with_capacity(others.len());
-        for quad in quads {
-            distances.extend(scorer.four(quad.map(|other| self.order.rows[other])));
-        }
-        distances.extend(rest.iter().map(|other| scorer.one(self.order.rows[*other])));
-        others.into_iter().zip(distances).collect()
+    /// The distances to the other rows of the batch, by position.
+    fn companions(
+        &self,
+        position: usize,
+        batch: std::ops::Range<usize>,
+        scorer: &RowScorer<'_>,
+        buffers: &mut ScoreBuffers,
+    ) -> Vec<(usize, f32)> {
+        scorer.score(&self.order.rows[batch.clone()], buffers);
+        let scored = batch.zip(buffers.distances.iter().copied());
+        scored.filter(|(other, _)| *other != position).collect()
     }
 
     /// The list of a node after edges to new nodes were added; pruned to the degree when it would not fit.
-    fn with_back_edges(&self, group: &[BackEdge]) -> Vec<Found> {
+    fn with_back_edges(&self, group: &[BackEdge], scratch: &mut SelectScratch) -> Vec<Found> {
         let BackEdge { layer, target, .. } = group[0];
         let lists = &self.layers[layer];
         let mut list: Vec<Found> = lists.list(target).collect();
@@ -348,9 +344,8 @@ impl Builder<'_> {
         }
         if list.len() > lists.capacity {
             list.sort_by(Found::cmp_total);
-            list = select(&self.geometry, self.order.row(layer, target), &list, lists.degree, |node| {
-                self.order.row(layer, node)
-            });
+            let row_of = |node| self.order.row(layer, node);
+            list = select(&self.geometry, row_of(target), &list, lists.degree, row_of, scratch);
         }
         list
     }
@@ -360,22 +355,29 @@ impl Builder<'_> {
 fn finish_layer(
     layer: BuildLayer,
     pool: Option<&rayon::ThreadPool>,
-    prune: impl Fn(u32, &[Found], usize) -> Vec<Found> + Sync,
+    scratches: &ScratchPool,
+    prune: impl Fn(u32, &[Found], usize, &mut SelectScratch) -> Vec<Found> + Sync,
 ) -> Vec<u32> {
     let mut links = vec![NONE; layer.counts.len() * layer.degree];
-    let fill = |(node, out): (usize, &mut [u32])| {
+    let fill = |scratch: &mut Scratch, (node, out): (usize, &mut [u32])| {
         let mut list: Vec<Found> = layer.list(node as u32).collect();
         list.sort_by(Found::cmp_total);
         if list.len() > layer.degree {
-            list = prune(node as u32, &list, layer.degree);
+            list = prune(node as u32, &list, layer.degree, &mut scratch.select);
         }
         for (place, found) in out.iter_mut().zip(list) {
             *place = found.node;
         }
     };
     match pool {
-        Some(pool) => pool.install(|| links.par_chunks_exact_mut(layer.degree).enumerate().for_each(fill)),
-        None => links.chunks_exact_mut(layer.degree).enumerate().for_each(fill),
+        Some(pool) => pool.install(|| {
+            let lists = links.par_chunks_exact_mut(layer.degree).enumerate();
+            lists.for_each_init(|| scratches.take(), |scratch, list| fill(scratch, list));
+        }),
+        None => {
+            let mut scratch = scratches.take();
+            links.chunks_exact_mut(layer.degree).enumerate().for_each(|list| fill(&mut scratch, list));
+        }
     }
     links
 }

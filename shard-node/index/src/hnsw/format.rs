@@ -6,22 +6,24 @@ use vicinal_common::disk::Mapping;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::metric::Metric;
 
-use super::graph::{GraphView, LAYERS_MAX, NONE, ROWS_MAX};
-use super::{HnswIndex, HnswParams, Storage};
+use super::graph::{GraphView, LAYERS_MAX, NONE, ROWS_MAX, StoredGraph};
+use super::{HnswIndex, HnswParams, Over};
 use crate::Rows;
+use crate::array::{Array, HugeBytes, Residency};
+use crate::codes::{Coder, Codes, LINE, RowTerms};
 
 #[cfg(target_endian = "big")]
 compile_error!("the arrays of a mapped graph are little-endian and are used in place");
 
 const MAGIC: [u8; 8] = *b"VCNLHNSW";
-const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 256;
+const VERSION: u32 = 2;
+const HEADER_BYTES: usize = 384;
 const HEADER_CRC_AT: usize = HEADER_BYTES - 4;
 const LAYER_NODES_AT: usize = 64;
 const SECTIONS_AT: usize = 128;
 const SECTION_BYTES: usize = 24;
-/// base, upper_rows, upper, twins.
-const SECTIONS: usize = 4;
+/// Of the graph: base, upper_rows, upper, twins. Of the codes: mean, codes, terms.
+const SECTIONS: usize = 7;
 /// Sections begin at multiples of this: a cache line.
 const ALIGNMENT: usize = 64;
 /// Where in the header each field is.
@@ -35,32 +37,9 @@ mod field {
     pub(super) const EF_CONSTRUCTION: usize = 44;
     pub(super) const LAYERS: usize = 48;
     pub(super) const ENTRY: usize = 52;
-}
-
-/// A graph whose arrays are ranges of a mapped file.
-pub(super) struct MappedGraph {
-    mapping: Mapping,
-    m: usize,
-    entry: u32,
-    layer_nodes: Vec<u32>,
-    sections: [Range<usize>; SECTIONS],
-}
-
-impl MappedGraph {
-    /// The arrays, used in place.
-    pub(super) fn view(&self) -> GraphView<'_> {
-        let bytes: &[u8] = &self.mapping;
-        let words = |section: usize| -> &[u32] { bytemuck::cast_slice(&bytes[self.sections[section].clone()]) };
-        GraphView {
-            m: self.m,
-            layer_nodes: &self.layer_nodes,
-            base: words(0),
-            upper_rows: words(1),
-            upper: words(2),
-            twins: words(3),
-            entry: self.entry,
-        }
-    }
+    pub(super) const OVER: usize = 56;
+    pub(super) const STEP: usize = 60;
+    pub(super) const NEAR_RATIO: usize = 296;
 }
 
 fn corrupt(what: &str) -> Error {
@@ -107,8 +86,20 @@ impl HnswIndex {
             put(LAYER_NODES_AT + 4 * i, &nodes.to_le_bytes());
         }
         out.resize(start + HEADER_BYTES, 0);
-        for (i, words) in [graph.base, graph.upper_rows, graph.upper, graph.twins].into_iter().enumerate() {
-            let bytes: &[u8] = bytemuck::cast_slice(words);
+        put(field::OVER, &over_code(self.params.over).to_le_bytes());
+        let coder = self.codes.as_ref().map(|codes| &codes.coder);
+        put(field::STEP, &coder.map_or(0.0, |coder| coder.step).to_le_bytes());
+        put(field::NEAR_RATIO, &self.codes.as_ref().map_or(0.0, |codes| codes.near_ratio).to_le_bytes());
+        let sections: [&[u8]; SECTIONS] = [
+            self.graph.base.bytes(),
+            self.graph.upper_rows.bytes(),
+            self.graph.upper.bytes(),
+            self.graph.twins.bytes(),
+            coder.map_or(&[], |coder| bytemuck::cast_slice(&coder.mean)),
+            self.codes.as_ref().map_or(&[], |codes| codes.data.bytes()),
+            self.codes.as_ref().map_or(&[], |codes| codes.terms.bytes()),
+        ];
+        for (i, bytes) in sections.into_iter().enumerate() {
             let at = SECTIONS_AT + SECTION_BYTES * i;
             put(at, &((out.len() - start) as u64).to_le_bytes());
             put(at + 8, &(bytes.len() as u64).to_le_bytes());
@@ -124,7 +115,7 @@ impl HnswIndex {
     /// Opens a file for the rows it was built on. Reads all of it once to verify checksums and every neighbour; builds
     /// nothing. Fails with [`Error::Corrupt`] when anything in it is not as [`HnswIndex::encode`] writes it, or when
     /// the number or the length of the rows differ.
-    pub fn open(mapping: Mapping, rows: Rows<'_>) -> Result<HnswIndex> {
+    pub fn open(mapping: Mapping, rows: Rows<'_>, residency: Residency) -> Result<HnswIndex> {
         let header: &[u8; HEADER_BYTES] =
             mapping.first_chunk().ok_or_else(|| corrupt("the file is shorter than its header"))?;
         if header[..MAGIC.len()] != MAGIC {
@@ -146,6 +137,7 @@ impl HnswIndex {
             m: u32_at(field::M) as usize,
             ef_construction: u32_at(field::EF_CONSTRUCTION) as usize,
             seed: u64_at(field::SEED),
+            over: over_of_code(u32_at(field::OVER))?,
         };
         let layers = u32_at(field::LAYERS) as usize;
         if !params.is_valid() || layers > LAYERS_MAX {
@@ -173,16 +165,54 @@ impl HnswIndex {
         if mapping.len() != expected_start {
             return Err(corrupt("the file is longer than its sections"));
         }
-        let mapped = MappedGraph {
+        let array = |section: usize, residency: Residency| match residency {
+            Residency::Memory => HugeBytes::copy(&mapping[sections[section].clone()]).map(Array::Owned),
+            Residency::Mapped => Ok(Array::Mapped(mapping.clone(), sections[section].clone())),
+        };
+        let no_memory = |error| Error::Unavailable(format!("no memory to open an index: {error}"));
+        let read = |section: usize| array(section, residency).map_err(no_memory);
+        let graph = StoredGraph {
             m: params.m,
             entry: u32_at(field::ENTRY),
             layer_nodes: (0..layers).map(|i| u32_at(LAYER_NODES_AT + 4 * i)).collect(),
-            sections,
-            mapping,
+            base: read(0)?,
+            upper_rows: read(1)?,
+            upper: read(2)?,
+            twins: read(3)?,
         };
-        verify(&mapped.view(), rows.len())?;
-        Ok(HnswIndex::new(metric, rows, params, Storage::Mapped(mapped)))
+        verify(&graph.view(), rows.len())?;
+        let codes = match params.over {
+            Over::Vectors if sections[4..].iter().all(Range::is_empty) => None,
+            Over::Vectors => return Err(corrupt("codes that nobody asked for")),
+            Over::Codes => {
+                let bytes = |section: usize| &mapping[sections[section].clone()];
+                let float_at = |at: usize| f32::from_bits(u32_at(at));
+                let mean = bytemuck::cast_slice(bytes(4)).to_vec();
+                let coder = Coder::new(metric, mean, float_at(field::STEP));
+                let codes = Codes { coder, data: read(5)?, terms: read(6)?, near_ratio: float_at(field::NEAR_RATIO) };
+                let fits = codes.coder.dim() == rows.dim
+                    && codes.data.bytes().len() == rows.len() * codes.coder.stride() + LINE
+                    && codes.terms.bytes().len() == rows.len() * size_of::<RowTerms>();
+                if !fits {
+                    return Err(corrupt("a section of the codes has the wrong length"));
+                }
+                Some(codes)
+            }
+        };
+        Ok(HnswIndex::new(metric, rows, params, graph, codes))
     }
+}
+
+fn over_code(over: Over) -> u32 {
+    match over {
+        Over::Vectors => 0,
+        Over::Codes => 1,
+    }
+}
+
+fn over_of_code(code: u32) -> Result<Over> {
+    let all = [Over::Vectors, Over::Codes];
+    all.into_iter().find(|over| over_code(*over) == code).ok_or_else(|| corrupt("unknown kind of graph"))
 }
 
 /// Checks that no number in the graph leads out of its arrays and that every chain of equal rows ends.

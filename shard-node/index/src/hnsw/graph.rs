@@ -4,6 +4,10 @@
 //! row of each. Lists of layer l hold node numbers of that layer; lists of layer 0 hold rows. A list is as long as the
 //! layer's degree; unused places at its end hold [`NONE`].
 
+use std::io;
+
+use crate::array::Array;
+
 /// No node: fills the unused places of a list and ends a chain of equal rows.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -80,13 +84,13 @@ impl<'a> GraphView<'a> {
 
     /// The rows whose vector is that of `row`, which is the first of them, in order.
     #[inline]
-    pub(super) fn equal_rows(&self, row: u32) -> impl Iterator<Item = u32> {
+    pub(super) fn equal_rows(&self, row: u32) -> impl Iterator<Item = u32> + use<'a> {
         let twins = self.twins;
         std::iter::successors(Some(row), move |&row| twins.get(row as usize).copied().filter(|&next| next != NONE))
     }
 }
 
-/// The arrays of a graph, owned.
+/// The arrays of a graph, while it is being finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Graph {
     pub(super) m: usize,
@@ -108,6 +112,45 @@ impl Graph {
             upper_rows: &self.upper_rows,
             upper: &self.upper,
             twins: &self.twins,
+            entry: self.entry,
+        }
+    }
+}
+
+/// The arrays of a finished graph.
+pub(super) struct StoredGraph {
+    pub(super) m: usize,
+    pub(super) entry: u32,
+    pub(super) layer_nodes: Vec<u32>,
+    pub(super) base: Array,
+    pub(super) upper_rows: Array,
+    pub(super) upper: Array,
+    pub(super) twins: Array,
+}
+
+impl StoredGraph {
+    /// Takes a graph over. Fails when there is no memory.
+    pub(super) fn new(graph: Graph) -> io::Result<StoredGraph> {
+        Ok(StoredGraph {
+            m: graph.m,
+            entry: graph.entry,
+            layer_nodes: graph.layer_nodes,
+            base: Array::copy(&graph.base)?,
+            upper_rows: Array::copy(&graph.upper_rows)?,
+            upper: Array::copy(&graph.upper)?,
+            twins: Array::copy(&graph.twins)?,
+        })
+    }
+
+    /// The arrays, borrowed.
+    pub(super) fn view(&self) -> GraphView<'_> {
+        GraphView {
+            m: self.m,
+            layer_nodes: &self.layer_nodes,
+            base: self.base.of(),
+            upper_rows: self.upper_rows.of(),
+            upper: self.upper.of(),
+            twins: self.twins.of(),
             entry: self.entry,
         }
     }

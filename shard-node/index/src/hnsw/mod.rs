@@ -10,9 +10,8 @@ mod build;
 mod duplicates;
 mod format;
 mod graph;
-#[cfg(test)]
-mod measure;
-mod prefetch;
+
+mod query;
 mod repair;
 mod search;
 mod select;
@@ -27,11 +26,11 @@ use vicinal_common::limits::{HNSW_EF_CONSTRUCTION, HNSW_M};
 use vicinal_common::metric::Metric;
 
 use self::beam::ScratchPool;
-use self::graph::{Graph, GraphView};
-use self::search::{QueryScorer, search_graph};
-use super::flat::scan;
-use super::top_k::TopK;
-use super::{Accept, Hit, Rows, SearchParams, VectorIndex};
+pub(crate) use self::build::mix;
+use self::graph::{GraphView, ROWS_MAX, StoredGraph};
+use self::select::{Geometry, Space};
+use crate::Rows;
+use crate::codes::{CodeKernel, Codes};
 
 /// What a graph is built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +42,33 @@ pub struct HnswParams {
     pub ef_construction: usize,
     /// Decides levels and the order of insertion. The same rows, parameters and seed give the same graph.
     pub seed: u64,
+    /// What the graph is built and walked over.
+    pub over: Over,
+}
+
+/// What a graph is built and walked over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Over {
+    /// The vectors themselves.
+    #[default]
+    Vectors,
+    /// 8-bit codes of them; the last candidates are scored again with the vectors.
+    Codes,
+}
+
+/// Dimension from which codes, padded to whole cache lines, are so much smaller than vectors that they pay.
+const CODES_DIM_MIN: usize = 32;
+
+impl Over {
+    /// What is fastest for vectors of a dimension.
+    pub fn best_for(dim: usize) -> Over {
+        if dim >= CODES_DIM_MIN { Over::Codes } else { Over::Vectors }
+    }
 }
 
 impl Default for HnswParams {
     fn default() -> HnswParams {
-        HnswParams { m: 16, ef_construction: 100, seed: 0 }
+        HnswParams { m: 16, ef_construction: 100, seed: 0, over: Over::Vectors }
     }
 }
 
@@ -96,9 +117,19 @@ pub enum BuildError {
         /// The limit.
         limit: usize,
     },
+    /// There is no memory for the codes.
+    #[error("no memory for the codes of the vectors: {0}")]
+    Memory(String),
     /// The threads could not be started.
     #[error("cannot start build threads: {0}")]
     Threads(String),
+}
+
+impl From<std::io::Error> for BuildError {
+    /// Arrays fail to be made for one reason only.
+    fn from(error: std::io::Error) -> BuildError {
+        BuildError::Memory(error.to_string())
+    }
 }
 
 impl From<BuildError> for Error {
@@ -106,31 +137,27 @@ impl From<BuildError> for Error {
         match error {
             BuildError::Params { .. } => Error::BadInput(error.to_string()),
             BuildError::TooManyRows { .. } => Error::TooLarge(error.to_string()),
-            BuildError::Cancelled | BuildError::Threads(_) => Error::Unavailable(error.to_string()),
+            BuildError::Cancelled | BuildError::Threads(_) | BuildError::Memory(_) => {
+                Error::Unavailable(error.to_string())
+            }
         }
     }
-}
-
-/// Where the arrays of the graph are.
-enum Storage {
-    Built(Graph),
-    Mapped(format::MappedGraph),
 }
 
 /// An HNSW graph over the rows of one segment.
 pub struct HnswIndex {
     metric: Metric,
     kernel: Kernel,
+    code_kernel: CodeKernel,
     /// Values per row, and number of rows: a search with other rows is a bug.
     dim: usize,
     rows: usize,
     params: HnswParams,
-    storage: Storage,
+    graph: StoredGraph,
+    /// There when the graph is walked over codes.
+    codes: Option<Codes>,
     scratches: ScratchPool,
 }
-
-/// Rows whose acceptance is looked at before a search, to estimate how many there are. Fewer rows are simply scanned.
-const SAMPLE: usize = 512;
 
 impl HnswIndex {
     /// Builds the graph over `rows` (prepared for `metric`). Blocks for as long as it takes; `control` stops it.
@@ -143,13 +170,46 @@ impl HnswIndex {
         if !params.is_valid() {
             return Err(BuildError::Params { m: params.m, ef_construction: params.ef_construction });
         }
-        let graph = build::build(rows, metric, &params, &control)?;
-        Ok(HnswIndex::new(metric, rows, params, Storage::Built(graph)))
+        if rows.len() > ROWS_MAX {
+            return Err(BuildError::TooManyRows { rows: rows.len(), limit: ROWS_MAX });
+        }
+        control.check()?;
+        let pool = match control.threads {
+            0 | 1 => None,
+            threads => Some(
+                rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .map_err(|error| BuildError::Threads(error.to_string()))?,
+            ),
+        };
+        let make_codes = || Codes::of(rows, metric).map_err(BuildError::from);
+        let codes = match (params.over, &pool) {
+            (Over::Vectors, _) => None,
+            (Over::Codes, Some(pool)) => Some(pool.install(make_codes)?),
+            (Over::Codes, None) => Some(make_codes()?),
+        };
+        let space = match &codes {
+            Some(codes) => Space::Codes(CodeKernel::new(), codes.view()),
+            None => Space::Vectors(Kernel::new(metric)),
+        };
+        let geometry = Geometry::new(rows, metric, space);
+        let graph = StoredGraph::new(build::build(rows, geometry, pool, &params, &control)?)?;
+        Ok(HnswIndex::new(metric, rows, params, graph, codes))
     }
 
-    fn new(metric: Metric, rows: Rows<'_>, params: HnswParams, storage: Storage) -> HnswIndex {
-        let kernel = Kernel::new(metric);
-        HnswIndex { metric, kernel, dim: rows.dim, rows: rows.len(), params, storage, scratches: ScratchPool::new() }
+    fn new(metric: Metric, rows: Rows<'_>, params: HnswParams, graph: StoredGraph, codes: Option<Codes>) -> HnswIndex {
+        HnswIndex {
+            metric,
+            kernel: Kernel::new(metric),
+            code_kernel: CodeKernel::new(),
+            dim: rows.dim,
+            rows: rows.len(),
+            params,
+            graph,
+            codes,
+            scratches: ScratchPool::new(),
+        }
     }
 
     /// What the graph was built with.
@@ -158,73 +218,6 @@ impl HnswIndex {
     }
 
     fn graph(&self) -> GraphView<'_> {
-        match &self.storage {
-            Storage::Built(graph) => graph.view(),
-            Storage::Mapped(mapped) => mapped.view(),
-        }
-    }
-
-    /// The beam that is expected to hold `wanted` accepted rows, or `None` when scanning the accepted rows costs less.
-    ///
-    /// The share of accepted rows is estimated from [`SAMPLE`] rows, always the same ones. A beam of b nodes scores
-    /// about `b * m` rows: each node has at most `2 m` neighbours, and about half of them were seen before.
-    fn beam_for(&self, wanted: usize, accept: Accept<'_>) -> Option<usize> {
-        if self.rows <= SAMPLE {
-            return None;
-        }
-        let rows = self.rows as u64;
-        let accepted = (0..SAMPLE as u64).filter(|i| accept((build::mix(*i) % rows) as u32)).count();
-        if accepted == 0 {
-            return None;
-        }
-        let beam = wanted.checked_mul(SAMPLE)?.div_ceil(accepted);
-        let scored_by_graph = beam.checked_mul(self.params.m)?;
-        let scored_by_scan = self.rows * accepted / SAMPLE;
-        (scored_by_graph < scored_by_scan).then_some(beam)
-    }
-}
-
-impl VectorIndex for HnswIndex {
-    /// Walks all rows and admits the accepted ones among the nodes of the final beam, which is widened by the estimated
-    /// share of accepted rows. When the accepted rows are so few that scoring all of them is cheaper, or the beam holds
-    /// fewer than `k` of them, they are scanned: the answer is then exact.
-    fn search(&self, rows: Rows<'_>, query: &[f32], params: SearchParams, accept: Accept<'_>) -> Vec<Hit> {
-        assert_eq!((rows.dim, rows.len()), (self.dim, self.rows), "searched with the rows the graph was built on");
-        if params.k == 0 {
-            return Vec::new();
-        }
-        let Some(beam) = self.beam_for(params.ef.max(params.k), accept) else {
-            return scan(&self.kernel, rows, query, params.k, accept);
-        };
-        let graph = self.graph();
-        let mut scratch = self.scratches.take();
-        search_graph(graph, &QueryScorer { kernel: self.kernel, rows, query }, beam, &mut scratch);
-        let mut best = TopK::new(params.k, self.rows);
-        for found in scratch.beam.found() {
-            // Rows of one chain are in order and equally far: once one is not among the best, none after it is.
-            for row in graph.equal_rows(found.node).filter(|row| accept(*row)) {
-                if !best.push(Hit { distance: found.distance, row }) {
-                    break;
-                }
-            }
-        }
-        if best.len() < params.k {
-            return scan(&self.kernel, rows, query, params.k, accept);
-        }
-        best.into_sorted()
-    }
-
-    fn name(&self) -> &'static str {
-        "hnsw"
-    }
-
-    fn metric(&self) -> Metric {
-        self.metric
-    }
-
-    fn bytes(&self) -> u64 {
-        let graph = self.graph();
-        let words = [graph.layer_nodes, graph.base, graph.upper_rows, graph.upper, graph.twins];
-        words.iter().map(|words| size_of_val(*words) as u64).sum()
+        self.graph.view()
     }
 }

@@ -68,7 +68,10 @@ pub(super) fn connect(
             continue;
         }
         control.check()?;
-        search_graph(graph.view(), &geometry.scorer(row), NEAR, scratch);
+        let mut target = std::mem::take(&mut scratch.target);
+        geometry.aim(&mut target, row);
+        search_graph(graph.view(), &geometry.scorer(&target), NEAR, scratch);
+        scratch.target = target;
         let near: Vec<Found> = scratch.beam.found().collect();
         // The descent may start from a row that is not reachable itself: only reached rows count.
         let is_reached = |found: &&Found| reach.parent[found.node as usize] != NONE;
@@ -93,8 +96,10 @@ pub(super) fn connect(
 mod tests {
     use std::sync::atomic::{AtomicBool, AtomicU64};
 
+    use vicinal_common::distance::Kernel;
     use vicinal_common::metric::Metric;
 
+    use super::super::select::Space;
     use super::*;
     use crate::Rows;
 
@@ -111,7 +116,8 @@ mod tests {
             twins: Vec::new(),
             entry: 499,
         };
-        let geometry = Geometry::new(Rows { data: &data, dim: 1 }, Metric::Euclid);
+        let geometry =
+            Geometry::new(Rows { data: &data, dim: 1 }, Metric::Euclid, Space::Vectors(Kernel::new(Metric::Euclid)));
         let control = BuildControl { cancel: &AtomicBool::new(false), done: &AtomicU64::new(0), threads: 1 };
         connect(&mut graph, &order, &geometry, &control, &mut Scratch::default()).unwrap();
         let mut reach = Reach { parent: vec![NONE; 500], reached: Vec::new() };

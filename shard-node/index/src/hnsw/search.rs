@@ -3,37 +3,37 @@
 
 use vicinal_common::distance::Kernel;
 
-use super::beam::{Found, Scratch};
+use super::beam::{Found, ScoreBuffers, Scratch};
 use super::graph::{GraphView, Layer, NONE};
-use super::prefetch::prefetch;
 use crate::Rows;
+use crate::codes::{CodeKernel, CodedQuery, CodesView};
+use crate::prefetch::prefetch;
 
 /// Distance of rows to the one thing that is searched for.
 pub(super) trait Scorer {
-    /// The distance of one row.
-    fn one(&self, row: u32) -> f32;
-    /// The distances of four rows.
-    fn four(&self, rows: [u32; 4]) -> [f32; 4];
-    /// Asks for the row's vector ahead of scoring it.
+    /// The distances of rows, in order, into `buffers.distances`.
+    fn score(&self, rows: &[u32], buffers: &mut ScoreBuffers);
+    /// Asks for what scoring the row needs, ahead of it.
     fn prefetch(&self, row: u32);
 }
 
-/// Scores rows against a query vector.
-pub(super) struct QueryScorer<'a> {
+/// Scores rows against a query vector: the vectors themselves are read.
+pub(super) struct VectorScorer<'a> {
     pub(super) kernel: Kernel,
     pub(super) rows: Rows<'a>,
     pub(super) query: &'a [f32],
 }
 
-impl Scorer for QueryScorer<'_> {
-    #[inline]
-    fn one(&self, row: u32) -> f32 {
-        self.kernel.distance(self.query, self.rows.row(row))
-    }
-
-    #[inline]
-    fn four(&self, rows: [u32; 4]) -> [f32; 4] {
-        self.kernel.distance4(self.query, rows.map(|row| self.rows.row(row)))
+impl Scorer for VectorScorer<'_> {
+    fn score(&self, rows: &[u32], buffers: &mut ScoreBuffers) {
+        let out = &mut buffers.distances;
+        out.clear();
+        let (quads, rest) = rows.as_chunks::<4>();
+        for (i, quad) in quads.iter().enumerate() {
+            rows[4 * (i + 1)..].iter().take(4).for_each(|row| self.prefetch(*row));
+            out.extend(self.kernel.distance4(self.query, quad.map(|row| self.rows.row(row))));
+        }
+        out.extend(rest.iter().map(|row| self.kernel.distance(self.query, self.rows.row(*row))));
     }
 
     #[inline]
@@ -42,19 +42,54 @@ impl Scorer for QueryScorer<'_> {
     }
 }
 
+/// Scores rows against a query by their codes.
+pub(super) struct CodeScorer<'a> {
+    pub(super) kernel: CodeKernel,
+    pub(super) codes: CodesView<'a>,
+    pub(super) query: &'a CodedQuery,
+}
+
+impl Scorer for CodeScorer<'_> {
+    fn score(&self, rows: &[u32], buffers: &mut ScoreBuffers) {
+        let ScoreBuffers { distances, products, .. } = buffers;
+        self.codes.score(self.kernel, self.query, rows, products, distances);
+    }
+
+    #[inline]
+    fn prefetch(&self, row: u32) {
+        self.codes.prefetch(row);
+    }
+}
+
+/// Scores nodes of a layer: those of the upper layers are named differently from the rows they stand for.
+#[inline]
+fn score_nodes<S: Scorer>(layer: Layer<'_>, scorer: &S, nodes: &[u32], buffers: &mut ScoreBuffers) {
+    match layer.rows {
+        None => scorer.score(nodes, buffers),
+        Some(rows) => {
+            let mut named = std::mem::take(&mut buffers.rows);
+            named.clear();
+            named.extend(nodes.iter().map(|node| rows[*node as usize]));
+            scorer.score(&named, buffers);
+            buffers.rows = named;
+        }
+    }
+}
+
 /// Moves to the best neighbour for as long as there is a better one. Ends, because every step gets nearer.
-pub(super) fn greedy<S: Scorer>(layer: Layer<'_>, scorer: &S, start: Found, scratch: &mut Scratch) -> Found {
-    let fresh = &mut scratch.fresh;
+pub(super) fn greedy<S: Scorer>(layer: Layer<'_>, scorer: &S, start: Found, buffers: &mut ScoreBuffers) -> Found {
     let mut best = start;
     loop {
         let here = best;
-        fresh.clear();
-        fresh.extend(layer.neighbours(here.node).iter().copied().take_while(|&node| node != NONE));
-        score_each(layer, scorer, fresh, |found| {
+        let list = layer.neighbours(here.node);
+        let count = list.iter().position(|node| *node == NONE).unwrap_or(list.len());
+        score_nodes(layer, scorer, &list[..count], buffers);
+        for (node, distance) in list.iter().zip(&buffers.distances) {
+            let found = Found { distance: *distance, node: *node };
             if found.is_before(&best) {
                 best = found;
             }
-        });
+        }
         if best == here {
             return best;
         }
@@ -63,7 +98,7 @@ pub(super) fn greedy<S: Scorer>(layer: Layer<'_>, scorer: &S, start: Found, scra
 
 /// Fills `scratch.beam` with the `ef` nodes nearest by the graph, starting from `scratch.entries`.
 pub(super) fn search_layer<S: Scorer>(layer: Layer<'_>, scorer: &S, ef: usize, scratch: &mut Scratch) {
-    let Scratch { beam, visited, fresh, entries } = scratch;
+    let Scratch { beam, visited, buffers, entries, .. } = scratch;
     beam.reset(ef);
     visited.reset(layer.links.len() / layer.degree);
     for &entry in entries.iter() {
@@ -72,50 +107,39 @@ pub(super) fn search_layer<S: Scorer>(layer: Layer<'_>, scorer: &S, ef: usize, s
         }
     }
     while let Some(node) = beam.expand_next() {
-        fresh.clear();
+        let before = visited.len();
         for &neighbour in layer.neighbours(node) {
             if neighbour == NONE {
                 break;
             }
-            if visited.insert(neighbour) {
-                fresh.push(neighbour);
+            if visited.insert(neighbour) && visited.len() - before <= AHEAD {
+                scorer.prefetch(layer.row(neighbour));
             }
         }
-        score_each(layer, scorer, fresh, |found| {
-            if beam.insert(found) {
-                prefetch(layer.neighbours(found.node));
+        let fresh = visited.since(before);
+        score_nodes(layer, scorer, fresh, buffers);
+        for (node, distance) in fresh.iter().zip(&buffers.distances) {
+            if beam.insert(Found { distance: *distance, node: *node }) {
+                prefetch(layer.neighbours(*node));
             }
-        });
+        }
     }
 }
 
+/// Rows asked for while the neighbours are still being gathered; scoring asks for the rest.
+const AHEAD: usize = 4;
+
 /// From the entry point through the upper layers to layer 0, then a beam search there. The graph must not be empty.
 pub(super) fn search_graph<S: Scorer>(graph: GraphView<'_>, scorer: &S, ef: usize, scratch: &mut Scratch) {
-    let mut found = Found { distance: scorer.one(graph.entry), node: 0 };
+    let buffers = &mut scratch.buffers;
+    scorer.score(&[graph.entry], buffers);
+    let mut found = Found { distance: buffers.distances[0], node: 0 };
     let mut row = graph.entry;
     for layer in graph.upper_layers() {
-        found = greedy(layer, scorer, found, scratch);
+        found = greedy(layer, scorer, found, buffers);
         row = layer.row(found.node);
     }
     scratch.entries.clear();
     scratch.entries.push(Found { distance: found.distance, node: row });
     search_layer(graph.base(), scorer, ef, scratch);
-}
-
-/// Scores nodes four at a time while the vectors of the next four are on their way.
-#[inline]
-fn score_each<S: Scorer>(layer: Layer<'_>, scorer: &S, nodes: &[u32], mut each: impl FnMut(Found)) {
-    let (quads, rest) = nodes.as_chunks::<4>();
-    let ahead = |at: usize| nodes.iter().skip(at).take(4).for_each(|&node| scorer.prefetch(layer.row(node)));
-    ahead(0);
-    for (i, quad) in quads.iter().enumerate() {
-        ahead(4 * (i + 1));
-        let distances = scorer.four(quad.map(|node| layer.row(node)));
-        for (node, distance) in quad.iter().zip(distances) {
-            each(Found { distance, node: *node });
-        }
-    }
-    for &node in rest {
-        each(Found { distance: scorer.one(layer.row(node)), node });
-    }
 }

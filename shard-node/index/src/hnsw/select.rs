@@ -3,10 +3,11 @@
 use vicinal_common::distance::Kernel;
 use vicinal_common::metric::Metric;
 
-use super::beam::Found;
-use super::prefetch::prefetch;
-use super::search::Scorer;
+use super::beam::{Found, ScoreBuffers};
+use super::search::{CodeScorer, Scorer, VectorScorer};
 use crate::Rows;
+use crate::codes::{CodeKernel, CodedQuery, CodesView};
+use crate::prefetch::prefetch;
 
 /// Distances between rows during a build.
 ///
@@ -17,20 +18,35 @@ use crate::Rows;
 /// inner product (Bachrach et al., RecSys 2014). The other half is by the plain order, whose edges lead from anywhere
 /// to the long vectors, where most answers are (Morozov & Babenko, NeurIPS 2018).
 pub(super) struct Geometry<'a> {
-    kernel: Kernel,
+    space: Space<'a>,
     rows: Rows<'a>,
     /// The extra component of each row; `None` when it would be 0 for all (or the metric needs none).
     extra: Option<Vec<f32>>,
 }
 
+/// What distances are computed from.
+pub(super) enum Space<'a> {
+    /// The vectors themselves.
+    Vectors(Kernel),
+    /// Their codes.
+    Codes(CodeKernel, CodesView<'a>),
+}
+
+/// A row that others are compared with. Reused: it holds the row's codes in the form of a query.
+#[derive(Default)]
+pub(super) struct Target {
+    row: u32,
+    query: CodedQuery,
+}
+
 impl<'a> Geometry<'a> {
     /// The geometry of all rows under a metric.
-    pub(super) fn new(rows: Rows<'a>, metric: Metric) -> Geometry<'a> {
+    pub(super) fn new(rows: Rows<'a>, metric: Metric, space: Space<'a>) -> Geometry<'a> {
         let extra = match metric {
             Metric::Cosine | Metric::Dot => extra_components(rows),
             Metric::Euclid | Metric::Manhattan => None,
         };
-        Geometry { kernel: Kernel::new(metric), rows, extra }
+        Geometry { space, rows, extra }
     }
 
     /// Whether the lifted order differs from the plain one.
@@ -38,14 +54,22 @@ impl<'a> Geometry<'a> {
         self.extra.is_some()
     }
 
+    /// Makes a row the one that others are compared with.
+    pub(super) fn aim(&self, target: &mut Target, row: u32) {
+        target.row = row;
+        if let Space::Codes(kernel, codes) = &self.space {
+            codes.row_as_query(*kernel, row, &mut target.query);
+        }
+    }
+
     /// Scores in the lifted order: the one that every stored distance is in.
-    pub(super) fn scorer(&self, row: u32) -> RowScorer<'_> {
-        RowScorer { geometry: self, vector: self.rows.row(row), extra: self.extra_of(row) }
+    pub(super) fn scorer<'t>(&'t self, target: &'t Target) -> RowScorer<'t> {
+        RowScorer { geometry: self, target, extra: self.extra_of(target.row) }
     }
 
     /// Scores in the plain order of the metric.
-    pub(super) fn plain_scorer(&self, row: u32) -> RowScorer<'_> {
-        RowScorer { geometry: self, vector: self.rows.row(row), extra: 0.0 }
+    pub(super) fn plain_scorer<'t>(&'t self, target: &'t Target) -> RowScorer<'t> {
+        RowScorer { geometry: self, target, extra: 0.0 }
     }
 
     /// The lifted distance of two rows whose plain distance is known.
@@ -78,40 +102,45 @@ fn extra_components(rows: Rows<'_>) -> Option<Vec<f32>> {
 /// Scores rows against one row of the build.
 pub(super) struct RowScorer<'a> {
     geometry: &'a Geometry<'a>,
-    vector: &'a [f32],
+    target: &'a Target,
     extra: f32,
 }
 
-impl RowScorer<'_> {
-    /// Adds the product of the extra components. Clamped like a kernel's result.
-    #[inline]
-    fn correct(&self, row: u32, distance: f32) -> f32 {
-        match &self.geometry.extra {
-            Some(extra) => (distance - self.extra * extra[row as usize]).max(f32::MIN),
-            None => distance,
-        }
-    }
-}
-
 impl Scorer for RowScorer<'_> {
-    #[inline]
-    fn one(&self, row: u32) -> f32 {
-        self.correct(row, self.geometry.kernel.distance(self.vector, self.geometry.rows.row(row)))
-    }
-
-    #[inline]
-    fn four(&self, rows: [u32; 4]) -> [f32; 4] {
-        let mut distances = self.geometry.kernel.distance4(self.vector, rows.map(|row| self.geometry.rows.row(row)));
-        for (distance, row) in distances.iter_mut().zip(rows) {
-            *distance = self.correct(row, *distance);
+    fn score(&self, rows: &[u32], buffers: &mut ScoreBuffers) {
+        match self.geometry.space {
+            Space::Vectors(kernel) => {
+                let query = self.geometry.rows.row(self.target.row);
+                VectorScorer { kernel, rows: self.geometry.rows, query }.score(rows, buffers);
+            }
+            Space::Codes(kernel, codes) => {
+                CodeScorer { kernel, codes, query: &self.target.query }.score(rows, buffers);
+            }
         }
-        distances
+        if let Some(extra) = &self.geometry.extra {
+            // The product of the extra components. Clamped like a kernel's result.
+            for (distance, row) in buffers.distances.iter_mut().zip(rows) {
+                *distance = (*distance - self.extra * extra[*row as usize]).max(f32::MIN);
+            }
+        }
     }
 
     #[inline]
     fn prefetch(&self, row: u32) {
-        prefetch(self.geometry.rows.row(row));
+        match &self.geometry.space {
+            Space::Vectors(_) => prefetch(self.geometry.rows.row(row)),
+            Space::Codes(_, codes) => codes.prefetch(row),
+        }
     }
+}
+
+/// The working memory of [`select`].
+#[derive(Default)]
+pub(super) struct SelectScratch {
+    target: Target,
+    buffers: ScoreBuffers,
+    chosen_rows: Vec<u32>,
+    passed_over: Vec<Found>,
 }
 
 /// Chooses at most `degree` of the candidates (sorted, without repetition; lifted distances to `owner`, the row that
@@ -123,17 +152,18 @@ pub(super) fn select(
     candidates: &[Found],
     degree: usize,
     row_of: impl Fn(u32) -> u32,
+    scratch: &mut SelectScratch,
 ) -> Vec<Found> {
     if !geometry.is_lifted() {
-        return choose(candidates, degree, |node| geometry.scorer(row_of(node)), &row_of);
+        return choose(geometry, Order::Lifted, candidates, degree, &row_of, scratch);
     }
-    let mut chosen = choose(candidates, degree / 2, |node| geometry.scorer(row_of(node)), &row_of);
+    let mut chosen = choose(geometry, Order::Lifted, candidates, degree / 2, &row_of, scratch);
     let mut plain: Vec<Found> = candidates
         .iter()
         .map(|found| Found { distance: geometry.lower(owner, row_of(found.node), found.distance), ..*found })
         .collect();
     plain.sort_by(Found::cmp_total);
-    let by_plain = choose(&plain, degree / 2, |node| geometry.plain_scorer(row_of(node)), &row_of);
+    let by_plain = choose(geometry, Order::Plain, &plain, degree / 2, &row_of, scratch);
     let is_by_plain = |found: &&Found| by_plain.iter().any(|other| other.node == found.node);
     let already = chosen.len();
     for found in candidates.iter().filter(is_by_plain) {
@@ -145,37 +175,56 @@ pub(super) fn select(
     chosen
 }
 
+/// The two orders of a lifted geometry.
+#[derive(Clone, Copy)]
+enum Order {
+    Lifted,
+    Plain,
+}
+
+/// Chosen rows that one candidate is compared with at a time: the first that is nearer ends it.
+const COMPARED: usize = 8;
+
 /// Chooses in one order.
 ///
 /// A candidate is passed over when a chosen one is nearer to it than the owner is, so that edges point in different
 /// directions (algorithm 4 of arXiv 1603.09320). If that leaves less than half the degree, the nearest of those passed
 /// over fill it up to there.
-fn choose<'a>(
+fn choose(
+    geometry: &Geometry<'_>,
+    order: Order,
     candidates: &[Found],
     degree: usize,
-    scorer_of: impl Fn(u32) -> RowScorer<'a>,
     row_of: impl Fn(u32) -> u32,
+    scratch: &mut SelectScratch,
 ) -> Vec<Found> {
+    let SelectScratch { target, buffers, chosen_rows, passed_over } = scratch;
     let mut chosen: Vec<Found> = Vec::with_capacity(degree);
-    let mut chosen_rows: Vec<u32> = Vec::with_capacity(degree);
-    let mut passed_over: Vec<Found> = Vec::new();
+    chosen_rows.clear();
+    passed_over.clear();
     for &candidate in candidates {
         if chosen.len() == degree {
             break;
         }
-        let scorer = scorer_of(candidate.node);
-        let (quads, rest) = chosen_rows.as_chunks::<4>();
-        let covered = quads.iter().any(|quad| scorer.four(*quad).iter().any(|d| *d < candidate.distance))
-            || rest.iter().any(|row| scorer.one(*row) < candidate.distance);
-        if covered {
+        let row = row_of(candidate.node);
+        geometry.aim(target, row);
+        let scorer = match order {
+            Order::Lifted => geometry.scorer(target),
+            Order::Plain => geometry.plain_scorer(target),
+        };
+        let is_covered = chosen_rows.chunks(COMPARED).any(|some| {
+            scorer.score(some, buffers);
+            buffers.distances.iter().any(|distance| *distance < candidate.distance)
+        });
+        if is_covered {
             passed_over.push(candidate);
         } else {
             chosen.push(candidate);
-            chosen_rows.push(row_of(candidate.node));
+            chosen_rows.push(row);
         }
     }
     let missing = (degree / 2).saturating_sub(chosen.len());
-    chosen.extend(passed_over.into_iter().take(missing));
+    chosen.extend(passed_over.iter().copied().take(missing));
     chosen.sort_by(Found::cmp_total);
     chosen
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::graph::NONE;
 use super::*;
-use crate::FlatIndex;
+use crate::{Accept, FlatIndex, Hit, SearchParams, VectorIndex};
 
 pub(super) const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
 
@@ -32,12 +32,13 @@ pub(super) fn build_with(rows: Rows<'_>, metric: Metric, params: HnswParams, thr
     index
 }
 
-pub(super) fn build_default(rows: Rows<'_>, metric: Metric) -> HnswIndex {
-    build_with(rows, metric, HnswParams::default(), 1)
+pub(super) fn build_default(rows: Rows<'_>, metric: Metric, over: Over) -> HnswIndex {
+    build_with(rows, metric, HnswParams { over, ..HnswParams::default() }, 1)
 }
 
-fn all(_: u32) -> bool {
-    true
+/// Every metric with every kind of graph.
+pub(super) fn kinds() -> impl Iterator<Item = (Metric, Over)> {
+    METRICS.into_iter().flat_map(|metric| [(metric, Over::Vectors), (metric, Over::Codes)])
 }
 
 /// Mean share of the exact top k that the graph finds.
@@ -49,7 +50,7 @@ fn recall(index: &HnswIndex, rows: Rows<'_>, queries: &[f32], params: SearchPara
         let exact: BTreeSet<u32> = flat.search(rows, query, params, accept).iter().map(|hit| hit.row).collect();
         let hits = index.search(rows, query, params, accept);
         assert!(hits.is_sorted_by(|a, b| a.cmp_total(b).is_lt()));
-        assert!(hits.iter().all(|hit| accept(hit.row)));
+        assert!(hits.iter().all(|hit| accept.contains(hit.row)));
         assert_eq!(hits.len(), exact.len());
         found += hits.iter().filter(|hit| exact.contains(&hit.row)).count();
         wanted += exact.len();
@@ -71,15 +72,16 @@ pub(super) fn reachable(index: &HnswIndex) -> usize {
 
 #[test]
 fn recall_is_high_and_grows_with_ef_for_every_metric() {
-    for metric in METRICS {
+    for (metric, over) in kinds() {
         let data = clustered(metric, 10_000, 32, 1);
         let queries = clustered(metric, 100, 32, 2);
         let rows = Rows { data: &data, dim: 32 };
-        let index = build_default(rows, metric);
-        assert_eq!(reachable(&index), rows.len(), "{metric:?}");
-        let recalls = [16, 32, 64, 128, 256].map(|ef| recall(&index, rows, &queries, SearchParams { k: 10, ef }, &all));
-        assert!(recalls[3] >= 0.97, "{metric:?} {recalls:?}");
-        assert!(recalls.is_sorted_by(|a, b| *b >= a - 0.005), "{metric:?} {recalls:?}");
+        let index = build_default(rows, metric, over);
+        assert_eq!(reachable(&index), rows.len(), "{metric:?} {over:?}");
+        let recalls =
+            [16, 32, 64, 128, 256].map(|ef| recall(&index, rows, &queries, SearchParams { k: 10, ef }, Accept::All));
+        assert!(recalls[3] >= 0.97, "{metric:?} {over:?} {recalls:?}");
+        assert!(recalls.is_sorted_by(|a, b| *b >= a - 0.005), "{metric:?} {over:?} {recalls:?}");
     }
 }
 
@@ -89,7 +91,8 @@ fn the_graph_depends_on_rows_parameters_and_seed_but_not_on_threads() {
     let rows = Rows { data: &data, dim: 8 };
     let bytes = |seed, threads| {
         let mut out = Vec::new();
-        build_with(rows, Metric::Dot, HnswParams { m: 6, ef_construction: 40, seed }, threads).encode(&mut out);
+        build_with(rows, Metric::Dot, HnswParams { m: 6, ef_construction: 40, seed, ..HnswParams::default() }, threads)
+            .encode(&mut out);
         out
     };
     let one = bytes(7, 1);
@@ -99,15 +102,15 @@ fn the_graph_depends_on_rows_parameters_and_seed_but_not_on_threads() {
 
 #[test]
 fn filters_do_not_collapse() {
-    for metric in METRICS {
+    for (metric, over) in kinds() {
         let data = clustered(metric, 10_000, 32, 4);
         let queries = clustered(metric, 50, 32, 5);
         let rows = Rows { data: &data, dim: 32 };
-        let index = build_default(rows, metric);
+        let index = build_default(rows, metric, over);
         for (per_mille, ef) in [(999, 64), (500, 64), (100, 16), (100, 4), (10, 64), (1, 64), (0, 64)] {
             let accept = |row: u32| build::mix(u64::from(row)) % 1000 < per_mille;
-            let recall = recall(&index, rows, &queries, SearchParams { k: 10, ef }, &accept);
-            assert!(recall >= 0.9, "{metric:?} {per_mille}/1000 ef {ef}: {recall}");
+            let recall = recall(&index, rows, &queries, SearchParams { k: 10, ef }, Accept::test(&accept));
+            assert!(recall >= 0.9, "{metric:?} {over:?} {per_mille}/1000 ef {ef}: {recall}");
         }
         // Only rows far from the query: correlation against the filter.
         let query = &queries[..32];
@@ -115,30 +118,44 @@ fn filters_do_not_collapse() {
         let mut distances: Vec<f32> = (0..10_000).map(|row| kernel.distance(query, rows.row(row))).collect();
         distances.sort_by(f32::total_cmp);
         let far = |row: u32| kernel.distance(query, rows.row(row)) > distances[6000];
-        assert!(recall(&index, rows, query, SearchParams { k: 10, ef: 64 }, &far) >= 0.9, "{metric:?}");
+        assert!(
+            recall(&index, rows, query, SearchParams { k: 10, ef: 64 }, Accept::test(&far)) >= 0.9,
+            "{metric:?} {over:?}"
+        );
     }
 }
 
 #[test]
 fn thousands_of_equal_rows_are_all_found_in_row_order() {
-    for metric in METRICS {
+    for (metric, over) in kinds() {
         let mut data = vec![3.0f32; 4 * 5000];
         data.chunks_exact_mut(4).for_each(|row| metric.prepare(row));
         let equal = data[..4].to_vec();
         data.splice(0..0, clustered(metric, 1500, 4, 6));
         data.extend(clustered(metric, 1500, 4, 7));
         let rows = Rows { data: &data, dim: 4 };
-        let index = build_default(rows, metric);
-        assert_eq!(reachable(&index), 8000, "{metric:?}");
+        let index = build_default(rows, metric, over);
+        assert_eq!(reachable(&index), 8000, "{metric:?} {over:?}");
         let odd = |row: u32| row % 2 == 1;
         let flat = FlatIndex::new(metric);
         for k in [1, 10, 100] {
             let params = SearchParams { k, ef: 32 };
-            assert_eq!(index.search(rows, &equal, params, &all), flat.search(rows, &equal, params, &all), "{metric:?}");
-            assert_eq!(index.search(rows, &equal, params, &odd), flat.search(rows, &equal, params, &odd), "{metric:?}");
+            assert_eq!(
+                index.search(rows, &equal, params, Accept::All),
+                flat.search(rows, &equal, params, Accept::All),
+                "{metric:?} {over:?}"
+            );
+            assert_eq!(
+                index.search(rows, &equal, params, Accept::test(&odd)),
+                flat.search(rows, &equal, params, Accept::test(&odd)),
+                "{metric:?} {over:?}"
+            );
         }
         let queries = clustered(metric, 50, 4, 8);
-        assert!(recall(&index, rows, &queries, SearchParams { k: 10, ef: 64 }, &all) >= 0.97, "{metric:?}");
+        assert!(
+            recall(&index, rows, &queries, SearchParams { k: 10, ef: 64 }, Accept::All) >= 0.97,
+            "{metric:?} {over:?}"
+        );
     }
 }
 
@@ -149,25 +166,28 @@ fn degenerate_rows_give_exact_answers() {
     let tiny: Vec<f32> = (1..=2000u32).map(f32::from_bits).collect();
     let huge: Vec<f32> = (0..2000u16).map(|i| f32::MAX - f32::MAX / 5000.0 * f32::from(i)).collect();
     let same = vec![1.0f32; 2000];
-    for metric in METRICS {
+    for (metric, over) in kinds() {
         for data in [&line, &tiny, &huge, &same] {
             let mut data = data.clone();
             data.chunks_exact_mut(1).for_each(|row| metric.prepare(row));
             let rows = Rows { data: &data, dim: 1 };
-            let index = build_default(rows, metric);
-            assert_eq!(reachable(&index), 2000, "{metric:?}");
+            let index = build_default(rows, metric, over);
+            assert_eq!(reachable(&index), 2000, "{metric:?} {over:?}");
             let flat = FlatIndex::new(metric);
             for query in [[0.0], [700.0], [-1.0]] {
                 for params in [SearchParams { k: 10, ef: 40 }, SearchParams { k: 3000, ef: 1 }] {
                     let distances = |hits: Vec<Hit>| hits.iter().map(|hit| hit.distance).collect::<Vec<_>>();
-                    let expected = distances(flat.search(rows, &query, params, &all));
-                    let got = distances(index.search(rows, &query, params, &all));
+                    let expected = distances(flat.search(rows, &query, params, Accept::All));
+                    let got = distances(index.search(rows, &query, params, Accept::All));
                     // Products of two tiny or two huge rows leave the range of f32: the build sees only ties, where a
                     // query of ordinary size sees differences.
-                    if metric == Metric::Dot && (data[0] == tiny[0] || data[0] == huge[0]) {
+                    let out_of_range = data[0] == tiny[0] || data[0] == huge[0];
+                    // So do codes of them; and codes for L1 have 256 levels for all rows together.
+                    let coarse = over == Over::Codes && (out_of_range || metric == Metric::Manhattan);
+                    if metric == Metric::Dot && out_of_range || coarse {
                         assert_eq!(got.len(), expected.len());
                     } else {
-                        assert_eq!(got, expected, "{metric:?}");
+                        assert_eq!(got, expected, "{metric:?} {over:?}");
                     }
                 }
             }
@@ -177,16 +197,16 @@ fn degenerate_rows_give_exact_answers() {
 
 #[test]
 fn few_rows_and_odd_parameters() {
-    for metric in METRICS {
+    for (metric, over) in kinds() {
         for count in [0, 1, 2, 129, 600] {
             let data = clustered(metric, count, 3, 9);
             let rows = Rows { data: &data, dim: 3 };
-            let params = HnswParams { m: 2, ef_construction: 1, seed: 1 };
+            let params = HnswParams { m: 2, ef_construction: 1, seed: 1, over };
             let index = build_with(rows, metric, params, 1);
             for (k, ef) in [(0, 10), (1, 0), (5, 1), (count, 2), (count + 10, 3), (usize::MAX, usize::MAX)] {
-                let hits = index.search(rows, &[0.1, 0.2, 0.3], SearchParams { k, ef }, &all);
-                assert_eq!(hits.len(), k.min(count), "{metric:?} {count} {k} {ef}");
-                assert!(index.search(rows, &[0.1; 3], SearchParams { k, ef }, &|_| false).is_empty());
+                let hits = index.search(rows, &[0.1, 0.2, 0.3], SearchParams { k, ef }, Accept::All);
+                assert_eq!(hits.len(), k.min(count), "{metric:?} {over:?} {count} {k} {ef}");
+                assert!(index.search(rows, &[0.1; 3], SearchParams { k, ef }, Accept::test(&|_| false)).is_empty());
             }
         }
     }
@@ -201,7 +221,7 @@ fn a_build_can_be_cancelled_and_refuses_bad_parameters() {
     let build = |params| HnswIndex::build(rows, Metric::Euclid, params, control).err();
     assert_eq!(build(HnswParams::default()), Some(BuildError::Cancelled));
     for (m, ef_construction) in [(1, 100), (257, 100), (16, 0), (16, 10_001)] {
-        let error = build(HnswParams { m, ef_construction, seed: 0 });
+        let error = build(HnswParams { m, ef_construction, seed: 0, ..HnswParams::default() });
         assert_eq!(error, Some(BuildError::Params { m, ef_construction }));
     }
     cancel.store(false, Ordering::Relaxed);

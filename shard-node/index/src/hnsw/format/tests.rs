@@ -4,9 +4,9 @@ use std::ops::Deref;
 
 use proptest::prelude::*;
 
-use super::super::tests::{build_default, build_with, clustered};
+use super::super::tests::{build_default, build_with, clustered, kinds};
 use super::*;
-use crate::{SearchParams, VectorIndex};
+use crate::{Accept, SearchParams, VectorIndex};
 
 /// Bytes at an address that is a multiple of 64, as a memory map has them.
 struct Aligned {
@@ -37,10 +37,10 @@ fn is_corrupt(result: &Result<HnswIndex>) -> bool {
 }
 
 /// Vectors with some repetition, so that every section is present, and the file over them.
-fn sample(metric: Metric) -> (Vec<f32>, Vec<u8>) {
+fn sample(metric: Metric, over: Over) -> (Vec<f32>, Vec<u8>) {
     let mut data = clustered(metric, 700, 4, 1);
     data.extend_from_within(..100 * 4);
-    let params = HnswParams { m: 4, ef_construction: 20, seed: 5 };
+    let params = HnswParams { m: 4, ef_construction: 20, seed: 5, over };
     let mut bytes = Vec::new();
     build_with(Rows { data: &data, dim: 4 }, metric, params, 1).encode(&mut bytes);
     (data, bytes)
@@ -48,23 +48,25 @@ fn sample(metric: Metric) -> (Vec<f32>, Vec<u8>) {
 
 fn search_all(index: &HnswIndex, rows: Rows<'_>) -> Vec<crate::Hit> {
     let params = SearchParams { k: 5, ef: 8 };
-    (0..20).flat_map(|row| index.search(rows, rows.row(row), params, &|_| true)).collect()
+    (0..20).flat_map(|row| index.search(rows, rows.row(row), params, Accept::All)).collect()
 }
 
 #[test]
 fn an_opened_file_searches_like_the_built_graph() {
-    for metric in super::super::tests::METRICS {
-        let (data, bytes) = sample(metric);
+    for (metric, over) in kinds() {
+        let (data, bytes) = sample(metric, over);
         let rows = Rows { data: &data, dim: 4 };
-        let params = HnswParams { m: 4, ef_construction: 20, seed: 5 };
+        let params = HnswParams { m: 4, ef_construction: 20, seed: 5, over };
         let built = build_with(rows, metric, params, 1);
-        let opened = HnswIndex::open(mapping(&bytes), rows).unwrap();
-        assert_eq!((opened.metric(), opened.params(), opened.bytes()), (metric, params, built.bytes()));
-        assert!(opened.graph().layer_nodes.len() >= 2 && !opened.graph().twins.is_empty());
-        assert_eq!(search_all(&opened, rows), search_all(&built, rows));
-        let mut again = Vec::new();
-        opened.encode(&mut again);
-        assert!(again == bytes);
+        for residency in [Residency::Memory, Residency::Mapped] {
+            let opened = HnswIndex::open(mapping(&bytes), rows, residency).unwrap();
+            assert_eq!((opened.metric(), opened.params(), opened.bytes()), (metric, params, built.bytes()));
+            assert!(opened.graph().layer_nodes.len() >= 2 && !opened.graph().twins.is_empty());
+            assert_eq!(search_all(&opened, rows), search_all(&built, rows));
+            let mut again = Vec::new();
+            opened.encode(&mut again);
+            assert!(again == bytes);
+        }
     }
 }
 
@@ -72,24 +74,24 @@ fn an_opened_file_searches_like_the_built_graph() {
 fn an_empty_graph_round_trips() {
     let rows = Rows { data: &[], dim: 9 };
     let mut bytes = Vec::new();
-    build_default(rows, Metric::Dot).encode(&mut bytes);
+    build_default(rows, Metric::Dot, Over::Vectors).encode(&mut bytes);
     assert_eq!(bytes.len(), HEADER_BYTES);
-    let opened = HnswIndex::open(mapping(&bytes), rows).unwrap();
-    assert!(opened.search(rows, &[0.0; 9], SearchParams { k: 1, ef: 1 }, &|_| true).is_empty());
+    let opened = HnswIndex::open(mapping(&bytes), rows, Residency::Memory).unwrap();
+    assert!(opened.search(rows, &[0.0; 9], SearchParams { k: 1, ef: 1 }, Accept::All).is_empty());
 }
 
 #[test]
 fn other_rows_and_other_files_are_refused() {
-    let (data, bytes) = sample(Metric::Euclid);
+    let (data, bytes) = sample(Metric::Euclid, Over::Codes);
     for (len, dim) in [(799 * 4, 4), (800 * 4, 2), (0, 4)] {
-        assert!(is_corrupt(&HnswIndex::open(mapping(&bytes), Rows { data: &data[..len], dim })));
+        assert!(is_corrupt(&HnswIndex::open(mapping(&bytes), Rows { data: &data[..len], dim }, Residency::Memory)));
     }
     let rows = Rows { data: &data, dim: 4 };
     for len in [0, 1, 255, 256, 1000, bytes.len() - 64, bytes.len() - 1] {
-        assert!(is_corrupt(&HnswIndex::open(mapping(&bytes[..len]), rows)), "{len}");
+        assert!(is_corrupt(&HnswIndex::open(mapping(&bytes[..len]), rows, Residency::Memory)), "{len}");
     }
     let longer = [&bytes[..], &[0]].concat();
-    assert!(is_corrupt(&HnswIndex::open(mapping(&longer), rows)));
+    assert!(is_corrupt(&HnswIndex::open(mapping(&longer), rows, Residency::Memory)));
 }
 
 /// Sets the checksums right, as a faulty writer would.
@@ -112,16 +114,16 @@ proptest! {
 
     #[test]
     fn a_changed_byte_is_noticed_or_harmless(changes in prop::collection::vec((any::<u32>(), 1u8..), 400)) {
-        let (data, bytes) = sample(Metric::Euclid);
+        let (data, bytes) = sample(Metric::Euclid, Over::Codes);
         let rows = Rows { data: &data, dim: 4 };
-        let expected = search_all(&HnswIndex::open(mapping(&bytes), rows).unwrap(), rows);
+        let expected = search_all(&HnswIndex::open(mapping(&bytes), rows, Residency::Memory).unwrap(), rows);
         // Half of the changes go to the header.
         for (i, (at, mask)) in changes.into_iter().enumerate() {
             let mut changed = bytes.clone();
             let range = if i % 2 == 0 { HEADER_BYTES } else { bytes.len() };
             let at = at as usize % range;
             changed[at] ^= mask;
-            match HnswIndex::open(mapping(&changed), rows) {
+            match HnswIndex::open(mapping(&changed), rows, Residency::Memory) {
                 Ok(index) => prop_assert_eq!(search_all(&index, rows), expected.clone(), "byte {}", at),
                 Err(error) => prop_assert!(matches!(error, Error::Corrupt(_)), "byte {}: {}", at, error),
             }
@@ -132,7 +134,7 @@ proptest! {
     fn a_wrong_word_under_right_checksums_never_panics(
         changes in prop::collection::vec((any::<u32>(), prop_oneof![0u32..1200, any::<u32>(), Just(u32::MAX)]), 400),
     ) {
-        let (data, bytes) = sample(Metric::Dot);
+        let (data, bytes) = sample(Metric::Dot, Over::Codes);
         let rows = Rows { data: &data, dim: 4 };
         for (i, (at, value)) in changes.into_iter().enumerate() {
             let mut changed = bytes.clone();
@@ -140,7 +142,7 @@ proptest! {
             let at = at as usize % range / 4 * 4;
             changed[at..at + 4].copy_from_slice(&value.to_le_bytes());
             reseal(&mut changed);
-            match HnswIndex::open(mapping(&changed), rows) {
+            match HnswIndex::open(mapping(&changed), rows, Residency::Memory) {
                 Ok(index) => drop(search_all(&index, rows)),
                 Err(error) => prop_assert!(matches!(error, Error::Corrupt(_)), "byte {}: {}", at, error),
             }

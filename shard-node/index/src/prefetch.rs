@@ -2,11 +2,11 @@
 
 /// Cache lines asked for at most: the hardware's own prefetcher follows from there.
 #[cfg(target_arch = "x86_64")]
-const LINES_MAX: usize = 8;
+const LINES_MAX: usize = 16;
 
 /// Asks for the first cache lines of a slice.
-#[inline]
-pub(super) fn prefetch<T>(data: &[T]) {
+#[inline(always)]
+pub(crate) fn prefetch<T>(data: &[T]) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
