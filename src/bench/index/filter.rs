@@ -24,6 +24,8 @@ const SEED: u64 = 7;
 const PIVOTS: usize = 10;
 /// Most memory for the bitmaps of one workload, in bytes; negative filters have one for each query.
 const MASK_BYTES_MAX: usize = 512 << 20;
+/// What the filters of a data set are read from: the conditions, their exact answers, the payloads.
+pub(super) const FILES: [&str; 3] = ["filtered_gt.json", "filtered_gt.npz", "meta.jsonl"];
 
 /// How the matches of a filter lie to the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -130,15 +132,14 @@ impl Material<'_> {
     /// for.
     pub(super) fn of_files(&self, dir: &Path, k: usize) -> anyhow::Result<Vec<Workload>> {
         let (rows, queries) = (self.rows.len(), self.queries.rows());
-        let path = dir.join("filtered_gt.json");
+        let [path, archive, payloads] = FILES.map(|name| dir.join(name));
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let described: std::collections::BTreeMap<String, Described> =
             serde_json::from_str(&text).with_context(|| format!("{} has not the expected form", path.display()))?;
         let conditions = described.values().map(|filter| Condition::parse(&filter.filter));
         let conditions = conditions.collect::<anyhow::Result<Vec<_>>>();
         let conditions = conditions.with_context(|| path.display().to_string())?;
-        let matching = matching_rows(&dir.join("meta.jsonl"), &conditions, rows)?;
-        let archive = dir.join("filtered_gt.npz");
+        let matching = matching_rows(&payloads, &conditions, rows)?;
         let listed = npz::read_rows(&archive, queries)?;
 
         let mut workloads = Vec::new();

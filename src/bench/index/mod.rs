@@ -162,9 +162,16 @@ impl Index {
         for share in self.selectivity.iter().flatten() {
             ensure!(*share > 0.0 && *share <= 1.0, "--selectivity {share} is not between 0 and 1");
         }
-        let is_file = self.filter == Some(FilterKind::File);
-        ensure!(!(is_file && self.selectivity.is_some()), "--selectivity is for synthetic filters");
-        ensure!(!(is_file && self.limit.is_some()), "--filter file needs all vectors: leave out --limit");
+        if self.filter == Some(FilterKind::File) {
+            ensure!(self.selectivity.is_none(), "--selectivity is for synthetic filters");
+            ensure!(self.limit.is_none(), "--filter file needs all vectors: leave out --limit");
+            for name in filter::FILES {
+                let path = self.data.join(name);
+                ensure!(path.exists(), "--filter file: there is no {}", path.display());
+            }
+        }
+        // A processor that does not exist is noticed now, and not after the build.
+        self.rounds().measure(0, |_| Vec::new())?;
         Ok(())
     }
 

@@ -91,7 +91,7 @@ impl Run {
         let params: Vec<String> = self.params.iter().map(|(key, value)| format!("{key} {value}")).collect();
         let memory = self.index_mb.map_or_else(String::new, |mb| format!(", {mb:.0} MB with the vectors"));
         print_line(&format!(
-            "{} {}: {} x {}, {}; {}{}built in {:.1} s on {} threads{memory}; k {}, searched by {} threads",
+            "{} {}: {} x {}, {}; {}{}built in {:.1} s (threads: {}){memory}; k {}, searching threads: {}",
             self.dataset,
             self.peer,
             self.n,
