@@ -2,12 +2,13 @@
 """Measures Vicinal's vector indexes beside other libraries: one command, one machine, the same data and queries.
 
 Each contender is built in a process of its own on all cores, then searched on one core. Vicinal runs before and after
-all others and each of its runs has half of the rounds, so that a machine that warms up or slows down favours nobody; the
-best round of each point counts. A contender that cannot run is listed with the reason. See README.md beside this file.
+all others and each of its runs has half of the rounds, so that a machine that warms up or slows down favours nobody;
+the best round of each point counts. A contender that cannot run is listed with the reason. See README.md beside this file.
 """
 
 import argparse
 import datetime
+import gc
 import importlib.metadata
 import json
 import os
@@ -28,7 +29,7 @@ RECALL_ENOUGH = 0.9995
 
 
 def flags():
-    known = "hnswlib, faiss-hnsw, faiss-hnsw-sq8, usearch-f32, usearch-i8, scann, glass-sq8, glass-fp32, faiss-flat, annoy"
+    known = "hnswlib, faiss-hnsw, faiss-hnsw-sq8, faiss-flat, usearch-f32, usearch-i8, scann, glass-sq8, glass-fp32, annoy"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", metavar="DIR", help="folders of data sets; the folder's name is the set's")
     parser.add_argument("--metric", choices=["l2", "cosine", "ip", "l1"], help="for all sets; else by their names")
@@ -42,7 +43,7 @@ def flags():
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--queries", type=int, default=2_000)
     parser.add_argument("--limit", type=int, help="use the first so many vectors only")
-    parser.add_argument("--repeat", type=int, default=3, help="rounds of each run of Vicinal; the others have twice as many")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds of a run of Vicinal; the others have twice")
     parser.add_argument("--passes", type=int, default=1, help="times that everything is built and measured anew")
     parser.add_argument("--build-threads", type=int, default=os.cpu_count())
     parser.add_argument("--core", type=int, default=(os.cpu_count() or 1) - 1, help="that searches are bound to")
@@ -164,7 +165,8 @@ def vicinal_lines(folder, metric, args, options):
     family = words[words.index("--family") + 1] if "--family" in words[:-1] else "hnsw"
     failed = {"peer": f"vicinal-{family}", "params": {}}
     if not options.binary.exists():
-        return [{**failed, "error": f"there is no {options.binary.name} binary; cargo build --release, or say --binary"}]
+        why = f"there is no {options.binary.name} binary; cargo build --release, or say --binary"
+        return [{**failed, "error": why}]
     command = [options.binary, "bench", "index", "--json", "--data", folder, "--metric", metric]
     numbers = {"k": options.k, "queries": options.queries, "repeat": options.repeat}
     numbers |= {"build-threads": options.build_threads, "pin": options.core}
@@ -191,7 +193,9 @@ def peer_lines(job, timeout):
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, **threads}
     command = [sys.executable, __file__, "--child", json.dumps(job)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout, env=environment)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=timeout, env=environment
+        )
     except subprocess.TimeoutExpired as error:
         return [{**failed, "error": reason(error, timeout)}]
     # What libraries print goes to the standard output, the lines to a file.
@@ -205,6 +209,7 @@ def peer_lines(job, timeout):
 
 def child(job):
     """Builds one contender, measures its points, appends their lines to the job's file."""
+    import numpy as np
     import psutil
 
     import contenders
@@ -213,8 +218,6 @@ def child(job):
     def write(line):
         with open(job["out"], "a") as out:
             out.write(json.dumps(line) + "\n")
-
-    import numpy as np
 
     known = contenders.CONTENDERS.get(job["peer"])
     if known is None:
@@ -227,6 +230,7 @@ def child(job):
         version = importlib.metadata.version(known.package)
         # Once for nothing, so that the import and its libraries count neither as memory nor as build time.
         known.build(job["config"], base[:1_000].copy(), job["metric"], job["build_threads"])
+        gc.collect()
         process = psutil.Process()
         before, began = process.memory_info().rss, time.time()
         params, points, prepare = known.build(job["config"], base, job["metric"], job["build_threads"])
@@ -260,6 +264,8 @@ def child(job):
                 break
     except importlib.metadata.PackageNotFoundError:
         write({**common, "params": job["config"], "error": f"the package {known.package} is not installed"})
+    except contenders.Unfit as error:
+        write({**common, "params": job["config"], "error": f"it has {error}"})
     except Exception as error:  # Whatever a library raises is its reason.
         write({**common, "params": job["config"], "error": f"{type(error).__name__}: {error}"[:300]})
 

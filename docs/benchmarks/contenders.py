@@ -1,9 +1,9 @@
 """The libraries that Vicinal is measured beside: how each is built and which of its settings are swept.
 
-A contender is a list of configurations; each is built in a process of its own, and all its points count for the contender.
-`build(config, base, metric, threads)` returns `(params, points, prepare)`: what the index was built with; pairs of further
-parameters and a function `(queries, k) -> rows` that answers all queries on one thread; and what brings the queries into
-the form that the index takes (None: they are in it), which is not timed.
+A contender is a list of configurations; each is built in a process of its own, and all their points count for the
+contender. `build(config, base, metric, threads)` returns `(params, points, prepare)`: what the index was built with; pairs
+of further parameters and a function `(queries, k) -> rows` that answers all queries on one thread; and what brings the
+queries into the form that the index takes (None: they are in it), which is not timed.
 """
 
 import math
@@ -116,12 +116,16 @@ def usearch(config, base, metric, threads):
 
 
 def eight_bits(base, metric):
-    """Rounds vectors to whole numbers of eight bits, by one scale for all. The library's own conversion is made for
-    vectors of unit length; distances, but not angles, also stay what they are when the middle of the values is moved."""
+    """Rounds vectors to whole numbers of eight bits, by one scale for all: the library's own conversion is made for
+    vectors of unit length. Euclidean distances, but not angles, also stay the same when all values are moved."""
     low, high = float(base.min()), float(base.max())
     middle = (low + high) / 2 if metric == "l2" else 0.0
     scale = 127 / max(high - middle, middle - low, 1e-30)
-    return lambda vectors: np.clip(np.rint((vectors - np.float32(middle)) * np.float32(scale)), -127, 127).astype(np.int8)
+
+    def rounded(vectors):
+        return np.clip(np.rint((vectors - np.float32(middle)) * np.float32(scale)), -127, 127).astype(np.int8)
+
+    return rounded
 
 
 def scann(config, base, metric, threads):

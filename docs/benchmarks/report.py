@@ -5,7 +5,8 @@ import statistics
 
 RECALLS = (0.90, 0.95, 0.99)
 REFERENCE = "hnswlib"
-BUILD_KEYS = ("M", "m", "index", "R", "leaves", "trees", "dtype", "quantizer", "refined", "efConstruction", "ef_construction", "L")
+# Parameters of a search; all others are of the index.
+SEARCH_KEYS = ("ef", "nprobe", "search_k", "searched", "reordered")
 
 
 def key_of(point):
@@ -54,7 +55,8 @@ def serving(points, recall=0.95):
 
 def build_of(point):
     """The part of its parameters that an index was built with."""
-    return ", ".join(f"{key} {point['params'][key]}" for key in BUILD_KEYS if point["params"].get(key)) or "-"
+    of_index = {key: value for key, value in point["params"].items() if value and key not in SEARCH_KEYS}
+    return ", ".join(f"{key} {value}" for key, value in of_index.items()) or "-"
 
 
 def drift(lines):
@@ -89,8 +91,9 @@ def table(lines):
     """The Markdown of one data set: `lines` are its points and its contenders that did not run."""
     peers = by_peer([line for line in lines if "error" not in line])
     reference = peers.get(REFERENCE, [])
+    speeds = " | ".join(f"QPS at {recall:.2f}" for recall in RECALLS)
     out = [
-        "| index | " + " | ".join(f"QPS at {recall:.2f}" for recall in RECALLS) + " | build s | MB | built with | version |",
+        f"| index | {speeds} | build s | MB | built with | version |",
         "|---|" + "---:|" * (len(RECALLS) + 2) + "---|---|",
     ]
     for name in order(peers):
@@ -114,10 +117,13 @@ def markdown(sets, about):
     out = [
         "# Vicinal beside other libraries",
         "",
-        f"{about} Searches on one core, one query after the other; the best of several rounds counts. QPS at a recall is",
-        "read off the Pareto frontier of all points of an index, log(QPS) linear in recall between two of them; `-` is out of",
-        f"reach. In brackets the ratio to {REFERENCE}. Build time and memory (growth of the process, vectors included) are those",
-        "of the index that reaches recall 0.95 fastest.",
+        about,
+        "",
+        "Searches on one core, all queries handed over in one call where the library takes them (a library may then share",
+        "work among them, as Faiss's flat scan does; Vicinal and Annoy are asked one by one). The best of several rounds",
+        "counts. QPS at a recall is read off the Pareto frontier of all points of an index, log(QPS) linear in recall between",
+        f"two of them; `-` is out of reach. In brackets the ratio to {REFERENCE}. Build time and memory (growth of the process,",
+        "vectors included) are those of the index that reaches recall 0.95 fastest.",
     ]
     for name, (lines, picture) in sets.items():
         points = [line for line in lines if "error" not in line]
@@ -128,7 +134,7 @@ def markdown(sets, about):
             note = f"Built on {', '.join(map(str, threads))} threads." if threads else ""
             changed = drift(points)
             if changed is not None:
-                note += f" Vicinal's own runs at the begin and the end differ by {changed:.1%} (median)."
+                note += f" Vicinal's own runs at the beginning and the end differ by {changed:.1%} (median)."
         else:
             head, note = name, "Nothing ran."
         out += ["", f"## {head}", "", note.strip(), "", table(lines)]
@@ -140,38 +146,49 @@ def markdown(sets, about):
 def plot(name, lines, files):
     """Draws the frontiers of one data set into each of `files`."""
     import matplotlib
+    import numpy as np
 
     matplotlib.use("Agg")
     # The same picture gives the same file.
     matplotlib.rcParams["svg.hashsalt"] = "vicinal"
     from matplotlib import pyplot
-    from matplotlib.ticker import FuncFormatter, LogLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     peers = by_peer(lines)
     edges = {peer: frontier(points) for peer, points in peers.items()}
     low = min(max(0.8, min(point["recall"] for edge in edges.values() for point in edge)), 0.98)
     figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
-    colours, marks = pyplot.get_cmap("tab10").colors, "osD^v<>pXh"
-    others = 0
+    colours, marks, ours, others = pyplot.get_cmap("tab10").colors, "osD^v<>pXh", 0, 0
     for peer in order(peers):
-        # One point below the visible range, so that its line enters from the side.
-        edge = edges[peer]
-        xs, ys = [point["recall"] for point in edge], [point["qps"] for point in edge]
+        xs, ys = [[point[key] for point in edges[peer]] for key in ("recall", "qps")]
         if peer.startswith("vicinal"):
-            dashes = ["-", "--", ":", "-."][sum(p.startswith("vicinal") for p in order(peers)[: order(peers).index(peer)]) % 4]
-            axes.plot(xs, ys, dashes, color="black", marker="o", markersize=5, linewidth=2.4, label=peer, zorder=3)
+            style = {"color": "black", "linestyle": ("-", "--", ":", "-.")[ours % 4], "marker": "osD^"[ours % 4]}
+            axes.plot(xs, ys, **style, markersize=5, linewidth=2.4, label=peer, zorder=3)
+            ours += 1
         else:
-            colour, mark = colours[others % len(colours)], marks[others % len(marks)]
-            axes.plot(xs, ys, color=colour, marker=mark, markersize=4, linewidth=1.3, label=peer)
+            style = {"color": colours[others % len(colours)], "marker": marks[others % len(marks)]}
+            axes.plot(xs, ys, **style, markersize=4, linewidth=1.3, label=peer)
             others += 1
     axes.set_yscale("log")
-    margin = (1 - low) * 0.03
-    axes.set_xlim(low - margin, 1 + margin)
+    # The last percent is what is hard: recall by the logarithm of what is missing, cut off where sweeps end.
+    least = 5e-4
+    axes.set_xscale(
+        "function",
+        functions=(
+            lambda recall: -np.log10(np.maximum(1 + least - recall, 1e-9)),
+            lambda value: 1 + least - np.power(10.0, -value),
+        ),
+    )
+    ticks = [tick for tick in (0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 1.0) if tick >= low]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3f}".rstrip("0").ljust(3, "0")))
+    axes.set_xlim(low - (1 - low) * 0.05, 1 + least / 8)
     seen = [point["qps"] for edge in edges.values() for point in edge if point["recall"] >= low]
     axes.set_ylim(min(seen) / 1.3, max(seen) * 1.3)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     first = next(iter(lines))
     axes.set_xlabel(f"recall@{first['k']}")
     axes.set_ylabel("queries per second, one core")

@@ -39,7 +39,7 @@ class Frontier(unittest.TestCase):
         self.assertEqual(sorted(p["qps"] for p in report.best_of_each(points)), [5, 30])
 
     def test_drift_is_of_vicinal_alone(self):
-        lines = [point(0.9, 100, "vicinal-hnsw", ef=1), point(0.9, 110, "vicinal-hnsw", ef=1), point(0.9, 1), point(0.9, 9)]
+        lines = [point(0.9, qps, "vicinal-hnsw", ef=1) for qps in (100, 110)] + [point(0.9, 1), point(0.9, 9)]
         self.assertAlmostEqual(report.drift(lines), 0.1)
         self.assertIsNone(report.drift(lines[2:]))
 
@@ -57,7 +57,8 @@ class Table(unittest.TestCase):
 
 class Sets(unittest.TestCase):
     def test_metrics_of_well_known_sets(self):
-        names = {"fashion-mnist": "l2", "glove-100-angular": "cosine", "minilm-384": "cosine", "twotower-128": "ip", "x": "l2"}
+        names = {"fashion-mnist": "l2", "glove-100-angular": "cosine", "minilm-384": "cosine"}
+        names |= {"twotower-128": "ip", "sift": "l2"}
         self.assertEqual({name: sets.metric_of(name) for name in names}, names)
 
     def test_texmex_files(self):
@@ -85,7 +86,9 @@ class Processes(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             job = {"peer": "nobody", "config": None, "out": str(pathlib.Path(folder) / "lines")}
             lines = compare.peer_lines(job, 60)
-            self.assertEqual([(line["peer"], line["error"]) for line in lines], [("nobody", "this program does not know it")])
+            self.assertEqual(
+                [(line["peer"], line["error"]) for line in lines], [("nobody", "this program does not know it")]
+            )
 
     def test_a_missing_binary_is_reported(self):
         options = compare.flags().parse_args(["--data", "x", "--binary", "no-such-binary"])

@@ -86,7 +86,8 @@ def exact_neighbours(base, queries, metric, k):
     answers = []
     for vector in queries:
         if metric == "l1":
-            near = np.concatenate([np.abs(part - vector).sum(axis=1) for part in np.array_split(base, max(1, len(base) >> 14))])
+            parts = np.array_split(base, max(1, len(base) >> 14))
+            near = np.concatenate([np.abs(part - vector).sum(axis=1) for part in parts])
         else:
             near = -(base @ vector) if metric != "l2" else norms - 2 * (base @ vector)
         rows = np.argpartition(near, wanted - 1)[:wanted]
