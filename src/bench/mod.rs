@@ -1,7 +1,8 @@
 //! `vicinal bench`: measures a running server over REST and prints one line of JSON. The figures hold for server and
-//! client together, on the machines they run on.
+//! client together, on the machines they run on. `vicinal bench index` measures one vector index, without any server.
 
 mod data;
+mod index;
 mod ingest;
 mod npy;
 mod query;
@@ -10,6 +11,7 @@ mod timing;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
 /// The measurements.
 #[derive(Debug, Subcommand)]
@@ -18,6 +20,8 @@ pub(crate) enum Bench {
     Ingest(ingest::Ingest),
     /// Ask for nearest neighbours; with the exact answers in gt.npy also the recall
     Query(query::Query),
+    /// Build a vector index over a data set and measure recall and speed of searching it; needs no server
+    Index(index::Index),
 }
 
 /// Where the vectors come from.
@@ -36,16 +40,21 @@ struct Source {
 
 /// Runs a measurement to its end.
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let line = runtime.block_on(async {
-        match bench {
-            Bench::Ingest(ingest) => ingest::run(ingest).await,
-            Bench::Query(query) => query::run(query).await,
-        }
-    })?;
-    #[expect(clippy::print_stdout, reason = "the line is what the subcommand is for")]
-    {
-        println!("{line}");
+    match bench {
+        Bench::Ingest(ingest) => on_runtime(ingest::run(ingest)),
+        Bench::Query(query) => on_runtime(query::run(query)),
+        // No runtime: nothing may run beside what is measured.
+        Bench::Index(index) => index::run(index),
     }
+}
+
+fn on_runtime(measurement: impl Future<Output = anyhow::Result<Value>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    print_line(&runtime.block_on(measurement)?.to_string());
     Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the lines are what the subcommands are for")]
+fn print_line(line: &str) {
+    println!("{line}");
 }

@@ -26,7 +26,7 @@ impl<T> Matrix<T> {
 }
 
 /// Most values read from one file: 8 GiB of floats.
-const VALUES_MAX: usize = 1 << 31;
+pub(super) const VALUES_MAX: usize = 1 << 31;
 /// Longest header read, in bytes; numpy writes about 100.
 const HEADER_BYTES_MAX: usize = 1 << 16;
 
@@ -46,13 +46,30 @@ pub(super) fn read_vectors(path: &Path, rows_max: usize) -> anyhow::Result<Matri
 
 /// Row numbers as i32.
 pub(super) fn read_rows(path: &Path, rows_max: usize) -> anyhow::Result<Matrix<i32>> {
-    read(path, rows_max, |kind, bytes, values| match kind {
-        "<i4" => {
-            values.extend(elements(bytes).map(i32::from_le_bytes));
-            Ok(())
+    read(path, rows_max, convert_rows)
+}
+
+/// Row numbers from something that is no file of its own, such as a member of an archive.
+pub(super) fn read_rows_from(source: impl Read, rows_max: usize) -> anyhow::Result<Matrix<i32>> {
+    read_from(source, rows_max, convert_rows)
+}
+
+fn convert_rows(kind: &str, bytes: &[u8], values: &mut Vec<i32>) -> anyhow::Result<()> {
+    match kind {
+        "<i4" => values.extend(elements(bytes).map(i32::from_le_bytes)),
+        "<u4" => {
+            for bytes in elements(bytes) {
+                values.push(u32::from_le_bytes(bytes).try_into().context("a row number does not fit in 31 bits")?);
+            }
         }
-        other => bail!("elements of type {other} are not supported (i4 is)"),
-    })
+        "<i8" => {
+            for bytes in elements(bytes) {
+                values.push(i64::from_le_bytes(bytes).try_into().context("a row number does not fit in 31 bits")?);
+            }
+        }
+        other => bail!("elements of type {other} are not supported (i4, u4 and i8 are)"),
+    }
+    Ok(())
 }
 
 fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
@@ -150,6 +167,15 @@ mod tests {
         let read = read_vectors(file("<f2", "(1, 5)", &f2).path(), 10).unwrap().values;
         assert_eq!(read, [1.0, -2.0, 5.960_464_5e-8, f32::INFINITY, -0.0]);
         assert!(read[4].is_sign_negative());
+    }
+
+    #[test]
+    fn row_numbers_of_other_widths() {
+        let i8: Vec<u8> = [5i64, -1].iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(read_rows(file("<i8", "(1, 2)", &i8).path(), 9).unwrap().values, [5, -1]);
+        assert_eq!(read_rows(file("<u4", "(1, 1)", &7u32.to_le_bytes()).path(), 9).unwrap().values, [7]);
+        assert!(read_rows(file("<u4", "(1, 1)", &u32::MAX.to_le_bytes()).path(), 9).is_err());
+        assert!(read_rows(file("<f4", "(1, 1)", &[0; 4]).path(), 9).is_err());
     }
 
     #[test]

@@ -1,0 +1,309 @@
+//! `vicinal bench index`: builds a vector index over a data set and measures how fast it answers at which recall. No
+//! server, no shards: the index alone, in this process, as other libraries are measured.
+
+mod condition;
+mod family;
+mod filter;
+mod mask;
+mod npz;
+mod report;
+mod rounds;
+mod set;
+mod texmex;
+mod truth;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use vicinal_common::distance::Kernel;
+use vicinal_common::metric::Metric;
+use vicinal_index::Rows;
+
+use self::family::{Beam, Built};
+use self::filter::{FilterKind, Material, Workload};
+use self::report::{Format, Point, Run, Yardsticks};
+use self::rounds::{Measured, Rounds, resident_bytes};
+use self::set::MetricName;
+use self::truth::Truth;
+use super::npy::Matrix;
+
+/// A sweep ends behind this recall: what follows is only slower.
+const RECALL_ENOUGH: f64 = 0.9995;
+/// Queries by which the speed of an exact scan is measured; it does not depend on the query.
+const SCAN_QUERIES: usize = 200;
+const EF: [usize; 13] = [10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
+const SELECTIVITY: [f64; 5] = [0.5, 0.1, 0.03, 0.01, 0.001];
+
+/// Its flags.
+#[derive(Debug, Args)]
+pub(crate) struct Index {
+    /// Directory of the data set: base.npy (or base_u8.npy), query.npy, gt.npy, or the same as .fvecs/.bvecs and .ivecs
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Kind of index: flat or hnsw
+    #[arg(long, default_value = "hnsw")]
+    family: String,
+    /// What is near; by default what is usual for the data set of this name
+    #[arg(long, value_enum)]
+    metric: Option<MetricName>,
+    /// A parameter of the index; hnsw: m, ef_construction, seed
+    #[arg(long = "param", value_name = "KEY=VALUE", value_parser = family::parse_param)]
+    params: Vec<(String, String)>,
+    /// Query beams to measure
+    #[arg(long, value_delimiter = ',', default_values_t = EF)]
+    ef: Vec<usize>,
+    /// Neighbours per query
+    #[arg(long, default_value_t = 10)]
+    k: usize,
+    /// Use at most so many queries
+    #[arg(long, default_value_t = 2_000)]
+    queries: usize,
+    /// Use at most so many vectors; their exact neighbours are then computed
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Threads that search
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Threads that build; all processors by default
+    #[arg(long)]
+    build_threads: Option<usize>,
+    /// Rounds over all queries; the fastest counts
+    #[arg(long, default_value_t = 3)]
+    repeat: usize,
+    /// Bind the searching thread to this processor
+    #[arg(long, value_name = "CPU")]
+    pin: Option<usize>,
+    /// Compute the exact neighbours even when the data set lists them
+    #[arg(long)]
+    compute_truth: bool,
+    /// Search with a filter
+    #[arg(long, value_enum)]
+    filter: Option<FilterKind>,
+    /// Shares of rows that a synthetic filter accepts [default: 0.5,0.1,0.03,0.01,0.001]
+    #[arg(long, value_delimiter = ',', requires = "filter")]
+    selectivity: Option<Vec<f64>>,
+    /// Print a line of JSON for each point instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub(super) fn run(index: &Index) -> anyhow::Result<()> {
+    index.check()?;
+    let dataset = set::name_of(&index.data)?;
+    let metric_name = index.metric.unwrap_or_else(|| MetricName::of_set(&dataset));
+    let metric = metric_name.metric();
+    let build_threads = match index.build_threads {
+        Some(threads) => threads,
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+
+    let queries = set::queries(&index.data, metric, index.queries)?;
+    // Everything but vectors and index is in memory by now.
+    let before = resident_bytes();
+    let base = set::base(&index.data, metric, index.limit.unwrap_or(usize::MAX), queries.columns)?;
+    let rows = base.rows();
+    ensure!(index.k <= rows.len(), "--k {} of {} vectors", index.k, rows.len());
+    let truth = match index.filter {
+        Some(_) => None,
+        None => Some(index.truth(rows, &queries, metric, build_threads)?),
+    };
+    let started = Instant::now();
+    let built = family::build(&index.family, &index.params, rows, metric, build_threads)?;
+    let build_s = started.elapsed().as_secs_f64();
+    let after = resident_bytes();
+
+    let bench = Bench { index, rows, queries: &queries, metric, built: &built, build_threads };
+    let run = Run {
+        peer: format!("vicinal-{}", index.family),
+        dataset,
+        n: rows.len(),
+        dim: rows.dim,
+        metric: metric_name.name(),
+        k: index.k,
+        params: built.params.clone(),
+        build_s,
+        index_mb: before.zip(after).map(|(before, after)| after.saturating_sub(before) as f64 / 1e6),
+        build_threads,
+        search_threads: index.threads,
+        format: if index.json { Format::Json } else { Format::Table },
+    };
+    run.print_head(index.filter.is_some());
+    match (index.filter, truth) {
+        (Some(kind), _) => bench.filtered(&run, kind),
+        (None, truth) => bench.sweep(&run, &truth.context("there is nothing to measure recall against")?),
+    }
+}
+
+impl Index {
+    /// Refuses flags that make no sense, before anything is read.
+    fn check(&self) -> anyhow::Result<()> {
+        family::check(&self.family, &self.params)?;
+        let counts = [
+            ("--k", self.k),
+            ("--queries", self.queries),
+            ("--limit", self.limit.unwrap_or(1)),
+            ("--threads", self.threads),
+            ("--build-threads", self.build_threads.unwrap_or(1)),
+            ("--repeat", self.repeat),
+            ("--ef", self.ef.iter().copied().min().unwrap_or(0)),
+        ];
+        for (flag, count) in counts {
+            ensure!(count >= 1, "{flag} must be 1 or larger");
+        }
+        ensure!(
+            self.pin.is_none() || self.threads == 1,
+            "--pin binds one searching thread, --threads is {}",
+            self.threads
+        );
+        for share in self.selectivity.iter().flatten() {
+            ensure!(*share > 0.0 && *share <= 1.0, "--selectivity {share} is not between 0 and 1");
+        }
+        if self.filter == Some(FilterKind::File) {
+            ensure!(self.selectivity.is_none(), "--selectivity is for synthetic filters");
+            ensure!(self.limit.is_none(), "--filter file needs all vectors: leave out --limit");
+            for name in filter::FILES {
+                let path = self.data.join(name);
+                ensure!(path.exists(), "--filter file: there is no {}", path.display());
+            }
+        }
+        // A processor that does not exist is noticed now, and not after the build.
+        self.rounds().measure(0, |_| Vec::new())?;
+        Ok(())
+    }
+
+    /// The exact neighbours: those of the data set if it lists enough for these vectors, computed otherwise.
+    fn truth(&self, rows: Rows<'_>, queries: &Matrix<f32>, metric: Metric, threads: usize) -> anyhow::Result<Truth> {
+        if self.limit.is_none()
+            && !self.compute_truth
+            && let Some((path, listed)) = set::listed_neighbours(&self.data, queries.rows())?
+        {
+            let truth = Truth::of_rows(&listed, self.k, rows.len());
+            let truth = truth.and_then(|truth| truth.check(rows, queries, metric).map(|()| truth));
+            return truth.with_context(|| {
+                format!("{} does not fit (another --metric, or --compute-truth, may help)", path.display())
+            });
+        }
+        Ok(Truth::compute(rows, queries, metric, self.k, threads))
+    }
+
+    /// The beams to measure. One below k is raised to k by the search, so that several would be one.
+    fn beams(&self, beam: Beam) -> Vec<Option<usize>> {
+        if beam == Beam::Ignored {
+            return vec![None];
+        }
+        let mut beams: Vec<usize> = self.ef.iter().map(|ef| *ef.max(&self.k)).collect();
+        beams.sort_unstable();
+        beams.dedup();
+        beams.into_iter().map(Some).collect()
+    }
+
+    fn rounds(&self) -> Rounds {
+        Rounds { threads: self.threads, repeat: self.repeat, pin: self.pin }
+    }
+}
+
+/// An index and what it is searched with.
+struct Bench<'a> {
+    index: &'a Index,
+    rows: Rows<'a>,
+    queries: &'a Matrix<f32>,
+    metric: Metric,
+    built: &'a Built,
+    build_threads: usize,
+}
+
+impl Bench<'_> {
+    /// Recall and speed for each beam.
+    fn sweep(&self, run: &Run, truth: &Truth) -> anyhow::Result<()> {
+        let all: Vec<usize> = (0..self.queries.rows()).collect();
+        for ef in self.index.beams(self.built.beam) {
+            let measured = self.unfiltered(&all, ef)?;
+            let point = Point { ef, recall: truth.recall(&measured.answers), qps: measured.qps() };
+            run.print_point(&point, None)?;
+            if point.recall > RECALL_ENOUGH {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with filters, beside the two ways to do without a filtered search.
+    fn filtered(&self, run: &Run, kind: FilterKind) -> anyhow::Result<()> {
+        let material =
+            Material { rows: self.rows, queries: self.queries, metric: self.metric, threads: self.build_threads };
+        if kind == FilterKind::File {
+            for workload in material.of_files(&self.index.data, self.index.k)? {
+                self.filtered_sweep(run, &workload, &mut BTreeMap::new())?;
+            }
+            return Ok(());
+        }
+        // The queries of one kind are the same for each selectivity, and so is their search without a filter.
+        let mut unfiltered = BTreeMap::new();
+        for share in self.index.selectivity.as_deref().unwrap_or(&SELECTIVITY) {
+            self.filtered_sweep(run, &material.synthetic(kind, *share), &mut unfiltered)?;
+        }
+        Ok(())
+    }
+
+    fn filtered_sweep(
+        &self,
+        run: &Run,
+        workload: &Workload,
+        unfiltered: &mut BTreeMap<Option<usize>, f64>,
+    ) -> anyhow::Result<()> {
+        let kernel = Kernel::new(self.metric);
+        let scan = |number| {
+            let (query, mask) = workload.search(number);
+            mask.scan(&kernel, self.rows, self.queries.row(query), self.index.k)
+        };
+        let computed;
+        let truth = match &workload.truth {
+            Some(truth) => truth,
+            None => {
+                computed = Truth::of_hits(&truth::in_parallel(workload.len(), self.build_threads, scan));
+                &computed
+            }
+        };
+        // Spread over all searches, because each region may have a mask of its own.
+        let scanned = workload.len().min(SCAN_QUERIES);
+        let scan_qps = self.index.rounds().measure(scanned, |i| scan(i * workload.len() / scanned))?.qps();
+
+        for ef in self.index.beams(self.built.beam) {
+            let unfiltered_qps = match unfiltered.get(&ef) {
+                Some(qps) => *qps,
+                None => self.unfiltered(&workload.queries(), ef)?.qps(),
+            };
+            unfiltered.insert(ef, unfiltered_qps);
+            let measured = self.index.rounds().measure(workload.len(), |number| {
+                let (query, mask) = workload.search(number);
+                let params = family::search_params(self.index.k, ef.unwrap_or(self.index.k));
+                self.built.index.search(self.rows, self.queries.row(query), params, &|row| mask.contains(row))
+            })?;
+            let point = Point { ef, recall: truth.recall(&measured.answers), qps: measured.qps() };
+            let yardsticks = Yardsticks {
+                filter: &workload.name,
+                selectivity: workload.selectivity,
+                matches: workload.matches(),
+                queries: workload.len(),
+                scan_qps,
+                unfiltered_qps,
+            };
+            run.print_point(&point, Some(&yardsticks))?;
+            if point.recall > RECALL_ENOUGH {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn unfiltered(&self, queries: &[usize], ef: Option<usize>) -> anyhow::Result<Measured> {
+        let params = family::search_params(self.index.k, ef.unwrap_or(self.index.k));
+        self.index.rounds().measure(queries.len(), |number| {
+            self.built.index.search(self.rows, self.queries.row(queries[number]), params, &|_| true)
+        })
+    }
+}

@@ -1,0 +1,131 @@
+//! The exact answers that recall is measured against: read and checked, or computed.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, ensure};
+use vicinal_common::metric::Metric;
+use vicinal_index::{FlatIndex, Hit, Rows, SearchParams, VectorIndex};
+
+use crate::bench::npy::Matrix;
+
+/// Queries of a file of neighbours that are answered exactly to see whether it fits the vectors and the metric.
+const CHECKED: usize = 5;
+/// Relative difference of two distances that counts as equal: whoever made the file summed in another order.
+const SLACK: f32 = 1e-3;
+
+/// The exact neighbours of each query, nearest first.
+pub(super) struct Truth(Vec<Vec<u32>>);
+
+impl Truth {
+    /// Of hits that are exact.
+    pub(super) fn of_hits(answers: &[Vec<Hit>]) -> Truth {
+        Truth(answers.iter().map(|hits| hits.iter().map(|hit| hit.row).collect()).collect())
+    }
+
+    /// Of the first `k` columns of a file. Negative rows at the end of a list say that there are no more.
+    pub(super) fn of_rows(listed: &Matrix<i32>, k: usize, rows: usize) -> anyhow::Result<Truth> {
+        ensure!(listed.columns >= k, "it lists {} neighbours for each query, --k is {k}", listed.columns);
+        let lists = (0..listed.rows()).map(|query| {
+            let list = listed.row(query)[..k].iter().take_while(|row| **row >= 0);
+            list.map(|row| {
+                let row = row.unsigned_abs();
+                ensure!((row as usize) < rows, "query {query} lists row {row}, there are {rows} rows");
+                Ok(row)
+            })
+            .collect()
+        });
+        lists.collect::<anyhow::Result<_>>().map(Truth)
+    }
+
+    /// Computed on `threads` threads.
+    pub(super) fn compute(rows: Rows<'_>, queries: &Matrix<f32>, metric: Metric, k: usize, threads: usize) -> Truth {
+        let flat = FlatIndex::new(metric);
+        let params = SearchParams { k, ef: k };
+        let answers =
+            in_parallel(queries.rows(), threads, |query| flat.search(rows, queries.row(query), params, &|_| true));
+        Truth::of_hits(&answers)
+    }
+
+    /// Whether it fits: for the first queries, the k-th listed neighbour is no farther than the k-th nearest row.
+    pub(super) fn check(&self, rows: Rows<'_>, queries: &Matrix<f32>, metric: Metric) -> anyhow::Result<()> {
+        let kernel = vicinal_common::distance::Kernel::new(metric);
+        for query in 0..CHECKED.min(self.0.len()) {
+            let vector = queries.row(query);
+            let listed = &self.0[query];
+            let farthest = listed.iter().map(|row| kernel.distance(vector, rows.row(*row))).fold(f32::MIN, f32::max);
+            let params = SearchParams { k: listed.len(), ef: listed.len() };
+            let exact = FlatIndex::new(metric).search(rows, vector, params, &|_| true);
+            let exact = exact.last().context("a query has no neighbours")?.distance;
+            ensure!(
+                farthest <= exact + SLACK * exact.abs().max(farthest.abs()),
+                "these are not the nearest rows by this metric: of query {query} the last listed row is at distance \
+                 {farthest}, the exact one at {exact}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Mean share of the exact neighbours that were found.
+    pub(super) fn recall(&self, answers: &[Vec<Hit>]) -> f64 {
+        let wanted: usize = self.0.iter().map(Vec::len).sum();
+        let found = self
+            .0
+            .iter()
+            .zip(answers)
+            .map(|(exact, hits)| hits.iter().take(exact.len()).filter(|hit| exact.contains(&hit.row)).count());
+        found.sum::<usize>() as f64 / wanted.max(1) as f64
+    }
+}
+
+/// `answer(0), answer(1), ...` computed by several threads.
+pub(super) fn in_parallel<T: Send>(n: usize, threads: usize, answer: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut answers = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= n {
+                return answers;
+            }
+            answers.push((number, answer(number)));
+        }
+    };
+    let mut numbered: Vec<(usize, T)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("the workers do not panic")).collect()
+    });
+    numbered.sort_unstable_by_key(|(number, _)| *number);
+    numbered.into_iter().map(|(_, answer)| answer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POINTS: Rows<'static> = Rows { data: &[0.0, 1.0, 2.0, 10.0], dim: 1 };
+
+    fn query() -> Matrix<f32> {
+        Matrix { columns: 1, values: vec![1.2, 9.0] }
+    }
+
+    #[test]
+    fn computed_truth_passes_its_own_check_and_has_full_recall() {
+        let truth = Truth::compute(POINTS, &query(), Metric::Euclid, 2, 2);
+        assert_eq!(truth.0, [[1, 2], [3, 2]]);
+        truth.check(POINTS, &query(), Metric::Euclid).unwrap();
+        let hit = |row| Hit { distance: 0.0, row };
+        assert_eq!(truth.recall(&[vec![hit(2), hit(1)], vec![hit(3), hit(0)]]), 0.75);
+        assert_eq!(truth.recall(&[vec![], vec![hit(3)]]), 0.25);
+    }
+
+    #[test]
+    fn listed_rows_are_checked() {
+        let listed = |values: &[i32]| Matrix { columns: 2, values: values.to_vec() };
+        let good = Truth::of_rows(&listed(&[1, 2, 3, -1]), 2, 4).unwrap();
+        assert_eq!(good.0, [vec![1, 2], vec![3]]);
+        assert!(Truth::of_rows(&listed(&[1, 2, 3, 2]), 3, 4).is_err());
+        assert!(Truth::of_rows(&listed(&[1, 4, 3, 2]), 2, 4).is_err());
+        let wrong = Truth::of_rows(&listed(&[1, 3, 3, 2]), 2, 4).unwrap();
+        assert!(wrong.check(POINTS, &query(), Metric::Euclid).is_err());
+    }
+}
