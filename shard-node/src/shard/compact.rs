@@ -161,7 +161,7 @@ impl Shard {
         let built = HnswIndex::build(rows, vector.metric, params, control).map_err(|error| match error {
             BuildError::Cancelled => StepError::Closed,
             // Like a full disk: tried again later, and searches go on meanwhile.
-            BuildError::Memory(_) => StepError::DiskFull(Error::from(error)),
+            BuildError::Memory(_) => StepError::DiskFull(std::io::Error::other(error)),
             BuildError::Params { .. } | BuildError::TooManyRows { .. } | BuildError::Threads(_) => {
                 StepError::Fatal(Error::from(error))
             }

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 use vicinal_common::metric::Metric;
-use vicinal_index::hnsw::{BuildControl, HnswIndex, HnswParams};
+use vicinal_index::hnsw::{BuildControl, HnswIndex, HnswParams, Over};
 use vicinal_index::{FlatIndex, Rows, SearchParams, VectorIndex};
 
 /// Their names.
-const FAMILIES: [&str; 2] = ["flat", "hnsw"];
+const FAMILIES: [&str; 3] = ["flat", "hnsw", "hnsw-f32"];
 
 /// What the beam `ef` does to a family.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,8 @@ pub(super) struct Built {
 pub(super) fn check(family: &str, params: &[(String, String)]) -> anyhow::Result<()> {
     match family {
         "flat" => Params::new(params).finish(&[]),
-        "hnsw" => hnsw_params(params).map(|_| ()),
+        "hnsw" => hnsw_params(params, Over::Codes).map(|_| ()),
+        "hnsw-f32" => hnsw_params(params, Over::Vectors).map(|_| ()),
         other => bail!("unknown --family `{other}` (known: {})", FAMILIES.join(", ")),
     }
 }
@@ -51,7 +52,7 @@ pub(super) fn build(
     if family == "flat" {
         return Ok(Built { index: Box::new(FlatIndex::new(metric)), params: Map::new(), beam: Beam::Ignored });
     }
-    let params = hnsw_params(params)?;
+    let params = hnsw_params(params, if family == "hnsw" { Over::Codes } else { Over::Vectors })?;
     let index = HnswIndex::build(rows, metric, params, control).context("cannot build the index")?;
     let report = json!({"m": params.m, "ef_construction": params.ef_construction, "seed": params.seed});
     let report = report.as_object().cloned().unwrap_or_default();
@@ -63,13 +64,14 @@ pub(super) fn search_params(k: usize, ef: usize) -> SearchParams {
     SearchParams { k, ef }
 }
 
-fn hnsw_params(given: &[(String, String)]) -> anyhow::Result<HnswParams> {
+fn hnsw_params(given: &[(String, String)], over: Over) -> anyhow::Result<HnswParams> {
     let default = HnswParams::default();
     let params = Params::new(given);
     let hnsw = HnswParams {
         m: params.get("m", default.m)?,
         ef_construction: params.get("ef_construction", default.ef_construction)?,
         seed: params.get("seed", default.seed)?,
+        over,
     };
     params.finish(&["m", "ef_construction", "seed"])?;
     Ok(hnsw)
@@ -113,6 +115,8 @@ pub(super) fn parse_param(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
+    use vicinal_index::Accept;
+
     use super::*;
 
     fn given(params: &[&str]) -> Vec<(String, String)> {
@@ -121,7 +125,7 @@ mod tests {
 
     #[test]
     fn parameters_are_read_and_unknown_ones_refused() {
-        let params = hnsw_params(&given(&["m=8", "ef_construction=50", "m=24"])).unwrap();
+        let params = hnsw_params(&given(&["m=8", "ef_construction=50", "m=24"]), Over::Codes).unwrap();
         assert_eq!((params.m, params.ef_construction), (24, 50));
         for (family, params, reason) in [
             ("hnsw", given(&["m=many"]), "m=many"),
@@ -141,7 +145,7 @@ mod tests {
         let rows = Rows { data: &data, dim: 2 };
         for family in FAMILIES {
             let built = build(family, &[], rows, Metric::Euclid, 1).unwrap();
-            let hits = built.index.search(rows, rows.row(5), search_params(3, 50), &|_| true);
+            let hits = built.index.search(rows, rows.row(5), search_params(3, 50), Accept::All);
             assert_eq!((hits.len(), hits[0].distance), (3, 0.0), "{family}");
         }
     }

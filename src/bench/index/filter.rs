@@ -254,6 +254,6 @@ mod tests {
         let material = Material { rows, queries: &queries, metric: Metric::Euclid, threads: 1 };
         let near = material.synthetic(FilterKind::Positive, 1e-9);
         let (query, mask) = near.search(0);
-        assert_eq!((query, mask.count(), mask.contains(3)), (0, 1, true));
+        assert_eq!((query, mask.count(), mask.accept().contains(3)), (0, 1, true));
     }
 }

@@ -1,7 +1,7 @@
 //! Which rows a filter accepts, as a bitmap, and the exact scan of just these rows.
 
 use vicinal_common::distance::Kernel;
-use vicinal_index::{Hit, Rows, TopK};
+use vicinal_index::{Accept, Hit, Rows, TopK};
 
 /// One bit per row.
 #[derive(Clone)]
@@ -21,13 +21,14 @@ impl Mask {
         Mask { words, count }
     }
 
+    /// What a search is given.
+    pub(super) fn accept(&self) -> Accept<'_> {
+        Accept::Rows { words: &self.words, count: self.count }
+    }
+
     /// Accepted rows.
     pub(super) fn count(&self) -> usize {
         self.count
-    }
-
-    pub(super) fn contains(&self, row: u32) -> bool {
-        self.words[row as usize / 64] >> (row % 64) & 1 != 0
     }
 
     fn accepted(&self) -> impl Iterator<Item = u32> + '_ {
@@ -78,8 +79,7 @@ mod tests {
         for modulus in [1, 3, 64, 149, 1_000] {
             let mask = Mask::of_rows(rows.len(), (0..rows.len() as u32).filter(|row| row % modulus == 1 % modulus));
             let expected =
-                FlatIndex::new(Metric::Euclid)
-                    .search(rows, rows.row(7), SearchParams { k: 9, ef: 9 }, &|row| mask.contains(row));
+                FlatIndex::new(Metric::Euclid).search(rows, rows.row(7), SearchParams { k: 9, ef: 9 }, mask.accept());
             assert_eq!(mask.scan(&Kernel::new(Metric::Euclid), rows, rows.row(7), 9), expected);
             assert_eq!(mask.accepted().count(), mask.count());
         }

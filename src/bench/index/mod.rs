@@ -20,7 +20,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use vicinal_common::distance::Kernel;
 use vicinal_common::metric::Metric;
-use vicinal_index::Rows;
+use vicinal_index::{Accept, Rows};
 
 use self::family::{Beam, Built};
 use self::filter::{FilterKind, Material, Workload};
@@ -281,7 +281,7 @@ impl Bench<'_> {
             let measured = self.index.rounds().measure(workload.len(), |number| {
                 let (query, mask) = workload.search(number);
                 let params = family::search_params(self.index.k, ef.unwrap_or(self.index.k));
-                self.built.index.search(self.rows, self.queries.row(query), params, &|row| mask.contains(row))
+                self.built.index.search(self.rows, self.queries.row(query), params, mask.accept())
             })?;
             let point = Point { ef, recall: truth.recall(&measured.answers), qps: measured.qps() };
             let yardsticks = Yardsticks {
@@ -303,7 +303,7 @@ impl Bench<'_> {
     fn unfiltered(&self, queries: &[usize], ef: Option<usize>) -> anyhow::Result<Measured> {
         let params = family::search_params(self.index.k, ef.unwrap_or(self.index.k));
         self.index.rounds().measure(queries.len(), |number| {
-            self.built.index.search(self.rows, self.queries.row(queries[number]), params, &|_| true)
+            self.built.index.search(self.rows, self.queries.row(queries[number]), params, Accept::All)
         })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, ensure};
 use vicinal_common::metric::Metric;
-use vicinal_index::{FlatIndex, Hit, Rows, SearchParams, VectorIndex};
+use vicinal_index::{Accept, FlatIndex, Hit, Rows, SearchParams, VectorIndex};
 
 use crate::bench::npy::Matrix;
 
@@ -42,7 +42,7 @@ impl Truth {
         let flat = FlatIndex::new(metric);
         let params = SearchParams { k, ef: k };
         let answers =
-            in_parallel(queries.rows(), threads, |query| flat.search(rows, queries.row(query), params, &|_| true));
+            in_parallel(queries.rows(), threads, |query| flat.search(rows, queries.row(query), params, Accept::All));
         Truth::of_hits(&answers)
     }
 
@@ -54,7 +54,7 @@ impl Truth {
             let listed = &self.0[query];
             let farthest = listed.iter().map(|row| kernel.distance(vector, rows.row(*row))).fold(f32::MIN, f32::max);
             let params = SearchParams { k: listed.len(), ef: listed.len() };
-            let exact = FlatIndex::new(metric).search(rows, vector, params, &|_| true);
+            let exact = FlatIndex::new(metric).search(rows, vector, params, Accept::All);
             let exact = exact.last().context("a query has no neighbours")?.distance;
             ensure!(
                 farthest <= exact + SLACK * exact.abs().max(farthest.abs()),

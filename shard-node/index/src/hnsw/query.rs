@@ -62,15 +62,8 @@ impl HnswIndex {
 
     /// The hits among the nodes of a beam that was walked over codes: candidates are scored with the vectors, nearest by
     /// code first, until none of the rest is likely to be nearer than the k-th hit.
-    fn rerank(
-        &self,
-        codes: &Codes,
-        rows: Rows<'_>,
-        query: &[f32],
-        scratch: &Scratch,
-        best: &mut TopK,
-        accept: Accept<'_>,
-    ) {
+    fn rerank(&self, codes: &Codes, exact: VectorScorer<'_>, scratch: &Scratch, best: &mut TopK, accept: Accept<'_>) {
+        let VectorScorer { kernel, rows, query } = exact;
         let is_measured = matches!(self.metric, Metric::Cosine | Metric::Euclid);
         let candidates = scratch.beam.found().filter(|found| self.has_accepted(found.node, accept));
         let most = if is_measured { usize::MAX } else { best.capacity().saturating_mul(CANDIDATES_PER_HIT) };
@@ -87,7 +80,7 @@ impl HnswIndex {
             if let Some(next) = ahead.next() {
                 prefetch(rows.row(next.node));
             }
-            let distance = self.kernel.distance(query, rows.row(found.node));
+            let distance = kernel.distance(query, rows.row(found.node));
             self.admit(Found { distance, ..found }, best, accept);
         }
     }
@@ -114,6 +107,7 @@ impl VectorIndex for HnswIndex {
         };
         let mut scratch = self.scratches.take();
         let mut best = TopK::new(params.k, self.rows);
+        let exact = VectorScorer { kernel: self.kernel, rows, query };
         match &self.codes {
             Some(codes) => {
                 let view = codes.view();
@@ -122,10 +116,10 @@ impl VectorIndex for HnswIndex {
                 let scorer = CodeScorer { kernel: self.code_kernel, codes: view, query: &coded };
                 search_graph(self.graph(), &scorer, beam, &mut scratch);
                 scratch.query = coded;
-                self.rerank(codes, rows, query, &scratch, &mut best, accept);
+                self.rerank(codes, exact, &scratch, &mut best, accept);
             }
             None => {
-                search_graph(self.graph(), &VectorScorer { kernel: self.kernel, rows, query }, beam, &mut scratch);
+                search_graph(self.graph(), &exact, beam, &mut scratch);
                 self.hits(&scratch, &mut best, accept);
             }
         }

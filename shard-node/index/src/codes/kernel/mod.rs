@@ -74,8 +74,9 @@ fn spread(vector: &[f32], mean: &[f32]) -> f32 {
     largest.into_iter().fold(rest, f32::max).min(f32::MAX)
 }
 
-/// See [`spread`]. Adding 1.5 * 2^23 rounds to an integer, ties to even, and leaves it in the low bits.
+/// See [`spread`]. A NaN counts as the lowest level. Adding 1.5 * 2^23 rounds to an integer, ties to even, and leaves it in the low bits.
 #[inline(always)]
+#[expect(clippy::manual_clamp, reason = "clamp() would let a NaN through")]
 fn quantize(vector: &[f32], mean: &[f32], inverse: f32, out: &mut [i8]) -> i32 {
     const ROUND: f32 = 12_582_912.0;
     let mut sum = 0i32;
