@@ -11,13 +11,16 @@ mod eval;
 mod geo;
 mod parse;
 mod path;
+mod required;
 mod slice;
 #[cfg(test)]
 mod tests;
 
 pub use datetime::DateTime;
+pub use eval::{has_null, is_empty};
 pub use geo::{GeoBox, GeoPoint, GeoPolygon, GeoRadius};
 pub use path::KeyPath;
+pub use required::RequiredIndex;
 pub use slice::Slice;
 
 use crate::point::PointId;
