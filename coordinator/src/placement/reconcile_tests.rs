@@ -22,7 +22,7 @@ use vicinal_common::transport::{Address, LocalTransport};
 
 use super::Reconciler;
 use crate::members::Members;
-use crate::meta::{Catalog, CatalogOptions, CreateCollection, DiskStore, Founding, Registration};
+use crate::meta::{Catalog, CatalogOptions, CreateCollection, DiskStore, Founding, Registration, StrictMode};
 use crate::shard_client::NodeDirectory;
 
 /// A node that keeps a list of replicas. Every `fail_every`-th call fails.
@@ -33,6 +33,8 @@ struct ListNode {
     fail_every: usize,
     calls: AtomicUsize,
     replicas: Mutex<BTreeMap<ShardId, (CollectionId, Option<usize>)>>,
+    /// The newest revision that each was told.
+    indexes: Mutex<BTreeMap<ShardId, u64>>,
 }
 
 impl ListNode {
@@ -71,6 +73,12 @@ impl ShardApi for ListNode {
     async fn change_members(&self, _: ChangeMembers) -> Result<MembersChange> {
         self.answer()?;
         Ok(MembersChange::Done)
+    }
+
+    async fn set_payload_indexes(&self, request: SetPayloadIndexes) -> Result<()> {
+        self.answer()?;
+        self.indexes.lock().insert(request.shard, request.indexes.revision);
+        Ok(())
     }
 
     async fn digest(&self, _: DigestRequest) -> Vec<ShardAnswer<ShardDigest>> {
@@ -158,6 +166,7 @@ fn wanted(name: &str, shard_number: u32, replication_factor: u32) -> CreateColle
         replication_factor,
         write_consistency_factor: 1,
         config_json: "{}".into(),
+        strict: StrictMode::default(),
     }
 }
 

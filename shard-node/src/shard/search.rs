@@ -8,9 +8,16 @@ use vicinal_common::ids::LogIndex;
 use vicinal_common::metric::Metric;
 
 use super::matching::Matcher;
+use super::select::{Reading, RunRef};
 use super::view::View;
+use crate::payload_index::Selection;
 use crate::segment::{Source, Vectors};
 use vicinal_index::{FlatIndex, Hit, SearchParams, TopK, VectorIndex};
+
+/// So few matching rows are scanned instead of looked for in the graph, which finds them badly when they are few: ADR 11.
+const SCAN_ROWS_MAX: u64 = 10_000;
+/// The same as a share of all rows: one in so many.
+const SCAN_SHARE: u64 = 32;
 
 /// A query whose names are resolved.
 struct Plan<'a> {
@@ -44,10 +51,10 @@ impl View {
                 for segment in &self.segments {
                     let index = segment.indexes[plan.ordinal].as_ref().map(|index| &index.hnsw);
                     let index = index.filter(|_| !query.exact).map(|index| index as &dyn VectorIndex);
-                    self.search_run(&plan, segment.source(), index, &mut hits)?;
+                    self.search_run(&plan, RunRef::Segment(segment), index, &mut hits)?;
                 }
                 for fresh in &self.fresh {
-                    self.search_run(&plan, fresh.source(), None, &mut hits)?;
+                    self.search_run(&plan, RunRef::Fresh(fresh), None, &mut hits)?;
                 }
             }
         }
@@ -78,32 +85,41 @@ impl View {
     fn search_run(
         &self,
         plan: &Plan<'_>,
-        source: Source<'_>,
+        run: RunRef<'_>,
         index: Option<&dyn VectorIndex>,
         hits: &mut Vec<ShardHit>,
     ) -> Result<()> {
+        let source = run.source();
         let vectors = source.run.vectors(plan.ordinal);
         if vectors.rows.is_empty() || source.dead.count() == source.run.rows() {
             return Ok(());
         }
         let alive = |row: u32| !source.dead.contains(row) && vectors.present.contains(row);
         let (query, params) = (&plan.query.vector, plan.params);
-        let found = match (index, plan.query.filter.as_deref()) {
-            (Some(index), filter @ Some(_)) => {
-                let matcher = Matcher::of(filter, source.run, &self.layout).remember();
-                let accept = |row: u32| alive(row) && matcher.accepts(row);
-                let found = index.search(vectors.rows, query, params, &accept);
-                matcher.finish()?;
-                found
+        let filter = plan.query.filter.as_deref();
+        let found = if filter.is_none() {
+            let flat = FlatIndex::new(plan.metric);
+            index.unwrap_or(&flat).search(vectors.rows, query, params, &alive)
+        } else {
+            let matcher = self.matcher(run, filter, Reading::Some)?;
+            let rows_max = matcher.selection().map(Selection::rows_max);
+            let is_few =
+                rows_max.is_some_and(|few| few <= SCAN_ROWS_MAX.max(u64::from(source.run.rows()) / SCAN_SHARE));
+            match index.filter(|_| !is_few) {
+                Some(index) => {
+                    let matcher = matcher.remember();
+                    let accept = |row: u32| alive(row) && matcher.accepts(row);
+                    let found = index.search(vectors.rows, query, params, &accept);
+                    matcher.finish()?;
+                    found
+                }
+                None => {
+                    let rows = matcher.candidates(source.dead, 0).filter(|row| vectors.present.contains(*row));
+                    let found = scan_matching(plan, vectors, rows, &matcher);
+                    matcher.finish()?;
+                    found
+                }
             }
-            (Some(index), None) => index.search(vectors.rows, query, params, &alive),
-            (None, filter @ Some(_)) => {
-                let matcher = Matcher::of(filter, source.run, &self.layout);
-                let found = scan_matching(plan, vectors, &alive, &matcher);
-                matcher.finish()?;
-                found
-            }
-            (None, None) => FlatIndex::new(plan.metric).search(vectors.rows, query, params, &alive),
         };
         let (ids, versions) = (source.run.ids(), source.run.versions());
         hits.extend(found.into_iter().map(|Hit { distance, row }| ShardHit {
@@ -131,14 +147,12 @@ impl View {
 fn scan_matching(
     plan: &Plan<'_>,
     vectors: Vectors<'_>,
-    alive: &dyn Fn(u32) -> bool,
+    rows: impl Iterator<Item = u32>,
     matcher: &Matcher<'_>,
 ) -> Vec<Hit> {
     let kernel = Kernel::new(plan.metric);
-    // Rows of a run fit u32.
-    let rows = vectors.rows.len() as u32;
     let mut best = TopK::new(plan.params.k, vectors.rows.len());
-    for row in (0..rows).filter(|row| alive(*row)) {
+    for row in rows {
         let hit = Hit { distance: kernel.distance(&plan.query.vector, vectors.rows.row(row)), row };
         if best.would_take(&hit) && matcher.accepts(row) {
             best.push(hit);

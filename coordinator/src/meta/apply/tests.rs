@@ -9,7 +9,7 @@ use vicinal_common::metric::Metric;
 use vicinal_common::ring::TokenTable;
 use vicinal_common::transport::Address;
 
-use super::super::state::{Registration, Shard};
+use super::super::state::{Registration, Shard, StrictMode};
 use super::*;
 
 fn collection_id(number: u128) -> CollectionId {
@@ -32,6 +32,7 @@ fn create(id: u128, name: &str, first_shard: u64, shards: u64) -> CreateCommand 
         replication_factor: 1,
         write_consistency_factor: 1,
         config_json: "{}".into(),
+        strict: StrictMode::default(),
         now_ms: 5,
     }
 }
