@@ -214,7 +214,7 @@ impl Filter {
     }
 
     /// The conditions of this level.
-    fn conditions(&self) -> impl Iterator<Item = &Condition> {
+    pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
         let min_should = self.min_should.iter().flat_map(|part| &part.conditions);
         self.should.iter().chain(min_should).chain(&self.must).chain(&self.must_not)
     }

@@ -21,7 +21,7 @@ use vicinal_common::payload_index::{FieldType, PayloadIndexes};
 
 pub use builder::build_fields;
 pub use field::FieldIndex;
-pub use select::{Selection, select};
+pub use select::{Selection, is_of_use, select};
 
 /// A field to index.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 use vicinal_common::filter::{Condition, FieldCondition, FieldTest, Filter, KeyPath, MinShould, Slice};
 
+use super::Field;
 use super::bounds::Bounds;
 use super::field::FieldIndex;
 use super::rows;
 use crate::segment::{Layout, Source};
 
+/// So many ids are hashed for a slice at most: a hash takes tens of nanoseconds, and a search that tests the rows it comes
+/// across needs few of them.
+const SLICE_ROWS_MAX: u64 = 200_000;
 /// Most intersections made for a `min_should`: above it nothing is said of that part.
 const STEPS_MAX: u64 = 4_096;
 
@@ -83,6 +87,24 @@ pub fn select(filter: &Filter, source: Source<'_>, layout: &Layout, indexes: &[A
     Some(Selection { sure, open })
 }
 
+/// Whether an index of one of the fields could tell anything of a filter.
+pub fn is_of_use(filter: &Filter, fields: &[Field]) -> bool {
+    names_any(filter, None, fields)
+}
+
+fn names_any(filter: &Filter, outer: Option<&KeyPath>, fields: &[Field]) -> bool {
+    let path = |key: &KeyPath| outer.map_or_else(|| key.clone(), |outer| outer.within(key));
+    filter.conditions().any(|condition| match condition {
+        Condition::Field(FieldCondition { key, .. }) | Condition::IsEmpty(key) | Condition::IsNull(key) => {
+            let path = path(key);
+            fields.iter().any(|field| field.path == path)
+        }
+        Condition::HasId(_) | Condition::HasVector(_) | Condition::Slice(_) => false,
+        Condition::Nested { key, filter } => names_any(filter, Some(&path(key)), fields),
+        Condition::Filter(filter) => names_any(filter, outer, fields),
+    })
+}
+
 struct Compiler<'a> {
     source: Source<'a>,
     layout: &'a Layout,
@@ -125,6 +147,9 @@ impl Compiler<'_> {
         // Hashing ids is the dearest: only those of rows that are still possible.
         for condition in &filter.must {
             if let Condition::Slice(slice) = condition {
+                if bounds.sure.len() + bounds.open.len() > SLICE_ROWS_MAX {
+                    return bounds.unsure();
+                }
                 bounds.retain(|row| slice.contains(self.source.run.ids().get(row)));
             }
         }
@@ -153,6 +178,9 @@ impl Compiler<'_> {
     }
 
     fn slice(&self, slice: &Slice) -> Bounds {
+        if u64::from(self.rows) > SLICE_ROWS_MAX {
+            return self.unknown();
+        }
         let ids = self.source.run.ids();
         let rows: Vec<u32> = (0..self.rows).filter(|row| slice.contains(ids.get(*row))).collect();
         Bounds::exact(rows::of_sorted(rows.iter().copied()))

@@ -82,6 +82,16 @@ impl Shard {
             merged.iter().flat_map(LiveSegment::files).for_each(StoredFile::mark_obsolete);
             return Ok(());
         }
+        if let Some(live) = &mut merged {
+            // The set may have changed while the merge was running.
+            live.fields.retain(|field| {
+                let is_wanted = committed.fields.fields.contains(field.index.field());
+                if !is_wanted {
+                    field.file.mark_obsolete();
+                }
+                is_wanted
+            });
+        }
         let mut next = Committed { segments: Vec::new(), ..committed.clone() };
         let mut dead = Tombstones::default();
         for segment in &committed.segments {

@@ -9,7 +9,7 @@ use vicinal_common::filter::Filter;
 
 use super::matching::Matcher;
 use super::view::{LiveRun, LiveSegment, View};
-use crate::payload_index::{FieldIndex, Selection, select};
+use crate::payload_index::{FieldIndex, Selection, is_of_use, select};
 use crate::segment::{Run, Source};
 
 /// Rows of fresh runs that are indexed while the state of the shard is put together, at most.
@@ -50,7 +50,7 @@ impl View {
     /// The rows of a run that match a filter, as far as indexes, ids and vectors tell. `None` when they tell nothing: then
     /// each row has to be tested.
     pub(super) fn select(&self, run: RunRef<'_>, filter: &Filter, reading: Reading) -> Result<Option<Selection>> {
-        let indexes = match filter.needs_payload() {
+        let indexes = match is_of_use(filter, &self.fields.fields) {
             true => self.indexes(run, reading)?,
             false => Vec::new(),
         };

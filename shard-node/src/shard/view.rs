@@ -149,8 +149,8 @@ impl View {
             return Ok(page);
         }
         let runs: Vec<RunRef<'_>> = self.runs().collect();
-        // A page is filled by the first rows that match, but when few do all are read.
-        let matchers = runs.iter().map(|run| self.matcher(*run, filter, Reading::Every));
+        // A page is filled by the first rows that match.
+        let matchers = runs.iter().map(|run| self.matcher(*run, filter, Reading::Some));
         let matchers = matchers.collect::<Result<Vec<Matcher<'_>>>>()?;
         let mut rows = RowsInOrder::new(runs.iter().zip(&matchers).map(|(run, matcher)| {
             let source = run.source();

@@ -281,3 +281,32 @@ fn check_invariants(state: &MetaState) {
         assert!(state.names.contains_key(target) && !state.names.contains_key(alias), "{alias} -> {target}");
     }
 }
+
+#[test]
+fn payload_indexes_change_one_by_one_and_count_revisions() {
+    let mut machine = Machine::new();
+    machine.create(1, "a");
+    let collection = collection_id(1);
+    let create = |field: &str, of| MetaCommand::CreateIndex { collection, field: field.into(), of };
+    let drop = |field: &str| MetaCommand::DropIndex { collection, field: field.into() };
+    for (command, revision) in [
+        (create("x", FieldType::Keyword), 1),
+        (create("x", FieldType::Keyword), 1),
+        (create("x", FieldType::Geo), 2),
+        (drop("y"), 2),
+        (create("y", FieldType::Bool), 3),
+        (drop("x"), 4),
+    ] {
+        assert_eq!(machine.run(command.clone()), MetaReply::Done);
+        assert_eq!(machine.state.collections[&collection].payload_indexes.revision, revision, "{command:?}");
+    }
+    for n in 1..PAYLOAD_INDEXES_MAX {
+        assert_eq!(machine.run(create(&format!("f{n}"), FieldType::Bool)), MetaReply::Done);
+    }
+    assert_eq!(text(&machine.run(create("more", FieldType::Bool))).0, 400);
+    assert_eq!(machine.run(create("y", FieldType::Integer)), MetaReply::Done);
+    let indexes = &machine.state.collections[&collection].payload_indexes;
+    assert_eq!((indexes.fields.len(), indexes.fields["y"]), (PAYLOAD_INDEXES_MAX, FieldType::Integer));
+    machine.run(MetaCommand::BeginDelete { collection, now_ms: 9 });
+    assert_eq!(text(&machine.run(create("z", FieldType::Bool))).0, 404);
+}
