@@ -21,7 +21,7 @@ const TYPES: [(&str, &str); 8] = [
 
 fn point(n: u64) -> Value {
     json!({"id": n, "vector": [n as f64, 1.0, (n % 7) as f64, 3.0], "payload": {
-        "kind": format!("k{}", n % 100), "n": n, "price": n as f64 / 4.0, "new": n % 2 == 0,
+        "kind": format!("k{}", n % 100), "n": n, "price": n as f64 / 4.0, "new": n.is_multiple_of(2),
         "when": format!("2024-01-01T00:{:02}:{:02}Z", n / 60 % 60, n % 60),
         "owner": format!("00000000-0000-0000-0000-{:012}", n % 10),
         "at": {"lon": n as f64 / 100.0, "lat": 50.0},
