@@ -46,9 +46,16 @@ pub(super) async fn describe(access: &ShardAccess, collection: &Collection, dead
         "points_count": replicas.iter().map(|replica| replica.points).sum::<u64>(),
         "segments_count": replicas.iter().map(|replica| replica.segments).sum::<u64>(),
         "config": config,
-        "payload_schema": {},
+        "payload_schema": payload_schema(collection, &replicas),
     });
     Ok(info.to_string().into_bytes())
+}
+
+/// The payload indexes, each with the number of points that have a value in it.
+fn payload_schema(collection: &Collection, replicas: &[&ReplicaStatus]) -> Value {
+    let points = |field: &String| replicas.iter().filter_map(|replica| replica.payload.points.get(field)).sum::<u64>();
+    let fields = collection.payload_indexes.fields.iter();
+    fields.map(|(field, of)| (field.clone(), json!({"data_type": of.name(), "points": points(field)}))).collect()
 }
 
 /// Which replica's figures stand for the shard: one that serves, the leader, the one furthest along.

@@ -33,6 +33,7 @@ impl Shard {
             dead: u64::from(segment.dead.count()),
             bytes: segment.segment.file().info().bytes,
             vectors: vectors.collect(),
+            fields_missing: segment.missing(&self.view.load().fields).len(),
         }
     }
 
@@ -43,6 +44,7 @@ impl Shard {
         let result = match action {
             Action::Nothing => return Ok(false),
             Action::Merge(numbers) => self.merge(&numbers),
+            Action::IndexPayload(segment) => self.index_payload(segment),
             Action::BuildIndex { segment, ordinal } => self.build_index(segment, ordinal),
         };
         if let Err(StepError::Fatal(error)) = &result {
@@ -60,14 +62,35 @@ impl Shard {
         // The order of the rows is held in memory, the rows are not.
         let rows: u64 = sources.iter().map(|source| u64::from(source.run.rows())).sum();
         let reserved = self.env.builder.reserve(rows * 8);
-        let merged = self.write_new_segment(&sources)?;
+        let mut merged = self.write_new_segment(&sources)?;
         drop(reserved);
+        // Before it takes the place of the inputs: a filter would read every payload meanwhile.
+        if let Some(live) = &mut merged {
+            let fields = Arc::clone(&self.commit.lock().fields);
+            match self.write_fields(live.number, &live.segment, &fields.fields) {
+                Ok(built) => live.fields = built,
+                Err(error) => {
+                    self.drop_uncommitted(merged, &error);
+                    return Err(error);
+                }
+            }
+        }
 
         let mut committed = self.commit.lock();
         if !holds_all(&committed, &inputs) {
             // A snapshot was installed meanwhile: these segments are gone.
             merged.iter().flat_map(LiveSegment::files).for_each(StoredFile::mark_obsolete);
             return Ok(());
+        }
+        if let Some(live) = &mut merged {
+            // The set may have changed while the merge was running.
+            live.fields.retain(|field| {
+                let is_wanted = committed.fields.fields.contains(field.index.field());
+                if !is_wanted {
+                    field.file.mark_obsolete();
+                }
+                is_wanted
+            });
         }
         let mut next = Committed { segments: Vec::new(), ..committed.clone() };
         let mut dead = Tombstones::default();

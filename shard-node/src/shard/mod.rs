@@ -12,9 +12,11 @@ mod environment;
 mod files;
 mod flush;
 mod matching;
+mod payload;
 mod recover;
 mod requests;
 mod search;
+mod select;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -28,7 +30,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use vicinal_common::api::ReplicaSpec;
+use vicinal_common::api::{PayloadStatus, ReplicaSpec};
 use vicinal_common::error::{Error, Result};
 
 pub use builder::{Builder, BuilderOptions};
@@ -95,6 +97,8 @@ pub struct ShardStats {
     pub fresh_rows: u64,
     /// Bytes of segment and index files.
     pub disk_bytes: u64,
+    /// Payload indexes.
+    pub payload: PayloadStatus,
     /// Whether background work is under way or due.
     pub optimizing: bool,
     /// Why writes are refused until there is room on the disk, in plain words.
@@ -162,6 +166,7 @@ impl Shard {
             segments: view.segments.len() as u64,
             fresh_rows: view.fresh.iter().map(|fresh| u64::from(fresh.run.rows() - fresh.dead.count())).sum(),
             disk_bytes: files().map(|info| info.bytes).sum(),
+            payload: view.payload_stats(),
             optimizing: health.failed.is_none() && self.is_optimizing(),
             read_only: health.read_only,
             failed: health.failed,

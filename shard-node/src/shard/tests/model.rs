@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vicinal_common::disk::{Disk, FaultyDisk};
+use vicinal_common::payload_index::PayloadIndexes;
 
 use super::super::{Shard, ShardEnv};
 use super::harness::{DIR, Model, Work, all_parts, create, env, spec};
@@ -75,6 +76,7 @@ fn run(seed: u64, operations: usize) {
     let mut model = Model::default();
     let mut shard = create(&env).unwrap();
     let (mut sealed, mut most_segments) = (0, 0);
+    let mut indexes = PayloadIndexes::default();
     for operation in 0..operations {
         match work.below(100) {
             0..50 => {
@@ -88,10 +90,15 @@ fn run(seed: u64, operations: usize) {
                 shard.maintain_once().unwrap();
                 sealed += usize::from(shard.durable() != before);
             }
-            95 => shard.request_flush(),
-            96 => {
+            95 if operation % 5 > 0 => shard.request_flush(),
+            96 if operation % 5 > 0 => {
                 shard.flush_blocking().unwrap();
                 assert_eq!(shard.durable(), shard.applied());
+            }
+            95 | 96 if operation % 5 == 0 => {
+                indexes.revision += 1;
+                indexes.fields = work.payload_fields();
+                shard.set_payload_indexes(&indexes).unwrap();
             }
             97 if operation % 7 == 0 => check_snapshot(&model, &shard, seed ^ operation as u64),
             97 | 98 => {
@@ -113,11 +120,15 @@ fn run(seed: u64, operations: usize) {
     model.check(&shard);
     assert!(sealed > operations / 50, "sealed {sealed} times");
     assert!(most_segments > 3 && shard.stats().segments <= 4);
+    let stats = shard.stats().payload;
+    assert_eq!((stats.revision, stats.missing), (indexes.revision, 0));
     let files = disk.list(Path::new(DIR)).unwrap();
-    let indexes = files.iter().filter(|name| name.ends_with(".hnsw")).count();
+    let graphs = files.iter().filter(|name| name.ends_with(".hnsw")).count();
     let segments = files.iter().filter(|name| name.ends_with(".seg")).count();
-    assert!(indexes > 0, "{files:?}");
-    assert_eq!((files.len(), segments as u64), (indexes + segments + 2, shard.stats().segments), "{files:?}");
+    let fields = files.iter().filter(|name| name.ends_with(".pidx")).count();
+    assert!(graphs > 0, "{files:?}");
+    assert_eq!(fields, segments * indexes.fields.len(), "{files:?}");
+    assert_eq!((files.len(), segments as u64), (graphs + segments + fields + 2, shard.stats().segments), "{files:?}");
     drop(Arc::clone(&shard));
 }
 
