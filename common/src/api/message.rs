@@ -321,8 +321,35 @@ pub struct ReplicaStatus {
     pub payload: PayloadStatus,
     /// Whether background work (sealing, merging, index building) is under way or due.
     pub optimizing: bool,
+    /// Vector indexes that are being built.
+    pub builds: Vec<BuildStatus>,
     /// Why the replica does not serve, in plain words.
     pub failed: Option<String>,
+}
+
+/// A vector index that is being built.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BuildStatus {
+    /// Name of the vector; `""` is the unnamed one.
+    pub vector: String,
+    /// Number of the segment.
+    pub segment: u64,
+    /// Rows to insert.
+    pub rows: u64,
+    /// Rows inserted so far.
+    pub rows_done: u64,
+    /// Seconds since the build began.
+    pub seconds: f64,
+    /// Whether it waits for other builds to give memory back.
+    pub waits_for_memory: bool,
+}
+
+impl BuildStatus {
+    /// Seconds that the rest takes at the pace so far; `None` until there is a pace.
+    pub fn eta_seconds(&self) -> Option<f64> {
+        let left = self.rows.saturating_sub(self.rows_done) as f64;
+        (self.rows_done > 0).then(|| self.seconds * left / self.rows_done as f64)
+    }
 }
 
 /// Payload indexes of a replica.
@@ -372,6 +399,7 @@ impl ReplicaStatus {
             disk_bytes: 0,
             payload: PayloadStatus::default(),
             optimizing: false,
+            builds: Vec::new(),
             failed: None,
         }
     }

@@ -34,6 +34,7 @@ impl Group {
             disk_bytes: stats.disk_bytes,
             payload: stats.payload,
             optimizing: stats.optimizing,
+            builds: stats.builds,
             failed: stats.failed,
             ..ReplicaStatus::unknown(spec.shard, spec.collection)
         };

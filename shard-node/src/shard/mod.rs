@@ -30,7 +30,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use vicinal_common::api::{PayloadStatus, ReplicaSpec};
+use vicinal_common::api::{BuildStatus, PayloadStatus, ReplicaSpec};
 use vicinal_common::error::{Error, Result};
 
 pub use builder::{Builder, BuilderOptions};
@@ -40,6 +40,7 @@ pub use snapshot::{ShardSnapshot, SnapshotFile};
 pub use view::View;
 
 use self::commit::Committed;
+use self::compact::RunningBuild;
 use self::view::LiveSegment;
 use self::write::Writer;
 use crate::optimizer::{Action, Policy, wants_index};
@@ -58,6 +59,8 @@ pub struct Shard {
     writer: Mutex<Writer>,
     commit: Mutex<Committed>,
     optimizer: Mutex<()>,
+    /// The vector index that is being built: one at a time.
+    build: Mutex<Option<RunningBuild>>,
     /// The position of `commit`, readable while a flush holds that lock.
     durable: Mutex<Option<LogMark>>,
     listeners: Mutex<Vec<Arc<DurableListener>>>,
@@ -85,7 +88,7 @@ struct Health {
 }
 
 /// State of a shard for people.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShardStats {
     /// Live points.
     pub points: u64,
@@ -101,6 +104,8 @@ pub struct ShardStats {
     pub payload: PayloadStatus,
     /// Whether background work is under way or due.
     pub optimizing: bool,
+    /// Vector indexes that are being built.
+    pub builds: Vec<BuildStatus>,
     /// Why writes are refused until there is room on the disk, in plain words.
     pub read_only: Option<String>,
     /// Why the replica refuses writes for good, in plain words.
@@ -167,6 +172,7 @@ impl Shard {
             fresh_rows: view.fresh.iter().map(|fresh| u64::from(fresh.run.rows() - fresh.dead.count())).sum(),
             disk_bytes: files().map(|info| info.bytes).sum(),
             payload: view.payload_stats(),
+            builds: self.build.lock().iter().map(|build| build.status(&self.layout)).collect(),
             optimizing: health.failed.is_none() && self.is_optimizing(),
             read_only: health.read_only,
             failed: health.failed,

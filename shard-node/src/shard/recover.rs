@@ -95,6 +95,7 @@ impl Shard {
             writer: Mutex::new(Writer { mark: None, membership: None, requests: RequestTable::default(), frozen: 0 }),
             commit: Mutex::new(Committed::default()),
             optimizer: Mutex::new(()),
+            build: Mutex::new(None),
             durable: Mutex::new(None),
             listeners: Mutex::new(Vec::new()),
             health: Mutex::new(Health::default()),
