@@ -34,7 +34,7 @@ fn show(page: &mut Page, node: &str, replica: &ReplicaStatus) {
     page.set(&names::SHARD_FRESH, &labels, replica.fresh_rows as f64);
     page.set(&names::SHARD_DISK_BYTES, &labels, replica.disk_bytes as f64);
     page.set(&names::SHARD_OPTIMIZING, &labels, flag(replica.optimizing));
-    let build = |of: fn(&BuildStatus) -> f64| replica.builds.iter().map(of).sum::<f64>();
+    let build = |of: fn(&BuildStatus) -> f64| replica.builds.iter().map(of).fold(0.0, |sum, x| sum + x);
     page.set(&names::SHARD_BUILD_ROWS, &labels, build(|build| build.rows as f64));
     page.set(&names::SHARD_BUILD_ROWS_DONE, &labels, build(|build| build.rows_done as f64));
     page.set(&names::SHARD_BUILD_ETA, &labels, build(|build| build.eta_seconds().unwrap_or(0.0)));
