@@ -222,7 +222,7 @@ pub(super) fn scan_rows<S: Scorer>(rows: impl Iterator<Item = u32>, scorer: &S, 
 }
 
 /// Rows asked for while the neighbours are still being gathered; scoring asks for the rest.
-const AHEAD: usize = 4;
+const AHEAD: usize = 8;
 
 /// From the entry point through the upper layers to where a search of layer 0 starts, which becomes the only one of
 /// `scratch.entries`. The graph must not be empty.
