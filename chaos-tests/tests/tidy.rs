@@ -159,7 +159,8 @@ fn unsafe_code_is_where_it_was_agreed() {
     let allowed = |path: &str| {
         path.starts_with("common/src/distance")
             || path.starts_with("common/src/disk")
-            || path.starts_with("shard-node/index/src/hnsw")
+            || path.starts_with("shard-node/index/src/codes/kernel")
+            || path == "shard-node/index/src/prefetch.rs"
             // Two calls of the C library's allocator.
             || path == "src/memory.rs"
             // Stands in for the C library's source of random bytes.

@@ -211,8 +211,6 @@ pub(super) struct Scratch {
     pub(super) through: Vec<u32>,
     /// Where a search of one layer starts: nodes of that layer.
     pub(super) entries: Vec<Found>,
-    /// Whether the beam holds rows one by one, not nodes that stand for all rows with their vector.
-    pub(super) is_of_rows: bool,
     /// The query as codes.
     pub(super) query: CodedQuery,
     /// The row that a build is placing, and what it chooses neighbours with.

@@ -33,6 +33,15 @@ enum Way {
     Filtered { ef: usize, share_ppm: u64 },
 }
 
+/// What a filled beam holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// Nodes, each of which stands for all rows with its vector.
+    Nodes,
+    /// Accepted rows one by one.
+    Rows,
+}
+
 /// Share of accepted rows, in percent, from which a walk over all rows meets enough of them.
 const MOST_PERCENT: usize = 40;
 
@@ -81,7 +90,14 @@ impl HnswIndex {
     }
 
     /// Fills the beam of `scratch` with what is nearest by `scorer`.
-    fn fill<S: Scorer>(&self, scorer: &S, way: Way, params: SearchParams, accept: Accept<'_>, scratch: &mut Scratch) {
+    fn fill<S: Scorer>(
+        &self,
+        scorer: &S,
+        way: Way,
+        params: SearchParams,
+        accept: Accept<'_>,
+        scratch: &mut Scratch,
+    ) -> Held {
         let graph = self.graph();
         let is_done = match way {
             Way::Scan => false,
@@ -102,11 +118,12 @@ impl HnswIndex {
             let found = scratch.beam.found().filter(|found| self.has_accepted(found.node, accept));
             found.take(params.k).count() == params.k
         };
-        if !is_done || !is_enough() {
-            let candidates = params.k.saturating_mul(SCANNED_PER_HIT).max(params.ef);
-            scan_rows(accept.iter(self.rows), scorer, candidates, scratch);
-            scratch.is_of_rows = true;
+        if is_done && is_enough() {
+            return Held::Nodes;
         }
+        let candidates = params.k.saturating_mul(SCANNED_PER_HIT).max(params.ef);
+        scan_rows(accept.iter(self.rows), scorer, candidates, scratch);
+        Held::Rows
     }
 
     /// Looks around and then walks over accepted rows. False: a scan is the better way.
@@ -131,40 +148,34 @@ impl HnswIndex {
         true
     }
 
-    /// The hits among the nodes of a beam that was walked over the vectors.
-    fn hits(&self, scratch: &Scratch, best: &mut TopK, accept: Accept<'_>) {
-        for found in scratch.beam.found() {
-            if !self.admit(found, scratch, best, accept) {
-                break;
+    /// Offers the accepted rows that a member of the beam stands for. Returns whether a farther one may still be among the
+    /// best.
+    fn admit(&self, found: Found, held: Held, best: &mut TopK, accept: Accept<'_>) -> bool {
+        let hit = |row: u32| Hit { distance: found.distance, row };
+        match held {
+            Held::Rows => best.push(hit(found.node)),
+            // Rows of one chain are in order and equally far: once one is not among the best, none after it is.
+            Held::Nodes => {
+                let mut rows = self.graph().equal_rows(found.node).filter(|row| accept.contains(*row));
+                rows.all(|row| best.push(hit(row)))
             }
         }
     }
 
-    /// Offers all accepted rows with a node's vector. Returns whether a farther node may still be among the best.
-    fn admit(&self, found: Found, scratch: &Scratch, best: &mut TopK, accept: Accept<'_>) -> bool {
-        // Rows of one chain are in order and equally far: once one is not among the best, none after it is.
-        let graph = self.graph();
-        if scratch.is_of_rows {
-            return best.push(Hit { distance: found.distance, row: found.node });
-        }
-        let mut rows = graph.equal_rows(found.node).filter(|row| accept.contains(*row));
-        rows.all(|row| best.push(Hit { distance: found.distance, row }))
-    }
-
-    /// The hits among the nodes of a beam that was walked over codes: candidates are scored with the vectors, nearest by
-    /// code first, until none of the rest is likely to be nearer than the k-th hit. Returns whether that came about.
+    /// The hits of a beam that was filled by codes: candidates are scored with the vectors, nearest by code first, until
+    /// none of the rest is likely to be nearer than the k-th hit. Returns whether that came about.
     fn rerank(
         &self,
         codes: &Codes,
         exact: &VectorScorer<'_>,
-        scratch: &Scratch,
+        (scratch, held): (&Scratch, Held),
         best: &mut TopK,
         accept: Accept<'_>,
     ) -> bool {
         let VectorScorer { kernel, rows, query } = *exact;
         let is_measured = matches!(self.metric, Metric::Cosine | Metric::Euclid);
-        let candidates =
-            scratch.beam.found().filter(|found| scratch.is_of_rows || self.has_accepted(found.node, accept));
+        let is_candidate = |found: &Found| held == Held::Rows || self.has_accepted(found.node, accept);
+        let candidates = scratch.beam.found().filter(is_candidate);
         let most = if is_measured { usize::MAX } else { best.capacity().saturating_mul(CANDIDATES_PER_HIT) };
         let mut ahead = candidates.clone();
         ahead.by_ref().take(AHEAD).for_each(|found| prefetch(rows.row(found.node)));
@@ -180,7 +191,7 @@ impl HnswIndex {
                 prefetch(rows.row(next.node));
             }
             let distance = kernel.distance(query, rows.row(found.node));
-            self.admit(Found { distance, ..found }, scratch, best, accept);
+            self.admit(Found { distance, ..found }, held, best, accept);
         }
         false
     }
@@ -197,9 +208,9 @@ const EXACT: usize = 256;
 const AHEAD: usize = 4;
 
 impl VectorIndex for HnswIndex {
-    /// Walks all rows and admits the accepted ones among the nodes of the final beam, which is widened by the estimated
-    /// share of accepted rows. When the accepted rows are so few that scoring all of them is cheaper, or the beam holds
-    /// fewer than `k` of them, they are scanned: the answer is then exact.
+    /// Walks the graph, over all rows or over accepted ones, or scans the accepted rows, whichever costs less; what it
+    /// finds too few of by walking it scans. Over codes the last candidates are scored with the vectors, so distances are
+    /// exact in any case.
     fn search(&self, rows: Rows<'_>, query: &[f32], params: SearchParams, accept: Accept<'_>) -> Vec<Hit> {
         assert_eq!((rows.dim, rows.len()), (self.dim, self.rows), "searched with the rows the graph was built on");
         if params.k == 0 {
@@ -218,18 +229,17 @@ impl VectorIndex for HnswIndex {
                 let mut coded = std::mem::take(&mut scratch.query);
                 view.coder.query(self.code_kernel, query, &mut coded);
                 let scorer = CodeScorer { kernel: self.code_kernel, codes: view, query: &coded };
-                scratch.is_of_rows = false;
-                self.fill(&scorer, way, params, accept, &mut scratch);
+                let held = self.fill(&scorer, way, params, accept, &mut scratch);
                 scratch.query = coded;
-                let is_sure = self.rerank(codes, &exact, &scratch, &mut best, accept);
-                if scratch.is_of_rows && !is_sure && scratch.beam.is_full() {
+                let is_sure = self.rerank(codes, &exact, (&scratch, held), &mut best, accept);
+                if held == Held::Rows && !is_sure && scratch.beam.is_full() {
                     return scan(&self.kernel, rows, query, params.k, accept);
                 }
             }
             None => {
-                scratch.is_of_rows = false;
-                self.fill(&exact, way, params, accept, &mut scratch);
-                self.hits(&scratch, &mut best, accept);
+                let held = self.fill(&exact, way, params, accept, &mut scratch);
+                let mut found = scratch.beam.found();
+                while found.next().is_some_and(|found| self.admit(found, held, &mut best, accept)) {}
             }
         }
         best.into_sorted()
