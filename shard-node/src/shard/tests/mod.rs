@@ -7,3 +7,4 @@ mod graph;
 mod harness;
 mod interleave;
 mod model;
+mod reference;
