@@ -1,5 +1,6 @@
 //! One shard against a model: random work, crashes, damage, concurrency, the graph path.
 
+mod churn;
 mod concurrency;
 mod crash;
 mod faults;
