@@ -3,6 +3,7 @@
 mod churn;
 mod concurrency;
 mod crash;
+mod damage;
 mod faults;
 mod graph;
 mod harness;
