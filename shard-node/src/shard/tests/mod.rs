@@ -4,6 +4,7 @@ mod churn;
 mod concurrency;
 mod crash;
 mod damage;
+mod degenerate;
 mod faults;
 mod graph;
 mod harness;
