@@ -15,6 +15,7 @@ pub mod ids;
 pub mod limits;
 pub mod metric;
 pub mod payload;
+pub mod payload_index;
 pub mod point;
 pub mod raft;
 pub mod ring;

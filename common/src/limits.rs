@@ -34,6 +34,10 @@ pub const PAYLOAD_DEPTH_MAX: usize = 64;
 pub const FILTER_DEPTH_MAX: usize = 32;
 /// Most conditions in one filter.
 pub const FILTER_CONDITIONS_MAX: usize = 65_536;
+/// Most payload indexes of a collection: each is a file beside each segment.
+pub const PAYLOAD_INDEXES_MAX: usize = 64;
+/// Longest key path of a payload index, in bytes.
+pub const PAYLOAD_INDEX_PATH_BYTES_MAX: usize = 1_024;
 /// Largest command in a shard's raft log, in bytes; a larger write is cut into several.
 pub const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most bytes in one append RPC between replicas (at least one entry is always sent).

@@ -15,10 +15,11 @@ use vicinal_common::filter::Filter;
 use vicinal_common::ids::{CollectionId, Epoch, LogIndex, NodeId, RequestId, ShardId};
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
+use vicinal_common::payload_index::PayloadIndexes;
 use vicinal_common::point::{Point, PointId, UNNAMED, Vectors};
 use vicinal_common::ring::TokenTable;
 
-use crate::meta::{Collection, CollectionState, Shard};
+use crate::meta::{Collection, CollectionState, Shard, StrictMode};
 use crate::shard_client::NodeDirectory;
 use crate::shards::ShardAccess;
 
@@ -34,6 +35,7 @@ pub(crate) struct ModelShard {
     /// Answers by request: a repeated one is applied once.
     pub(crate) seen: HashMap<(RequestId, u32), WriteAck>,
     metrics: BTreeMap<String, Metric>,
+    indexes: PayloadIndexes,
 }
 
 /// Changes shards at a chosen moment.
@@ -121,6 +123,8 @@ impl ModelCluster {
             replication_factor: replicas as u32,
             write_consistency_factor: 1,
             config_json: "{}".into(),
+            payload_indexes: PayloadIndexes::default(),
+            strict: StrictMode::default(),
             created_ms: 0,
         };
         ModelCluster { model, access, collection: Arc::new(collection) }
@@ -292,6 +296,19 @@ impl ShardApi for ModelNode {
         Ok(())
     }
 
+    async fn set_payload_indexes(&self, request: SetPayloadIndexes) -> Result<()> {
+        self.hang().await;
+        let mut model = self.model.lock();
+        if model.dead.contains(&self.id) {
+            return Err(Error::Unavailable("the node is down".into()));
+        }
+        let shard = model.shards.get_mut(&request.shard).ok_or(Error::NoSuchShard(request.shard))?;
+        if request.indexes.revision > shard.indexes.revision {
+            shard.indexes = request.indexes;
+        }
+        Ok(())
+    }
+
     async fn write(&self, request: WriteRequest) -> Result<WriteAck> {
         self.hang().await;
         let mut model = self.model.lock();
@@ -407,6 +424,11 @@ impl ShardApi for ModelNode {
                 points,
                 indexed_vectors: points,
                 segments: 1,
+                payload: PayloadStatus {
+                    revision: shard.indexes.revision,
+                    missing: 0,
+                    points: shard.indexes.fields.keys().map(|field| (field.clone(), points)).collect(),
+                },
                 ..ReplicaStatus::unknown(*id, shard.collection?)
             })
         };

@@ -5,6 +5,7 @@ pub mod log;
 pub mod manifest;
 pub mod node;
 pub mod optimizer;
+pub mod payload_index;
 pub mod process;
 pub mod raft;
 pub mod room;

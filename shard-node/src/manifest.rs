@@ -11,6 +11,7 @@ use vicinal_common::api::ReplicaSpec;
 use vicinal_common::disk::{Disk, prepare_file};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::RequestId;
+use vicinal_common::payload_index::{FieldType, PayloadIndexes};
 
 use crate::segment::{FileInfo, Tombstones};
 use crate::shard::{ApplyOutcome, LogMark};
@@ -22,7 +23,7 @@ pub const SPEC: &str = "SPEC";
 
 const MANIFEST_MAGIC: [u8; 8] = *b"VICNLMAN";
 const SPEC_MAGIC: [u8; 8] = *b"VICNLSPC";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 24;
 
 /// A remembered request: a retry of it is answered with this.
@@ -49,6 +50,21 @@ pub struct IndexRecord {
     pub crc: u32,
 }
 
+/// A payload index file beside a segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadIndexRecord {
+    /// Text form of the key path.
+    pub field: String,
+    /// Which values are indexed.
+    pub of: FieldType,
+    /// Number in the file name.
+    pub number: u64,
+    /// Length of the file.
+    pub bytes: u64,
+    /// CRC32 of the file.
+    pub crc: u32,
+}
+
 /// A segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentRecord {
@@ -62,6 +78,8 @@ pub struct SegmentRecord {
     pub crc: u32,
     /// Its index files.
     pub indexes: Vec<IndexRecord>,
+    /// Its payload index files.
+    pub payload_indexes: Vec<PayloadIndexRecord>,
     /// Its dead rows as of the manifest's position: each as the distance from the one before (the first from 0).
     pub dead: Vec<u32>,
 }
@@ -77,6 +95,8 @@ pub struct Manifest {
     pub membership: Option<(LogMark, Bytes)>,
     /// Remembered requests in log order.
     pub requests: Vec<RequestRecord>,
+    /// The payload indexes that are wanted.
+    pub payload_indexes: PayloadIndexes,
     /// The segments.
     pub segments: Vec<SegmentRecord>,
     /// Number of the next file: all files of the manifest have smaller ones.
@@ -263,12 +283,20 @@ mod tests {
                 RequestRecord { request: RequestId(1), part: 0, index: 6, outcome: Ok(3) },
                 RequestRecord { request: RequestId(2), part: 1, index: 7, outcome: Err(Error::BadInput("x".into())) },
             ],
+            payload_indexes: PayloadIndexes { revision: 2, fields: [("a[].b".to_owned(), FieldType::Integer)].into() },
             segments: vec![SegmentRecord {
                 number: 3,
                 rows: 10_000,
                 bytes: 100,
                 crc: 1,
                 indexes: vec![IndexRecord { ordinal: 0, bytes: 10, crc: 2 }],
+                payload_indexes: vec![PayloadIndexRecord {
+                    field: "a[].b".into(),
+                    of: FieldType::Integer,
+                    number: 2,
+                    bytes: 12,
+                    crc: 4,
+                }],
                 dead: SegmentRecord::encode_dead(&dead),
             }],
             next_file: 4,

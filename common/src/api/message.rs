@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::filter::Filter;
 use crate::ids::{CollectionId, Epoch, LogIndex, NodeId, RequestId, ShardId};
 use crate::payload::Payload;
+use crate::payload_index::PayloadIndexes;
 use crate::point::{Point, PointId, Vectors};
 use crate::transport::Address;
 
@@ -56,6 +57,17 @@ pub enum MembersChange {
         /// Log entries that the one furthest behind still misses.
         entries: u64,
     },
+}
+
+/// The payload indexes that a replica shall have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetPayloadIndexes {
+    /// The shard.
+    pub shard: ShardId,
+    /// The collection it must be part of.
+    pub collection: CollectionId,
+    /// The indexes.
+    pub indexes: PayloadIndexes,
 }
 
 /// One write to one shard.
@@ -305,10 +317,50 @@ pub struct ReplicaStatus {
     pub fresh_rows: u64,
     /// Bytes of segment and index files.
     pub disk_bytes: u64,
+    /// Payload indexes.
+    pub payload: PayloadStatus,
     /// Whether background work (sealing, merging, index building) is under way or due.
     pub optimizing: bool,
+    /// Vector indexes that are being built.
+    pub builds: Vec<BuildStatus>,
     /// Why the replica does not serve, in plain words.
     pub failed: Option<String>,
+}
+
+/// A vector index that is being built.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BuildStatus {
+    /// Name of the vector; `""` is the unnamed one.
+    pub vector: String,
+    /// Number of the segment.
+    pub segment: u64,
+    /// Rows to insert.
+    pub rows: u64,
+    /// Rows inserted so far.
+    pub rows_done: u64,
+    /// Seconds since the build began.
+    pub seconds: f64,
+    /// Whether it waits for other builds to give memory back.
+    pub waits_for_memory: bool,
+}
+
+impl BuildStatus {
+    /// Seconds that the rest takes at the pace so far; `None` until there is a pace.
+    pub fn eta_seconds(&self) -> Option<f64> {
+        let left = self.rows.saturating_sub(self.rows_done) as f64;
+        (self.rows_done > 0).then(|| self.seconds * left / self.rows_done as f64)
+    }
+}
+
+/// Payload indexes of a replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadStatus {
+    /// Revision of the set that it builds.
+    pub revision: u64,
+    /// Indexes of segments that are not built yet.
+    pub missing: u64,
+    /// Per field, live points that have a value in its index. Rows that are not indexed yet do not count.
+    pub points: BTreeMap<String, u64>,
 }
 
 /// Part of a replica in its shard's raft group.
@@ -345,7 +397,9 @@ impl ReplicaStatus {
             segments: 0,
             fresh_rows: 0,
             disk_bytes: 0,
+            payload: PayloadStatus::default(),
             optimizing: false,
+            builds: Vec::new(),
             failed: None,
         }
     }

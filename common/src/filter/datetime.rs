@@ -17,6 +17,11 @@ impl DateTime {
         Some(DateTime { text: text.to_owned(), micros: parse_micros(text)? })
     }
 
+    /// Microseconds since 1970 in UTC: what is compared.
+    pub fn micros(&self) -> i64 {
+        self.micros
+    }
+
     /// The text it was read from.
     pub fn as_str(&self) -> &str {
         &self.text

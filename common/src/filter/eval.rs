@@ -60,7 +60,8 @@ impl Condition {
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+/// Whether a value counts as empty: null or `[]`.
+pub fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Array(values) => values.is_empty(),
@@ -68,8 +69,8 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Null, or an array that holds null.
-fn has_null(value: &Value) -> bool {
+/// Whether a value is null or an array that holds null.
+pub fn has_null(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Array(values) => values.iter().any(Value::is_null),

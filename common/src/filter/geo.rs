@@ -44,7 +44,7 @@ pub struct GeoPolygon {
 
 impl GeoPoint {
     /// Reads the stored form, an object with numbers `lon` and `lat`; anything else is no place.
-    pub(super) fn from_stored(value: &Value) -> Option<GeoPoint> {
+    pub fn from_stored(value: &Value) -> Option<GeoPoint> {
         let fields = value.as_object()?;
         Some(GeoPoint { lon: fields.get("lon")?.as_f64()?, lat: fields.get("lat")?.as_f64()? })
     }

@@ -11,13 +11,16 @@ mod eval;
 mod geo;
 mod parse;
 mod path;
+mod required;
 mod slice;
 #[cfg(test)]
 mod tests;
 
 pub use datetime::DateTime;
+pub use eval::{has_null, is_empty};
 pub use geo::{GeoBox, GeoPoint, GeoPolygon, GeoRadius};
 pub use path::KeyPath;
+pub use required::RequiredIndex;
 pub use slice::Slice;
 
 use crate::point::PointId;
@@ -211,7 +214,7 @@ impl Filter {
     }
 
     /// The conditions of this level.
-    fn conditions(&self) -> impl Iterator<Item = &Condition> {
+    pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
         let min_should = self.min_should.iter().flat_map(|part| &part.conditions);
         self.should.iter().chain(min_should).chain(&self.must).chain(&self.must_not)
     }

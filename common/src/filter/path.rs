@@ -52,6 +52,32 @@ impl KeyPath {
         fields.get(&self.first).is_some_and(|value| any_below(&self.rest, value, test))
     }
 
+    /// Visits every value at this path, in document order.
+    pub fn visit<'a>(&self, fields: &'a Fields, see: &mut dyn FnMut(&'a Value)) {
+        self.any(fields, &mut |value| {
+            see(value);
+            false
+        });
+    }
+
+    /// The path that leads, through every element of the arrays at this one, on to `below`: what a key inside `nested`
+    /// stands for. `a` and `a[]` mean the same here.
+    pub fn within(&self, below: &KeyPath) -> KeyPath {
+        let mut rest = self.elements().rest;
+        rest.push(Step::Key(below.first.clone()));
+        rest.extend(below.rest.iter().cloned());
+        KeyPath { first: self.first.clone(), rest }
+    }
+
+    /// The path of the elements of the arrays at this one.
+    fn elements(&self) -> KeyPath {
+        let mut path = self.clone();
+        if path.rest.last() != Some(&Step::Each) {
+            path.rest.push(Step::Each);
+        }
+        path
+    }
+
     /// Whether any element of the arrays at this path passes; `a` and `a[]` mean the same.
     pub(super) fn any_element<'a>(&self, fields: &'a Fields, test: &mut dyn FnMut(&'a Value) -> bool) -> bool {
         if self.rest.last() == Some(&Step::Each) {
@@ -157,6 +183,15 @@ mod tests {
         ] {
             assert_eq!(Value::from(values(path, &payload)), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn a_nested_path_goes_through_the_elements() {
+        let within = |outer: &str, inner: &str| {
+            KeyPath::parse(outer).unwrap().within(&KeyPath::parse(inner).unwrap()).to_string()
+        };
+        assert_eq!(within("a", "b"), "a[].b");
+        assert_eq!(within("a.b[]", "\"c.d\"[0]"), "a.b[].\"c.d\"[0]");
     }
 
     #[test]

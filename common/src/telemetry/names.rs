@@ -142,6 +142,12 @@ catalogue! { Metric, METRICS, "All metrics.":
     SHARD_DISK_BYTES = gauge("vicinal_shard_disk_bytes", REPLICA, "Bytes of segment and index files");
     SHARD_OPTIMIZING = gauge(
         "vicinal_shard_optimizing", REPLICA, "1 while background work is under way or due, else 0");
+    SHARD_BUILD_ROWS = gauge(
+        "vicinal_shard_build_rows", REPLICA, "Rows of the vector index that is being built, 0 when none is");
+    SHARD_BUILD_ROWS_DONE = gauge(
+        "vicinal_shard_build_rows_done", REPLICA, "Rows that the build of a vector index has inserted so far");
+    SHARD_BUILD_ETA = gauge(
+        "vicinal_shard_build_remaining_seconds", REPLICA, "Time the build of a vector index still takes at its pace so far");
     SHARD_SERVING = gauge("vicinal_shard_serving", REPLICA, "0 when the replica has failed (the log says why), else 1");
     RAFT_ROLE = gauge(
         "vicinal_raft_role", &["node", "collection", "shard", "role"],

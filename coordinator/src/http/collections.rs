@@ -49,6 +49,7 @@ pub(super) async fn create(State(coordinator): Shared, params: Params, body: Jso
         replication_factor: new.replication_factor,
         write_consistency_factor: new.write_consistency_factor,
         config_json: new.config.to_string(),
+        strict: new.strict,
     };
     let (nodes, members) = (coordinator.shards.nodes.clone(), coordinator.members.clone());
     let is_connected = move |node| nodes.get(node).is_some() && members.may_take_more(node);

@@ -44,11 +44,38 @@ pub(super) async fn describe(access: &ShardAccess, collection: &Collection, dead
         "optimizer_status": optimizer_status(&replicas),
         "indexed_vectors_count": replicas.iter().map(|replica| replica.indexed_vectors).sum::<u64>(),
         "points_count": replicas.iter().map(|replica| replica.points).sum::<u64>(),
+        "builds": builds(&replicas),
         "segments_count": replicas.iter().map(|replica| replica.segments).sum::<u64>(),
         "config": config,
-        "payload_schema": {},
+        "payload_schema": payload_schema(collection, &replicas),
     });
     Ok(info.to_string().into_bytes())
+}
+
+/// The vector indexes that are being built.
+fn builds(replicas: &[&ReplicaStatus]) -> Value {
+    let all = replicas.iter().flat_map(|replica| replica.builds.iter().map(|build| (replica.shard, build)));
+    let tenths = |seconds: f64| (seconds * 10.0).round() / 10.0;
+    let shown = all.map(|(shard, build)| {
+        json!({
+            "shard_id": shard.0,
+            "vector": build.vector,
+            "segment": build.segment,
+            "vectors_count": build.rows,
+            "vectors_done": build.rows_done,
+            "seconds": tenths(build.seconds),
+            "eta_seconds": build.eta_seconds().map(tenths),
+            "waits_for_memory": build.waits_for_memory,
+        })
+    });
+    shown.collect()
+}
+
+/// The payload indexes, each with the number of points that have a value in it.
+fn payload_schema(collection: &Collection, replicas: &[&ReplicaStatus]) -> Value {
+    let points = |field: &String| replicas.iter().filter_map(|replica| replica.payload.points.get(field)).sum::<u64>();
+    let fields = collection.payload_indexes.fields.iter();
+    fields.map(|(field, of)| (field.clone(), json!({"data_type": of.name(), "points": points(field)}))).collect()
 }
 
 /// Which replica's figures stand for the shard: one that serves, the leader, the one furthest along.

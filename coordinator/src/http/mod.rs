@@ -8,6 +8,7 @@ mod collections;
 mod decode;
 mod encode;
 mod failure_log;
+mod indexes;
 mod info;
 mod observe;
 mod params;

@@ -13,6 +13,7 @@ use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
 use super::decode::{CountBody, DeleteBody, Deletion, RetrieveBody, ScrollBody, UpsertBody, Wanted};
 use super::encode::{self, Shown};
+use super::indexes::{Purpose, check_filter};
 use super::params::Params;
 use super::selector::WithPayload;
 use crate::meta::Collection;
@@ -41,7 +42,8 @@ pub(super) async fn upsert(State(coordinator): Shared, params: Params, body: Jso
 
 /// `POST /collections/{collection}/points/delete`
 pub(super) async fn delete(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
-    let id = coordinator.collection(params.collection())?.id;
+    let collection = coordinator.collection(params.collection())?;
+    let id = collection.id;
     let deletion = body.decode(DeleteBody::into_deletion).await?;
     let lookup = || coordinator.same_collection(params.collection(), id);
     let spec = params.write_spec(&coordinator);
@@ -50,7 +52,10 @@ pub(super) async fn delete(State(coordinator): Shared, params: Params, body: Jso
             return Err(Error::BadInput("Empty update request".into()).into());
         }
         Deletion::Ids(ids) => write::delete(&coordinator.shards, &lookup, spec, ids).await?,
-        Deletion::Filter(filter) => write::delete_by_filter(&coordinator.shards, &lookup, spec, &filter).await?,
+        Deletion::Filter(filter) => {
+            check_filter(&collection, Some(&filter), Purpose::Update)?;
+            write::delete_by_filter(&coordinator.shards, &lookup, spec, &filter).await?
+        }
     };
     updated(written, &params)
 }
@@ -104,6 +109,7 @@ pub(super) async fn scroll(State(coordinator): Shared, params: Params, body: Jso
     let collection = coordinator.collection(params.collection())?;
     let Wanted { request, with_payload, allow_partial } = body.decode(ScrollBody::into_page).await?;
     check_parts(&collection, &request.parts)?;
+    check_filter(&collection, request.filter.as_deref(), Purpose::Read)?;
     let lookup = params.lookup(&coordinator);
     let page = query::scroll(&coordinator.shards, &lookup, params.read_spec(), &request).await?;
     page.coverage.check(allow_partial)?;
@@ -125,8 +131,9 @@ pub(super) async fn scroll(State(coordinator): Shared, params: Params, body: Jso
 
 /// `POST /collections/{collection}/points/count`
 pub(super) async fn count(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
-    coordinator.collection(params.collection())?;
+    let collection = coordinator.collection(params.collection())?;
     let (filter, allow_partial) = body.decode(CountBody::into_filter).await?;
+    check_filter(&collection, filter.as_deref(), Purpose::Read)?;
     let lookup = params.lookup(&coordinator);
     let (count, coverage) = query::count(&coordinator.shards, &lookup, params.read_spec(), filter).await?;
     coverage.check(allow_partial)?;

@@ -10,6 +10,7 @@ use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
 use super::decode::{QueryBatchBody, QueryBody};
 use super::encode::{self, Shown};
+use super::indexes::{Purpose, check_filter};
 use super::params::Params;
 use super::points::check_parts;
 use super::selector::WithPayload;
@@ -48,6 +49,7 @@ async fn run(
     let (queries, with_payload): (Vec<Query>, Vec<WithPayload>) = queries.into_iter().unzip();
     for query in &queries {
         check_parts(&collection, &query.parts)?;
+        check_filter(&collection, query.filter.as_deref(), Purpose::Read)?;
     }
     let lookup = params.lookup(coordinator);
     let span = telemetry::query_span(&collection.name, queries.len());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use tokio::net::TcpListener;
 use vicinal_common::telemetry::METRICS_PATH;
 use vicinal_common::transport::http::serve_router;
@@ -15,7 +15,7 @@ use vicinal_common::transport::http::serve_router;
 use super::admission::{admit, catch_up};
 use super::answer::{Failure, envelope};
 use super::failure_log::FailureLog;
-use super::{cluster, collections, observe, points, search, service, telemetry};
+use super::{cluster, collections, indexes, observe, points, search, service, telemetry};
 use crate::Coordinator;
 
 /// All routes.
@@ -39,6 +39,8 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/aliases", get(collections::aliases))
         .route("/collections/{collection}/cluster", get(cluster::collection))
         .route("/collections/{collection}/replicas/digest", get(cluster::digest))
+        .route("/collections/{collection}/index", put(indexes::create))
+        .route("/collections/{collection}/index/{field}", delete(indexes::delete))
         .route("/collections/{collection}/points", put(points::upsert).post(points::retrieve))
         .route("/collections/{collection}/points/{id}", get(points::get))
         .route("/collections/{collection}/points/delete", post(points::delete))
@@ -57,10 +59,9 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
 
 /// What the Qdrant API has below a collection and we do not, each with all that stands below it. Of `cluster` we have
 /// the reading part.
-const NOT_OFFERED_IN_COLLECTION: [&str; 15] = [
+const NOT_OFFERED_IN_COLLECTION: [&str; 14] = [
     "cluster",
     "facet",
-    "index",
     "points/batch",
     "points/discover",
     "points/facet",

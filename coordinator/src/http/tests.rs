@@ -31,6 +31,7 @@ use crate::placement::Reconciler;
 use crate::{Coordinator, CoordinatorOptions};
 
 mod degraded;
+mod indexes;
 
 struct Edge {
     router: Router,
@@ -258,7 +259,6 @@ async fn bad_requests_get_the_status_and_text_their_clients_know() {
             404,
             "POST /collections/c/points/payload is not supported",
         ),
-        ("PUT", "/collections/c/index", json!({}), 404, "is not supported yet"),
         ("GET", "/snapshots", Value::Null, 404, "is not supported yet"),
         ("DELETE", "/cluster/peer/7", Value::Null, 404, "is not supported yet"),
         ("POST", "/collections/c/cluster", json!({}), 404, "is not supported yet"),

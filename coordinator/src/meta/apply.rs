@@ -1,9 +1,12 @@
 //! Applies commands to the state: a pure function of both, the same on every coordinator and in every replay.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vicinal_common::error::Error;
 use vicinal_common::ids::{CollectionId, Epoch};
+use vicinal_common::limits::PAYLOAD_INDEXES_MAX;
+use vicinal_common::payload_index::{FieldType, PayloadIndexes};
 
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};
 use super::state::{
@@ -68,6 +71,21 @@ impl MetaState {
                 self.replace_replica(*collection, *shard, *from, *to)
             }
             MetaCommand::ForgetNode { node } => self.forget_node(*node),
+            MetaCommand::CreateIndex { collection, field, of } => {
+                self.change_indexes(*collection, |fields| match fields.insert(field.clone(), *of) {
+                    Some(before) if before == *of => Ok(Changed::Nothing),
+                    None if fields.len() > PAYLOAD_INDEXES_MAX => Err(Error::BadInput(format!(
+                        "the collection has {PAYLOAD_INDEXES_MAX} payload indexes, which is the most it can have"
+                    ))),
+                    Some(_) | None => Ok(Changed::Something),
+                })
+            }
+            MetaCommand::DropIndex { collection, field } => {
+                self.change_indexes(*collection, |fields| match fields.remove(field) {
+                    Some(_) => Ok(Changed::Something),
+                    None => Ok(Changed::Nothing),
+                })
+            }
         }
     }
 
@@ -124,6 +142,8 @@ impl MetaState {
             replication_factor: create.replication_factor,
             write_consistency_factor: create.write_consistency_factor,
             config_json: create.config_json.clone(),
+            payload_indexes: PayloadIndexes::default(),
+            strict: create.strict,
             created_ms: create.now_ms,
         };
         self.collections.insert(create.id, Arc::new(collection));
@@ -177,6 +197,27 @@ impl MetaState {
         MetaReply::Done
     }
 
+    fn change_indexes(
+        &mut self,
+        id: CollectionId,
+        change: impl FnOnce(&mut BTreeMap<String, FieldType>) -> Result<Changed, Error>,
+    ) -> MetaReply {
+        let Some(collection) = self.collections.get_mut(&id).filter(|found| found.state != CollectionState::Deleting)
+        else {
+            return refuse(Error::NotFound(format!("Collection {id} was deleted")));
+        };
+        let mut indexes = collection.payload_indexes.clone();
+        match change(&mut indexes.fields) {
+            Ok(Changed::Nothing) => MetaReply::Done,
+            Ok(Changed::Something) => {
+                indexes.revision += 1;
+                Arc::make_mut(collection).payload_indexes = indexes;
+                MetaReply::Done
+            }
+            Err(error) => refuse(error),
+        }
+    }
+
     fn begin_operation(&mut self, kind: OperationKind, collection: CollectionId, started_ms: u64, steps: usize) {
         let steps_total = u32::try_from(steps).unwrap_or(u32::MAX);
         let operation = Operation { kind, collection, started_ms, steps_done: 0, steps_total };
@@ -187,6 +228,12 @@ impl MetaState {
     fn end_operations(&mut self, collection: CollectionId) {
         self.operations.retain(|_, operation| operation.collection != collection);
     }
+}
+
+/// Whether a command made a difference.
+enum Changed {
+    Something,
+    Nothing,
 }
 
 pub(super) fn refuse(error: Error) -> MetaReply {

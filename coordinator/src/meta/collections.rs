@@ -8,11 +8,12 @@ use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
+use vicinal_common::payload_index::FieldType;
 use vicinal_common::ring::TokenTable;
 
 use super::catalog::Catalog;
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply};
-use super::state::{CollectionState, MetaState, Registration, Shard};
+use super::state::{CollectionState, MetaState, Registration, Shard, StrictMode};
 use crate::placement::{Load, place};
 
 /// Longest wait for the replicas of a deleted collection to be dropped. The collection is gone for clients at once; the
@@ -34,6 +35,8 @@ pub struct CreateCollection {
     pub write_consistency_factor: u32,
     /// The client's create body after validation, echoed when the collection is described.
     pub config_json: String,
+    /// What requests may not do.
+    pub strict: StrictMode,
 }
 
 impl Catalog {
@@ -89,6 +92,22 @@ impl Catalog {
         // Not an error when it takes longer: a node that is away drops its replicas when it comes back.
         let _ = self.wait_for(dropped, |state| (!state.collections.contains_key(&id)).then_some(())).await;
         Ok(true)
+    }
+
+    /// Wants an index of a field of the collection. `BadInput` when it has too many.
+    pub async fn create_index(
+        &self,
+        collection: CollectionId,
+        field: String,
+        of: FieldType,
+        deadline: Instant,
+    ) -> Result<()> {
+        self.change(MetaCommand::CreateIndex { collection, field, of }, deadline).await
+    }
+
+    /// Wants no index of a field any more; a missing one is fine.
+    pub async fn drop_index(&self, collection: CollectionId, field: String, deadline: Instant) -> Result<()> {
+        self.change(MetaCommand::DropIndex { collection, field }, deadline).await
     }
 
     /// Changes aliases in order, all of them or none.
@@ -149,6 +168,7 @@ fn plan(
         replication_factor: create.replication_factor,
         write_consistency_factor: create.write_consistency_factor,
         config_json: create.config_json.clone(),
+        strict: create.strict,
         now_ms,
     })
 }

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::Error;
 use vicinal_common::ids::{ClusterId, CollectionId, NodeId, RequestId, ShardId};
+use vicinal_common::payload_index::FieldType;
 use vicinal_common::ring::TokenTable;
 
-use super::state::{OperationId, Registration, Shard};
+use super::state::{OperationId, Registration, Shard, StrictMode};
 
 /// A log entry: a command and the identity by which it is applied at most once, however often it is proposed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +83,22 @@ pub enum MetaCommand {
         /// The node.
         node: NodeId,
     },
+    /// Wants an index of a field, or one of another type than before.
+    CreateIndex {
+        /// The collection.
+        collection: CollectionId,
+        /// Text form of the key path.
+        field: String,
+        /// Which values are indexed.
+        of: FieldType,
+    },
+    /// Wants no index of a field any more; a missing one is fine.
+    DropIndex {
+        /// The collection.
+        collection: CollectionId,
+        /// Text form of the key path.
+        field: String,
+    },
 }
 
 /// A new collection, with its placement and token table decided.
@@ -107,6 +124,8 @@ pub struct CreateCommand {
     pub write_consistency_factor: u32,
     /// The client's create body after validation.
     pub config_json: String,
+    /// What requests may not do.
+    pub strict: StrictMode,
     /// The time, in Unix milliseconds.
     pub now_ms: u64,
 }
@@ -162,6 +181,8 @@ impl fmt::Display for MetaRequest {
             MetaCommand::Progress { .. } => "progress of an operation",
             MetaCommand::ReplaceReplica { .. } => "replace replica",
             MetaCommand::ForgetNode { .. } => "forget node",
+            MetaCommand::CreateIndex { .. } => "create payload index",
+            MetaCommand::DropIndex { .. } => "drop payload index",
         };
         write!(f, "{what} ({})", self.request)
     }

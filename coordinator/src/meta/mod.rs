@@ -38,6 +38,6 @@ pub use opening::{CatalogOptions, Loaded};
 pub use sled_store::SledStore;
 pub use state::{
     COLLECTIONS_MAX, Collection, CollectionState, MetaState, NodeInfo, Operation, OperationId, OperationKind,
-    REPLIES_MAX, Registration, Shard,
+    REPLIES_MAX, Registration, Shard, StrictMode,
 };
 pub use store::{Change, MetaStore, Record, Stored};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{ClusterId, CollectionId, Epoch, NodeId, RequestId, ShardId};
+use vicinal_common::payload_index::PayloadIndexes;
 use vicinal_common::ring::TokenTable;
 use vicinal_common::transport::Address;
 
@@ -100,6 +101,10 @@ pub struct Collection {
     pub write_consistency_factor: u32,
     /// The client's create body after validation, echoed when the collection is described.
     pub config_json: String,
+    /// The payload indexes that its replicas shall have.
+    pub payload_indexes: PayloadIndexes,
+    /// What requests may not do although it would work.
+    pub strict: StrictMode,
     /// When it was created, in Unix milliseconds.
     pub created_ms: u64,
 }
@@ -114,6 +119,15 @@ impl Collection {
     pub fn shard(&self, id: ShardId) -> Option<&Shard> {
         self.shards.iter().find(|shard| shard.id == id)
     }
+}
+
+/// Restrictions of requests, chosen when a collection is created. Nothing is restricted by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrictMode {
+    /// Reads may filter on indexed fields only.
+    pub only_indexed_reads: bool,
+    /// Deletes may filter on indexed fields only.
+    pub only_indexed_updates: bool,
 }
 
 /// Where a collection is in its life.

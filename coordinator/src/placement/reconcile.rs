@@ -21,6 +21,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 use vicinal_common::transport::Address;
 
+use super::indexes::outdated;
 use crate::members::Members;
 use crate::meta::{Catalog, Collection, CollectionState, MetaCommand, MetaState, Shard};
 use crate::shard_client::NodeDirectory;
@@ -72,6 +73,7 @@ impl Reconciler {
         let mut running: BTreeMap<CollectionId, AbortHandle> = BTreeMap::new();
         let mut next_sweep = None;
         let mut forgetting: Option<AbortHandle> = None;
+        let mut indexing: Option<AbortHandle> = None;
         loop {
             // Marked as seen before the state is read: a change in between wakes the wait below.
             changed.borrow_and_update();
@@ -96,6 +98,10 @@ impl Reconciler {
                 let forgettable = Reconciler::forgettable(&state);
                 if !forgettable.is_empty() && forgetting.as_ref().is_none_or(AbortHandle::is_finished) {
                     forgetting = Some(works.spawn(self.clone().forget(forgettable)));
+                }
+                let outdated = self.outdated_indexes(&state);
+                if !outdated.is_empty() && indexing.as_ref().is_none_or(AbortHandle::is_finished) {
+                    indexing = Some(works.spawn(self.clone().send_indexes(outdated)));
                 }
                 if next_sweep.is_none_or(|due| due <= Instant::now()) {
                     works.spawn(self.clone().sweep());
@@ -220,7 +226,8 @@ impl Reconciler {
         finished.map_err(|error| Failed { steps_done, error })
     }
 
-    /// Drops replicas that belong to no collection: a late step of a coordinator that led before, or a node that was
+    /// Tells replicas of changed payload indexes, should their signs of life not have shown it, and drops replicas that
+    /// belong to no collection: a late step of a coordinator that led before, or a node that was
     /// away when its collection was deleted. A shard id below `next_shard` that no collection has was deleted for good,
     /// even if this coordinator's state is old, because ids are never used again.
     async fn sweep(self) {
@@ -228,7 +235,9 @@ impl Reconciler {
         for (node, answer) in self.replicas_of(nodes).await {
             let state = self.catalog.state();
             let kept: BTreeSet<ShardId> = state.collections.values().flat_map(|found| found.shard_ids()).collect();
-            for replica in answer.unwrap_or_default() {
+            let replicas = answer.unwrap_or_default();
+            self.clone().send_indexes(outdated(&state, node, &replicas)).await;
+            for replica in replicas {
                 if replica.shard.0 < state.next_shard && !kept.contains(&replica.shard) {
                     let dropped = self.call(node, |api| async move { api.drop_replica(replica.shard).await }).await;
                     match dropped {
@@ -294,7 +303,7 @@ fn report(error: &impl Display) {
     tracing::debug!("progress was not noted: {error}");
 }
 
-fn all_replicas(collection: &Collection) -> Vec<(ShardId, NodeId)> {
+pub(super) fn all_replicas(collection: &Collection) -> Vec<(ShardId, NodeId)> {
     let mut replicas = Vec::new();
     for shard in &collection.shards {
         replicas.extend(shard.replicas.iter().map(|node| (shard.id, *node)));

@@ -17,12 +17,13 @@ use vicinal_common::disk::FaultyDisk;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 use vicinal_common::metric::Metric;
+use vicinal_common::payload_index::FieldType;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
 
 use super::Reconciler;
 use crate::members::Members;
-use crate::meta::{Catalog, CatalogOptions, CreateCollection, DiskStore, Founding, Registration};
+use crate::meta::{Catalog, CatalogOptions, CreateCollection, DiskStore, Founding, Registration, StrictMode};
 use crate::shard_client::NodeDirectory;
 
 /// A node that keeps a list of replicas. Every `fail_every`-th call fails.
@@ -33,6 +34,8 @@ struct ListNode {
     fail_every: usize,
     calls: AtomicUsize,
     replicas: Mutex<BTreeMap<ShardId, (CollectionId, Option<usize>)>>,
+    /// The newest revision that each was told.
+    indexes: Mutex<BTreeMap<ShardId, u64>>,
 }
 
 impl ListNode {
@@ -73,6 +76,12 @@ impl ShardApi for ListNode {
         Ok(MembersChange::Done)
     }
 
+    async fn set_payload_indexes(&self, request: SetPayloadIndexes) -> Result<()> {
+        self.answer()?;
+        self.indexes.lock().insert(request.shard, request.indexes.revision);
+        Ok(())
+    }
+
     async fn digest(&self, _: DigestRequest) -> Vec<ShardAnswer<ShardDigest>> {
         Vec::new()
     }
@@ -82,6 +91,10 @@ impl ShardApi for ListNode {
         let replicas = self.replicas.lock();
         let replicas = replicas.iter().map(|(shard, (collection, founded))| ReplicaStatus {
             leader: founded.map(|_| NodeId(self.node)),
+            payload: PayloadStatus {
+                revision: self.indexes.lock().get(shard).copied().unwrap_or(0),
+                ..PayloadStatus::default()
+            },
             ..ReplicaStatus::unknown(*shard, *collection)
         });
         Ok(NodeStatus { node: NodeId(self.node), replicas: replicas.collect(), read_only: None })
@@ -111,10 +124,15 @@ impl ShardApi for ListNode {
 struct World {
     catalog: Catalog,
     nodes: Vec<Arc<ListNode>>,
+    members: Arc<Members>,
     stop: CancellationToken,
 }
 
 async fn world(count: u64, fail_every: usize) -> World {
+    world_with(count, fail_every, Members::local()).await
+}
+
+async fn world_with(count: u64, fail_every: usize, members: Members) -> World {
     let store = DiskStore::open(Arc::new(FaultyDisk::new(1)), Path::new("/meta")).unwrap();
     let options = CatalogOptions {
         name: "a".into(),
@@ -137,8 +155,9 @@ async fn world(count: u64, fail_every: usize) -> World {
         nodes.push(api);
     }
     let stop = CancellationToken::new();
-    tokio::spawn(Reconciler::new(catalog.clone(), directory, Arc::new(Members::local())).run(stop.clone()));
-    World { catalog, nodes, stop }
+    let members = Arc::new(members);
+    tokio::spawn(Reconciler::new(catalog.clone(), directory, members.clone()).run(stop.clone()));
+    World { catalog, nodes, members, stop }
 }
 
 fn within(millis: u64) -> Instant {
@@ -158,12 +177,13 @@ fn wanted(name: &str, shard_number: u32, replication_factor: u32) -> CreateColle
         replication_factor,
         write_consistency_factor: 1,
         config_json: "{}".into(),
+        strict: StrictMode::default(),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn collections_are_created_and_dropped() {
-    let World { catalog, nodes, stop } = world(3, 0).await;
+    let World { catalog, nodes, stop, .. } = world(3, 0).await;
     let begun = Instant::now();
     catalog.create_collection(wanted("a", 4, 2), |_| true, within(5_000)).await.unwrap();
     println!("created in {:?}", begun.elapsed());
@@ -189,7 +209,7 @@ async fn collections_are_created_and_dropped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_at_once_over_failing_nodes() {
-    let World { catalog, nodes, stop } = world(3, 5).await;
+    let World { catalog, nodes, stop, .. } = world(3, 5).await;
     let creations = (0..6).map(|number| {
         let catalog = catalog.clone();
         tokio::spawn(async move {
@@ -211,7 +231,7 @@ async fn many_at_once_over_failing_nodes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn node_away_delays_but_loses_nothing() {
-    let World { catalog, nodes, stop } = world(2, 0).await;
+    let World { catalog, nodes, stop, .. } = world(2, 0).await;
     nodes[1].away.store(true, Ordering::SeqCst);
     let late = catalog.create_collection(wanted("a", 1, 2), |_| true, within(400)).await.unwrap_err();
     assert_eq!(late.http_status(), 408, "{late}");
@@ -229,7 +249,7 @@ async fn node_away_delays_but_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn collections_of_a_lost_node_do_not_keep_others_from_their_turn() {
-    let World { catalog, nodes, stop } = world(2, 0).await;
+    let World { catalog, nodes, stop, .. } = world(2, 0).await;
     for number in 0..20 {
         catalog.create_collection(wanted(&format!("c{number}"), 1, 2), |_| true, within(5_000)).await.unwrap();
     }
@@ -255,4 +275,34 @@ async fn new_collections_go_to_nodes_that_are_there() {
     assert_eq!(too_many.unwrap_err().http_status(), 400);
     stop.cancel();
     catalog.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_of_life_with_an_old_revision_is_answered_with_the_indexes() {
+    let World { catalog, nodes, members, stop } = world_with(3, 5, Members::new()).await;
+    catalog.create_collection(wanted("c", 2, 3), |_| true, within(20_000)).await.unwrap();
+    let id = catalog.state().resolve("c").unwrap().id;
+    for (field, of) in [("a", FieldType::Keyword), ("b", FieldType::Geo)] {
+        catalog.create_index(id, field.into(), of, within(5_000)).await.unwrap();
+    }
+    let is_told = |node: &ListNode| {
+        let told = node.indexes.lock();
+        told.len() == 2 && told.values().all(|revision| *revision == 2)
+    };
+    let until = within(20_000);
+    while !nodes.iter().all(|node| is_told(node)) {
+        assert!(
+            Instant::now() < until,
+            "{:?}",
+            nodes.iter().map(|node| node.indexes.lock().clone()).collect::<Vec<_>>()
+        );
+        for node in &nodes {
+            // Some of the calls fail; the next sign of life shows it.
+            if let Ok(status) = node.status().await {
+                members.heard(NodeId(node.node), status, false);
+            }
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    stop.cancel();
 }

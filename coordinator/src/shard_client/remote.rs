@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use vicinal_common::api::wire::{DropReplica, Operation, Request, Status, decode_answer, encode_request};
 use vicinal_common::api::{
     ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, NodeStatus, ReadContext, ReplicaSpec,
-    RetrieveRequest, ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, WriteAck,
-    WriteRequest,
+    RetrieveRequest, ScrollRequest, SearchRequest, SetPayloadIndexes, ShardAnswer, ShardApi, ShardDigest, ShardHit,
+    StoredPoint, WriteAck, WriteRequest,
 };
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{LogIndex, NodeId, ShardId};
@@ -102,6 +102,10 @@ impl ShardApi for RemoteNode {
 
     async fn drop_replica(&self, shard: ShardId) -> Result<()> {
         self.call(&DropReplica(shard)).await
+    }
+
+    async fn set_payload_indexes(&self, request: SetPayloadIndexes) -> Result<()> {
+        self.call(&request).await
     }
 
     async fn write(&self, request: WriteRequest) -> Result<WriteAck> {

@@ -46,10 +46,7 @@ pub(super) fn scan(kernel: &Kernel, rows: Rows<'_>, query: &[f32], k: usize, acc
     let mut best = TopK::new(k, rows.len());
     let mut waiting = [0u32; 4];
     let mut count = 0;
-    for row in 0..row_count(rows) {
-        if !accept.contains(row) {
-            continue;
-        }
+    for row in accept.iter(row_count(rows) as usize) {
         waiting[count] = row;
         count += 1;
         if count == 4 {

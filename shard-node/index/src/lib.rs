@@ -94,6 +94,36 @@ impl<'a> Accept<'a> {
         Accept::Test { test, count: None }
     }
 
+    /// How many rows may be returned of so many, where that is known.
+    pub fn count(&self, rows: usize) -> Option<usize> {
+        match self {
+            Accept::All => Some(rows),
+            Accept::Rows { count, .. } => Some(*count),
+            Accept::Test { count, .. } => *count,
+        }
+    }
+
+    /// The rows that may be returned of so many, ascending.
+    pub fn iter(&self, rows: usize) -> impl Iterator<Item = u32> {
+        let accept = *self;
+        (0..rows.div_ceil(64)).flat_map(move |word| {
+            let first = word as u32 * 64;
+            let mut bits = match accept {
+                Accept::Rows { words, .. } => words[word],
+                Accept::All | Accept::Test { .. } => u64::MAX,
+            };
+            if rows - (first as usize) < 64 {
+                bits &= (1 << (rows % 64)) - 1;
+            }
+            std::iter::from_fn(move || {
+                let row = first + (bits != 0).then(|| bits.trailing_zeros())?;
+                bits &= bits - 1;
+                Some(row)
+            })
+            .filter(move |row| !matches!(accept, Accept::Test { .. }) || accept.contains(*row))
+        })
+    }
+
     /// Whether a row may be returned.
     #[inline]
     pub fn contains(&self, row: u32) -> bool {

@@ -32,7 +32,9 @@ impl Group {
             segments: stats.segments,
             fresh_rows: stats.fresh_rows,
             disk_bytes: stats.disk_bytes,
+            payload: stats.payload,
             optimizing: stats.optimizing,
+            builds: stats.builds,
             failed: stats.failed,
             ..ReplicaStatus::unknown(spec.shard, spec.collection)
         };

@@ -1,7 +1,7 @@
 //! What `GET /metrics` shows of a node and its replicas, looked up when somebody asks.
 
 use async_trait::async_trait;
-use vicinal_common::api::{ReplicaRole, ReplicaStatus};
+use vicinal_common::api::{BuildStatus, ReplicaRole, ReplicaStatus};
 use vicinal_common::telemetry::{Page, Source, names};
 
 use crate::node::ShardNode;
@@ -34,6 +34,10 @@ fn show(page: &mut Page, node: &str, replica: &ReplicaStatus) {
     page.set(&names::SHARD_FRESH, &labels, replica.fresh_rows as f64);
     page.set(&names::SHARD_DISK_BYTES, &labels, replica.disk_bytes as f64);
     page.set(&names::SHARD_OPTIMIZING, &labels, flag(replica.optimizing));
+    let build = |of: fn(&BuildStatus) -> f64| replica.builds.iter().map(of).sum::<f64>();
+    page.set(&names::SHARD_BUILD_ROWS, &labels, build(|build| build.rows as f64));
+    page.set(&names::SHARD_BUILD_ROWS_DONE, &labels, build(|build| build.rows_done as f64));
+    page.set(&names::SHARD_BUILD_ETA, &labels, build(|build| build.eta_seconds().unwrap_or(0.0)));
     page.set(&names::SHARD_SERVING, &labels, flag(replica.failed.is_none()));
     page.set(&names::RAFT_TERM, &labels, replica.term as f64);
     page.set(&names::RAFT_LAST_LOG, &labels, replica.last_log.0 as f64);

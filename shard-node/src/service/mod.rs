@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use vicinal_common::api::{
     ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, NodeStatus, ReplicaSpec, RetrieveRequest,
-    ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, WriteAck, WriteOp,
-    WriteRequest,
+    ScrollRequest, SearchRequest, SetPayloadIndexes, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint,
+    WriteAck, WriteOp, WriteRequest,
 };
 use vicinal_common::error::{Error, Result};
+use vicinal_common::exec;
 use vicinal_common::ids::{CollectionId, Epoch, ShardId};
 use vicinal_common::telemetry;
 
@@ -66,6 +67,16 @@ impl ShardApi for ShardNode {
 
     async fn drop_replica(&self, shard: ShardId) -> Result<()> {
         self.drop_shard(shard).await
+    }
+
+    async fn set_payload_indexes(&self, request: SetPayloadIndexes) -> Result<()> {
+        self.check_open()?;
+        let shard = self.group(request.shard)?.shard().clone();
+        if shard.spec().collection != request.collection {
+            return Err(Error::NoSuchShard(request.shard));
+        }
+        // Waits for the disk, and perhaps for a segment being sealed.
+        exec::blocking(move || shard.set_payload_indexes(&request.indexes)).await?
     }
 
     async fn write(&self, request: WriteRequest) -> Result<WriteAck> {

@@ -9,6 +9,7 @@ use vicinal_common::error::{Error, Result};
 
 use super::Shard;
 use super::entry::LogMark;
+use super::payload::{FieldSet, SegmentField};
 use super::view::{LiveSegment, SegmentIndex};
 use crate::manifest::{IndexRecord, Manifest, RequestRecord, SegmentRecord, StoreError};
 use crate::segment::{Run, Segment, Tombstones};
@@ -19,6 +20,8 @@ pub(super) struct CommittedSegment {
     pub(super) number: u64,
     pub(super) segment: Arc<Segment>,
     pub(super) indexes: Vec<Option<Arc<SegmentIndex>>>,
+    /// Its payload indexes.
+    pub(super) fields: Vec<Arc<SegmentField>>,
     /// Rows that were dead at the durable position. What died later is only in the view, because a restart replays
     /// the log from that position and must see exactly this state.
     pub(super) dead: Tombstones,
@@ -30,6 +33,8 @@ pub(super) struct Committed {
     pub(super) mark: Option<LogMark>,
     pub(super) membership: Option<(LogMark, Bytes)>,
     pub(super) requests: Vec<RequestRecord>,
+    /// The payload indexes that are wanted.
+    pub(super) fields: Arc<FieldSet>,
     pub(super) segments: Vec<CommittedSegment>,
 }
 
@@ -69,6 +74,7 @@ impl CommittedSegment {
             number: live.number,
             segment: Arc::clone(&live.segment),
             indexes: live.indexes.clone(),
+            fields: live.fields.clone(),
             dead: live.dead.clone(),
         }
     }
@@ -79,6 +85,7 @@ impl CommittedSegment {
             number: self.number,
             segment: Arc::clone(&self.segment),
             indexes: self.indexes.clone(),
+            fields: self.fields.clone(),
             dead: self.dead.clone(),
         }
     }
@@ -95,6 +102,7 @@ impl CommittedSegment {
             bytes: info.bytes,
             crc: info.crc,
             indexes: indexes.collect(),
+            payload_indexes: self.fields.iter().map(|field| field.record()).collect(),
             dead: SegmentRecord::encode_dead(&self.dead),
         }
     }
@@ -105,6 +113,7 @@ impl CommittedSegment {
         for index in self.indexes.iter().flatten() {
             index.file.mark_obsolete();
         }
+        self.fields.iter().for_each(|field| field.file.mark_obsolete());
     }
 }
 
@@ -116,6 +125,7 @@ impl Shard {
             mark: state.mark.clone(),
             membership: state.membership.clone(),
             requests: state.requests.clone(),
+            payload_indexes: state.fields.indexes.clone(),
             segments: state.segments.iter().map(CommittedSegment::record).collect(),
             next_file: self.next_file.load(Ordering::Acquire),
         }

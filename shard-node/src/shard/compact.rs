@@ -2,8 +2,10 @@
 //! never waits for a build.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::time::Instant;
+use vicinal_common::api::BuildStatus;
 use vicinal_common::error::Error;
 
 use super::Shard;
@@ -14,6 +16,30 @@ use crate::optimizer::{Action, Policy, SegmentStats, VectorStats, next_action};
 use crate::segment::{Run, Source, StoredFile, Tombstones, write_whole};
 use vicinal_index::hnsw::{BuildControl, BuildError, HnswIndex, HnswParams, Over};
 use vicinal_index::{Residency, VectorIndex};
+
+/// A vector index that is being built.
+pub(super) struct RunningBuild {
+    segment: u64,
+    ordinal: usize,
+    rows: u64,
+    done: Arc<AtomicU64>,
+    started: Instant,
+    waits_for_memory: bool,
+}
+
+impl RunningBuild {
+    /// What people are told.
+    pub(super) fn status(&self, layout: &crate::segment::Layout) -> BuildStatus {
+        BuildStatus {
+            vector: layout.vectors[self.ordinal].name.clone(),
+            segment: self.segment,
+            rows: self.rows,
+            rows_done: self.done.load(Ordering::Relaxed),
+            seconds: self.started.elapsed().as_secs_f64(),
+            waits_for_memory: self.waits_for_memory,
+        }
+    }
+}
 
 impl Shard {
     /// What the optimizer would do in a durable state.
@@ -33,6 +59,7 @@ impl Shard {
             dead: u64::from(segment.dead.count()),
             bytes: segment.segment.file().info().bytes,
             vectors: vectors.collect(),
+            fields_missing: segment.missing(&self.view.load().fields).len(),
         }
     }
 
@@ -43,6 +70,7 @@ impl Shard {
         let result = match action {
             Action::Nothing => return Ok(false),
             Action::Merge(numbers) => self.merge(&numbers),
+            Action::IndexPayload(segment) => self.index_payload(segment),
             Action::BuildIndex { segment, ordinal } => self.build_index(segment, ordinal),
         };
         if let Err(StepError::Fatal(error)) = &result {
@@ -60,14 +88,35 @@ impl Shard {
         // The order of the rows is held in memory, the rows are not.
         let rows: u64 = sources.iter().map(|source| u64::from(source.run.rows())).sum();
         let reserved = self.env.builder.reserve(rows * 8);
-        let merged = self.write_new_segment(&sources)?;
+        let mut merged = self.write_new_segment(&sources)?;
         drop(reserved);
+        // Before it takes the place of the inputs: a filter would read every payload meanwhile.
+        if let Some(live) = &mut merged {
+            let fields = Arc::clone(&self.commit.lock().fields);
+            match self.write_fields(live.number, &live.segment, &fields.fields) {
+                Ok(built) => live.fields = built,
+                Err(error) => {
+                    self.drop_uncommitted(merged, &error);
+                    return Err(error);
+                }
+            }
+        }
 
         let mut committed = self.commit.lock();
         if !holds_all(&committed, &inputs) {
             // A snapshot was installed meanwhile: these segments are gone.
             merged.iter().flat_map(LiveSegment::files).for_each(StoredFile::mark_obsolete);
             return Ok(());
+        }
+        if let Some(live) = &mut merged {
+            // The set may have changed while the merge was running.
+            live.fields.retain(|field| {
+                let is_wanted = committed.fields.fields.contains(field.index.field());
+                if !is_wanted {
+                    field.file.mark_obsolete();
+                }
+                is_wanted
+            });
         }
         let mut next = Committed { segments: Vec::new(), ..committed.clone() };
         let mut dead = Tombstones::default();
@@ -149,13 +198,16 @@ impl Shard {
         let (m, ef_construction) = (config.m, config.ef_construction);
         let params = HnswParams { m, ef_construction, seed: input.number, over: Over::best_for(vector.dim) };
         let rows = input.segment.vectors(ordinal).rows;
-        // The graph while it is built, and its encoded form: 2 m links of 4 bytes on level 0, and some more above it.
-        let graph_bytes = rows.len() as u64 * (params.m as u64 * 10 + 32);
-        self.check_room(graph_bytes)?;
-        let _reserved = self.env.builder.reserve(graph_bytes * 2);
+        self.check_room(params.file_bytes(rows.len(), rows.dim))?;
+        let done = Arc::new(AtomicU64::new(0));
+        let _running = self.announce(input.number, ordinal, rows.len() as u64, &done);
+        let _reserved = self.env.builder.reserve(params.build_bytes(rows.len(), rows.dim));
+        if let Some(build) = &mut *self.build.lock() {
+            build.waits_for_memory = false;
+        }
         let control = BuildControl {
             cancel: &self.closed,
-            done: &AtomicU64::new(0),
+            done: &done,
             threads: self.env.builder.options().threads_per_build.max(1),
         };
         let built = HnswIndex::build(rows, vector.metric, params, control).map_err(|error| match error {
@@ -186,6 +238,19 @@ impl Shard {
                 Err(error)
             }
         }
+    }
+
+    /// Makes a build visible until the guard is dropped.
+    fn announce(&self, segment: u64, ordinal: usize, rows: u64, done: &Arc<AtomicU64>) -> impl Drop {
+        struct Running<'a>(&'a Shard);
+        impl Drop for Running<'_> {
+            fn drop(&mut self) {
+                *self.0.build.lock() = None;
+            }
+        }
+        let (done, started) = (Arc::clone(done), Instant::now());
+        *self.build.lock() = Some(RunningBuild { segment, ordinal, rows, done, started, waits_for_memory: true });
+        Running(self)
     }
 
     fn committed_segments(&self, numbers: &[u64]) -> Vec<CommittedSegment> {

@@ -17,12 +17,18 @@ pub(super) fn index_name(number: u64, ordinal: u32) -> String {
     format!("{number:06}.{ordinal}.hnsw")
 }
 
+/// The file of a payload index of a segment.
+pub(super) fn field_name(segment: u64, number: u64) -> String {
+    format!("{segment:06}.p{number}.pidx")
+}
+
 /// All names that belong to a state.
 pub(super) fn names_of(manifest: &Manifest) -> BTreeSet<String> {
     let mut names = BTreeSet::from([MANIFEST.to_owned(), SPEC.to_owned()]);
     for segment in &manifest.segments {
         names.insert(segment_name(segment.number));
         names.extend(segment.indexes.iter().map(|index| index_name(segment.number, index.ordinal)));
+        names.extend(segment.payload_indexes.iter().map(|index| field_name(segment.number, index.number)));
     }
     names
 }

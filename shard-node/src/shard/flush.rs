@@ -95,6 +95,7 @@ impl Shard {
             mark: Some(capture.mark.clone()),
             membership: capture.membership.clone(),
             requests: capture.requests.clone(),
+            fields: Arc::clone(&committed.fields),
             segments,
         };
         if let Err(error) = self.store_manifest(&next) {
@@ -139,6 +140,7 @@ impl Shard {
                 number,
                 segment: Arc::new(segment),
                 indexes: vec![None; self.layout.vectors.len()],
+                fields: Vec::new(),
                 dead: Tombstones::default(),
             })),
             Err(error) => {

@@ -1,13 +1,14 @@
 //! Filters on the rows of a run.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::Filter;
 use vicinal_common::payload::{Fields, parse_fields};
 
-use crate::segment::{Layout, Run};
+use crate::payload_index::Selection;
+use crate::segment::{Layout, Run, Tombstones};
 
 /// A filter, or none, on one run.
 pub(super) struct Matcher<'a> {
@@ -15,6 +16,10 @@ pub(super) struct Matcher<'a> {
     run: &'a dyn Run,
     layout: &'a Layout,
     needs_payload: bool,
+    /// What indexes tell of the rows.
+    selection: Option<Selection>,
+    /// Counts the payloads that are read.
+    payloads_read: Option<&'a AtomicU64>,
     /// The first payload that could not be read. Predicates cannot fail, so it waits here for [`Matcher::finish`].
     error: OnceLock<Error>,
     /// What is known of each row, when rows are asked for more than once: 0 nothing, 1 no, 2 yes.
@@ -24,12 +29,56 @@ pub(super) struct Matcher<'a> {
 impl<'a> Matcher<'a> {
     pub(super) fn of(filter: Option<&'a Filter>, run: &'a dyn Run, layout: &'a Layout) -> Matcher<'a> {
         let needs_payload = filter.is_some_and(Filter::needs_payload);
-        Matcher { filter, run, layout, needs_payload, error: OnceLock::new(), known: Vec::new() }
+        Matcher {
+            filter,
+            run,
+            layout,
+            needs_payload,
+            selection: None,
+            payloads_read: None,
+            error: OnceLock::new(),
+            known: Vec::new(),
+        }
+    }
+
+    /// Uses what indexes tell of the rows.
+    pub(super) fn knowing(mut self, selection: Option<Selection>) -> Matcher<'a> {
+        self.selection = selection;
+        self
+    }
+
+    /// Counts the payloads that are read.
+    pub(super) fn counting(mut self, payloads_read: &'a AtomicU64) -> Matcher<'a> {
+        self.payloads_read = Some(payloads_read);
+        self
+    }
+
+    /// What indexes tell of the rows.
+    pub(super) fn selection(&self) -> Option<&Selection> {
+        self.selection.as_ref()
+    }
+
+    /// The live rows from `first` on that may match, ascending; each must still be checked.
+    pub(super) fn candidates(&self, dead: &'a Tombstones, first: u32) -> Box<dyn Iterator<Item = u32> + 'a> {
+        match &self.selection {
+            Some(selection) => Box::new(selection.rows().into_range(first..)),
+            None => Box::new((first..self.run.rows()).filter(|row| !dead.contains(*row))),
+        }
+    }
+
+    /// How many live rows match.
+    pub(super) fn count(&self, dead: &Tombstones) -> Result<u64> {
+        let check = |count: u64, row: u32| Ok(count + u64::from(self.check(row)?));
+        match &self.selection {
+            Some(selection) => selection.open().iter().try_fold(selection.sure().len(), check),
+            None => (0..self.run.rows()).filter(|row| !dead.contains(*row)).try_fold(0, check),
+        }
     }
 
     /// Remembers what was decided: for searches that ask for a row more than once.
     pub(super) fn remember(mut self) -> Matcher<'a> {
-        if self.needs_payload {
+        let is_decided = self.selection.as_ref().is_some_and(|selection| selection.open().is_empty());
+        if self.needs_payload && !is_decided {
             self.known.resize_with(self.run.rows() as usize, AtomicU8::default);
         }
         self
@@ -38,6 +87,12 @@ impl<'a> Matcher<'a> {
     /// Whether a row matches; `Corrupt` when its payload cannot be read.
     pub(super) fn check(&self, row: u32) -> Result<bool> {
         let Some(filter) = self.filter else { return Ok(true) };
+        if let Some(decided) = self.selection.as_ref().and_then(|selection| selection.decides(row)) {
+            return Ok(decided);
+        }
+        if let Some(read) = self.payloads_read.filter(|_| self.needs_payload) {
+            read.fetch_add(1, Ordering::Relaxed);
+        }
         let fields = if self.needs_payload { parse_fields(self.run.payload(row))? } else { Fields::new() };
         let has_vector = |name: &str| {
             let ordinal = self.layout.ordinal(name);

@@ -12,9 +12,11 @@ mod environment;
 mod files;
 mod flush;
 mod matching;
+mod payload;
 mod recover;
 mod requests;
 mod search;
+mod select;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -28,7 +30,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use vicinal_common::api::ReplicaSpec;
+use vicinal_common::api::{BuildStatus, PayloadStatus, ReplicaSpec};
 use vicinal_common::error::{Error, Result};
 
 pub use builder::{Builder, BuilderOptions};
@@ -38,6 +40,7 @@ pub use snapshot::{ShardSnapshot, SnapshotFile};
 pub use view::View;
 
 use self::commit::Committed;
+use self::compact::RunningBuild;
 use self::view::LiveSegment;
 use self::write::Writer;
 use crate::optimizer::{Action, Policy, wants_index};
@@ -56,6 +59,8 @@ pub struct Shard {
     writer: Mutex<Writer>,
     commit: Mutex<Committed>,
     optimizer: Mutex<()>,
+    /// The vector index that is being built: one at a time.
+    build: Mutex<Option<RunningBuild>>,
     /// The position of `commit`, readable while a flush holds that lock.
     durable: Mutex<Option<LogMark>>,
     listeners: Mutex<Vec<Arc<DurableListener>>>,
@@ -83,7 +88,7 @@ struct Health {
 }
 
 /// State of a shard for people.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShardStats {
     /// Live points.
     pub points: u64,
@@ -95,8 +100,12 @@ pub struct ShardStats {
     pub fresh_rows: u64,
     /// Bytes of segment and index files.
     pub disk_bytes: u64,
+    /// Payload indexes.
+    pub payload: PayloadStatus,
     /// Whether background work is under way or due.
     pub optimizing: bool,
+    /// Vector indexes that are being built.
+    pub builds: Vec<BuildStatus>,
     /// Why writes are refused until there is room on the disk, in plain words.
     pub read_only: Option<String>,
     /// Why the replica refuses writes for good, in plain words.
@@ -162,6 +171,8 @@ impl Shard {
             segments: view.segments.len() as u64,
             fresh_rows: view.fresh.iter().map(|fresh| u64::from(fresh.run.rows() - fresh.dead.count())).sum(),
             disk_bytes: files().map(|info| info.bytes).sum(),
+            payload: view.payload_stats(),
+            builds: self.build.lock().iter().map(|build| build.status(&self.layout)).collect(),
             optimizing: health.failed.is_none() && self.is_optimizing(),
             read_only: health.read_only,
             failed: health.failed,

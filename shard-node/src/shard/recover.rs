@@ -14,6 +14,7 @@ use vicinal_common::ids::LogIndex;
 use super::commit::{Committed, StepError};
 use super::environment::ShardEnv;
 use super::files::{INCOMING, names_of};
+use super::payload::FieldSet;
 use super::requests::RequestTable;
 use super::view::View;
 use super::write::Writer;
@@ -58,7 +59,7 @@ impl Shard {
             if record.number >= manifest.next_file {
                 return Err(Error::Corrupt("MANIFEST: it names a file beyond its next one".into()));
             }
-            segments.push(shard.open_segment(dir, record, record.number)?);
+            segments.push(shard.open_segment(dir, record, record)?);
         }
         let applied = manifest.mark.as_ref().map_or(LogIndex(0), |mark| mark.index);
         {
@@ -67,6 +68,7 @@ impl Shard {
                 mark: manifest.mark,
                 membership: manifest.membership,
                 requests: manifest.requests,
+                fields: Arc::new(FieldSet::new(manifest.payload_indexes)),
                 segments,
             };
             shard.durable.lock().clone_from(&committed.mark);
@@ -79,7 +81,7 @@ impl Shard {
     /// An empty shard.
     fn at(env: &ShardEnv, dir: &Path, spec: ReplicaSpec, next_file: u64) -> Result<Arc<Shard>> {
         let layout = Arc::new(Layout::new(&spec.schema));
-        let view = View::of_segments(Arc::clone(&layout), LogIndex(0), Vec::new());
+        let view = View::of_segments(Arc::clone(&layout), LogIndex(0), Arc::default(), Vec::new());
         let policy = Shard::policy_of(&env.options, &spec.schema, &layout);
         let digest = spec_digest(&spec)?;
         Ok(Arc::new_cyclic(|this| Shard {
@@ -93,6 +95,7 @@ impl Shard {
             writer: Mutex::new(Writer { mark: None, membership: None, requests: RequestTable::default(), frozen: 0 }),
             commit: Mutex::new(Committed::default()),
             optimizer: Mutex::new(()),
+            build: Mutex::new(None),
             durable: Mutex::new(None),
             listeners: Mutex::new(Vec::new()),
             health: Mutex::new(Health::default()),

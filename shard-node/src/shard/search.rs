@@ -1,16 +1,24 @@
 //! Nearest neighbours in a view: each run by itself, then the best of all.
 
+use roaring::RoaringBitmap;
 use vicinal_common::api::{NearestQuery, ShardHit};
 use vicinal_common::distance::Kernel;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::Filter;
 use vicinal_common::ids::LogIndex;
 use vicinal_common::metric::Metric;
+use vicinal_index::{Accept, FlatIndex, Hit, SearchParams, TopK, VectorIndex};
 
 use super::matching::Matcher;
+use super::select::{Reading, RunRef};
 use super::view::View;
+use crate::payload_index::Selection;
 use crate::segment::{Source, Vectors};
-use vicinal_index::{Accept, FlatIndex, Hit, SearchParams, TopK, VectorIndex};
+
+/// So few rows that may match, but have to be tested, are scanned instead of looked for in the graph: ADR 11.
+const SCAN_ROWS_MAX: u64 = 10_000;
+/// The same as a share of all rows: one in so many.
+const SCAN_SHARE: u64 = 32;
 
 /// A query whose names are resolved.
 struct Plan<'a> {
@@ -44,10 +52,10 @@ impl View {
                 for segment in &self.segments {
                     let index = segment.indexes[plan.ordinal].as_ref().map(|index| &index.hnsw);
                     let index = index.filter(|_| !query.exact).map(|index| index as &dyn VectorIndex);
-                    self.search_run(&plan, segment.source(), index, &mut hits)?;
+                    self.search_run(&plan, RunRef::Segment(segment), index, &mut hits)?;
                 }
                 for fresh in &self.fresh {
-                    self.search_run(&plan, fresh.source(), None, &mut hits)?;
+                    self.search_run(&plan, RunRef::Fresh(fresh), None, &mut hits)?;
                 }
             }
         }
@@ -78,10 +86,11 @@ impl View {
     fn search_run(
         &self,
         plan: &Plan<'_>,
-        source: Source<'_>,
+        run: RunRef<'_>,
         index: Option<&dyn VectorIndex>,
         hits: &mut Vec<ShardHit>,
     ) -> Result<()> {
+        let source = run.source();
         let vectors = source.run.vectors(plan.ordinal);
         if vectors.rows.is_empty() || source.dead.count() == source.run.rows() {
             return Ok(());
@@ -93,22 +102,35 @@ impl View {
             false => Accept::Test { test: &alive, count: Some(count) },
         };
         let (query, params) = (&plan.query.vector, plan.params);
-        let found = match (index, plan.query.filter.as_deref()) {
-            (Some(index), filter @ Some(_)) => {
-                let matcher = Matcher::of(filter, source.run, &self.layout).remember();
-                let accept = |row: u32| alive(row) && matcher.accepts(row);
-                let found = index.search(vectors.rows, query, params, Accept::test(&accept));
-                matcher.finish()?;
-                found
+        let filter = plan.query.filter.as_deref();
+        let flat = FlatIndex::new(plan.metric);
+        let found = if filter.is_none() {
+            index.unwrap_or(&flat).search(vectors.rows, query, params, live)
+        } else {
+            let matcher = self.matcher(run, filter, Reading::Some)?;
+            let rows_max = matcher.selection().map(Selection::rows_max);
+            let decided = matcher.selection().filter(|selection| selection.open().is_empty());
+            let is_few =
+                rows_max.is_some_and(|few| few <= SCAN_ROWS_MAX.max(u64::from(source.run.rows()) / SCAN_SHARE));
+            match (index, decided) {
+                (Some(index), Some(selection)) => {
+                    let mask = RowMask::of(selection.sure(), vectors);
+                    index.search(vectors.rows, query, params, mask.accept())
+                }
+                (Some(index), None) if !is_few => {
+                    let matcher = matcher.remember();
+                    let accept = |row: u32| alive(row) && matcher.accepts(row);
+                    let found = index.search(vectors.rows, query, params, Accept::test(&accept));
+                    matcher.finish()?;
+                    found
+                }
+                (Some(_) | None, _) => {
+                    let rows = matcher.candidates(source.dead, 0).filter(|row| vectors.present.contains(*row));
+                    let found = scan_matching(plan, vectors, rows, &matcher);
+                    matcher.finish()?;
+                    found
+                }
             }
-            (Some(index), None) => index.search(vectors.rows, query, params, live),
-            (None, filter @ Some(_)) => {
-                let matcher = Matcher::of(filter, source.run, &self.layout);
-                let found = scan_matching(plan, vectors, &alive, &matcher);
-                matcher.finish()?;
-                found
-            }
-            (None, None) => FlatIndex::new(plan.metric).search(vectors.rows, query, params, live),
         };
         let (ids, versions) = (source.run.ids(), source.run.versions());
         hits.extend(found.into_iter().map(|Hit { distance, row }| ShardHit {
@@ -131,19 +153,40 @@ impl View {
     }
 }
 
+/// Rows as a bitmap that a search can ask for every row it meets.
+struct RowMask {
+    words: Vec<u64>,
+    count: usize,
+}
+
+impl RowMask {
+    /// The rows that have the vector.
+    fn of(rows: &RoaringBitmap, vectors: Vectors<'_>) -> RowMask {
+        let mut words = vec![0u64; vectors.rows.len().div_ceil(64)];
+        for row in rows {
+            words[row as usize / 64] |= 1 << (row % 64);
+        }
+        words.iter_mut().zip(vectors.present.0).for_each(|(word, present)| *word &= present);
+        let count = words.iter().map(|word| word.count_ones() as usize).sum();
+        RowMask { words, count }
+    }
+
+    fn accept(&self) -> Accept<'_> {
+        Accept::Rows { words: &self.words, count: self.count }
+    }
+}
+
 /// An exact scan that scores before it filters: a payload is parsed only when its row would be among the best, which
 /// is about `k * ln(rows / k)` times instead of once per row.
 fn scan_matching(
     plan: &Plan<'_>,
     vectors: Vectors<'_>,
-    alive: &dyn Fn(u32) -> bool,
+    rows: impl Iterator<Item = u32>,
     matcher: &Matcher<'_>,
 ) -> Vec<Hit> {
     let kernel = Kernel::new(plan.metric);
-    // Rows of a run fit u32.
-    let rows = vectors.rows.len() as u32;
     let mut best = TopK::new(plan.params.k, vectors.rows.len());
-    for row in (0..rows).filter(|row| alive(*row)) {
+    for row in rows {
         let hit = Hit { distance: kernel.distance(&plan.query.vector, vectors.rows.row(row)), row };
         if best.would_take(&hit) && matcher.accepts(row) {
             best.push(hit);

@@ -11,7 +11,8 @@ use vicinal_common::ids::LogIndex;
 use super::Shard;
 use super::commit::{Committed, CommittedSegment, StepError};
 use super::entry::LogMark;
-use super::files::{INCOMING, index_name, segment_name};
+use super::files::{INCOMING, field_name, index_name, segment_name};
+use super::payload::FieldSet;
 use super::view::{SegmentIndex, View};
 use crate::manifest::{Manifest, SegmentRecord};
 use crate::segment::{FileInfo, Run, Segment, StoredFile};
@@ -78,7 +79,7 @@ impl Shard {
     /// after a crash on the way the shard has the old state or the new one. `Corrupt` when a file is damaged or
     /// missing, `BadInput` when the snapshot is of another shard or older than what is applied: the old state stays.
     pub fn finish_install(&self, manifest: &[u8]) -> Result<()> {
-        let mut manifest = Manifest::decode(manifest)?;
+        let manifest = Manifest::decode(manifest)?;
         let mark = self.check_snapshot(&manifest)?;
         let incoming = self.dir.join(INCOMING);
 
@@ -87,28 +88,37 @@ impl Shard {
         // The sender's numbers may be in use here.
         let mut segments = Vec::with_capacity(manifest.segments.len());
         let mut moves = Vec::new();
-        for record in &mut manifest.segments {
-            let number = self.next_file.fetch_add(1, Ordering::AcqRel);
-            let names = std::iter::once((segment_name(record.number), segment_name(number)));
-            let indexes = record.indexes.iter();
-            let indexes = indexes.map(|i| (index_name(record.number, i.ordinal), index_name(number, i.ordinal)));
-            moves.extend(names.chain(indexes).map(|(from, to)| (incoming.join(from), self.dir.join(to))));
-            segments.push(self.open_segment(&incoming, record, number)?);
-            record.number = number;
+        for record in &manifest.segments {
+            let own = self.renumbered(record);
+            let pairs = names_of_segment(record).into_iter().zip(names_of_segment(&own));
+            moves.extend(pairs.map(|(from, to)| (incoming.join(from), self.dir.join(to))));
+            segments.push(self.open_segment(&incoming, record, &own)?);
+        }
+        if segments.iter().zip(&manifest.segments).any(|(own, sent)| own.fields.len() < sent.payload_indexes.len()) {
+            return Err(Error::Corrupt("a payload index file of the snapshot is missing".into()));
         }
         self.move_durably(&moves).map_err(|error| Error::from(StepError::from(error)))?;
 
-        let next = Committed {
+        // The sender may not have heard of the newest set yet.
+        let is_newer = manifest.payload_indexes.revision > committed.fields.indexes.revision;
+        let fields = match is_newer {
+            true => Arc::new(FieldSet::new(manifest.payload_indexes)),
+            false => Arc::clone(&committed.fields),
+        };
+        let mut next = Committed {
             mark: Some(mark.clone()),
             membership: manifest.membership,
             requests: manifest.requests,
+            fields,
             segments,
         };
+        let unwanted = next.drop_unwanted();
         if let Err(error) = self.store_manifest(&next) {
             match &error {
                 StepError::Fatal(error) => self.fail(format!("cannot install a snapshot: {error}")),
                 StepError::DiskFull(_) | StepError::Closed => {
                     next.segments.iter().for_each(CommittedSegment::mark_obsolete);
+                    unwanted.iter().for_each(|field| field.file.mark_obsolete());
                 }
             }
             return Err(error.into());
@@ -116,6 +126,7 @@ impl Shard {
         let old = std::mem::replace(&mut *committed, next);
         self.show(&committed, mark.index);
         old.segments.iter().for_each(CommittedSegment::mark_obsolete);
+        unwanted.iter().for_each(|field| field.file.mark_obsolete());
         drop(committed);
         // Best effort: it holds nothing any more, and the next start removes it too.
         let _ = self.env.disk.remove_dir_all(&incoming);
@@ -153,12 +164,31 @@ impl Shard {
         writer.membership.clone_from(&committed.membership);
         writer.requests = committed.requests.iter().cloned().collect();
         writer.frozen = 0;
-        self.view.store(Arc::new(View::of_segments(Arc::clone(&self.layout), applied, segments)));
+        self.view.store(Arc::new(View::of_segments(
+            Arc::clone(&self.layout),
+            applied,
+            Arc::clone(&committed.fields),
+            segments,
+        )));
     }
 
-    /// Maps and verifies a segment and its indexes in the directory `from`. They belong, or will belong, to `number`.
-    pub(super) fn open_segment(&self, from: &Path, record: &SegmentRecord, number: u64) -> Result<CommittedSegment> {
-        let disk = &self.env.disk;
+    /// The same segment under numbers of this shard.
+    fn renumbered(&self, record: &SegmentRecord) -> SegmentRecord {
+        let number = || self.next_file.fetch_add(1, Ordering::AcqRel);
+        let mut own = SegmentRecord { number: number(), ..record.clone() };
+        own.payload_indexes.iter_mut().for_each(|index| index.number = number());
+        own
+    }
+
+    /// Maps and verifies a segment and its indexes in the directory `from`. They belong, or will belong, to `own`, which
+    /// differs from `record` in its numbers only.
+    pub(super) fn open_segment(
+        &self,
+        from: &Path,
+        record: &SegmentRecord,
+        own: &SegmentRecord,
+    ) -> Result<CommittedSegment> {
+        let (disk, number) = (&self.env.disk, own.number);
         let stored = |name: String, info| StoredFile::new(Arc::clone(disk), self.dir.join(name), info);
         let file = stored(segment_name(number), record.info());
         let segment = Segment::open(disk, &from.join(segment_name(record.number)), file, &self.layout)?;
@@ -176,8 +206,13 @@ impl Shard {
             let rows = segment.vectors(index.ordinal as usize).rows;
             *slot = Some(Arc::new(self.open_index(&path, file, rows)?));
         }
+        let mut fields = Vec::with_capacity(record.payload_indexes.len());
+        for (index, own) in record.payload_indexes.iter().zip(&own.payload_indexes) {
+            let path = from.join(field_name(record.number, index.number));
+            fields.extend(self.open_field(&path, index, (number, own.number), segment.rows())?);
+        }
         let dead = record.decode_dead()?;
-        Ok(CommittedSegment { number, segment: Arc::new(segment), indexes, dead })
+        Ok(CommittedSegment { number, segment: Arc::new(segment), indexes, fields, dead })
     }
 
     fn open_index(&self, path: &Path, file: StoredFile, rows: vicinal_index::Rows<'_>) -> Result<SegmentIndex> {
@@ -214,6 +249,14 @@ impl CommittedSegment {
             .iter()
             .enumerate()
             .filter_map(|(ordinal, index)| Some((index_name(self.number, ordinal as u32), &index.as_ref()?.file)));
-        std::iter::once((segment_name(self.number), self.segment.file())).chain(indexes)
+        let fields = self.fields.iter().map(|field| (field_name(self.number, field.number), &field.file));
+        std::iter::once((segment_name(self.number), self.segment.file())).chain(indexes).chain(fields)
     }
+}
+
+/// The names of a segment's files.
+fn names_of_segment(record: &SegmentRecord) -> Vec<String> {
+    let indexes = record.indexes.iter().map(|index| index_name(record.number, index.ordinal));
+    let fields = record.payload_indexes.iter().map(|index| field_name(record.number, index.number));
+    std::iter::once(segment_name(record.number)).chain(indexes).chain(fields).collect()
 }

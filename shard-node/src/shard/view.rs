@@ -1,5 +1,7 @@
 //! A consistent state of a shard, immutable once published: what every read works on.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use vicinal_common::api::{PointParts, ShardDigest, StoredPoint, VectorSelector};
@@ -11,7 +13,9 @@ use vicinal_common::point::{PointId, Vectors};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::matching::Matcher;
-use crate::segment::{Layout, MemoryRun, Run, Segment, Source, StoredFile, Tombstones, live_rows};
+use super::payload::{FieldSet, FreshFields, SegmentField};
+use super::select::{Reading, RunRef};
+use crate::segment::{Layout, MemoryRun, Run, Segment, Source, StoredFile, Tombstones};
 use vicinal_index::hnsw::HnswIndex;
 
 /// The index of one vector of a segment.
@@ -28,6 +32,8 @@ pub(super) struct LiveSegment {
     pub(super) segment: Arc<Segment>,
     /// By ordinal of the vector.
     pub(super) indexes: Vec<Option<Arc<SegmentIndex>>>,
+    /// Its payload indexes: of fields that are wanted, not necessarily all.
+    pub(super) fields: Vec<Arc<SegmentField>>,
     pub(super) dead: Tombstones,
 }
 
@@ -35,6 +41,7 @@ pub(super) struct LiveSegment {
 #[derive(Clone)]
 pub(super) struct LiveRun {
     pub(super) run: Arc<MemoryRun>,
+    pub(super) fields: Arc<FreshFields>,
     pub(super) dead: Tombstones,
 }
 
@@ -43,6 +50,8 @@ pub(super) struct LiveRun {
 pub struct View {
     pub(super) layout: Arc<Layout>,
     pub(super) applied: LogIndex,
+    /// The payload indexes that are wanted.
+    pub(super) fields: Arc<FieldSet>,
     pub(super) segments: Vec<LiveSegment>,
     /// Oldest first.
     pub(super) fresh: Vec<LiveRun>,
@@ -57,11 +66,16 @@ impl LiveSegment {
 
     /// All files of the segment.
     pub(super) fn files(&self) -> impl Iterator<Item = &StoredFile> {
-        std::iter::once(self.segment.file()).chain(self.indexes.iter().flatten().map(|index| &index.file))
+        let indexes = self.indexes.iter().flatten().map(|index| &index.file);
+        std::iter::once(self.segment.file()).chain(indexes).chain(self.fields.iter().map(|field| &field.file))
     }
 }
 
 impl LiveRun {
+    pub(super) fn new(run: MemoryRun) -> LiveRun {
+        LiveRun { run: Arc::new(run), fields: Arc::default(), dead: Tombstones::default() }
+    }
+
     pub(super) fn source(&self) -> Source<'_> {
         Source { run: &*self.run, dead: &self.dead }
     }
@@ -69,15 +83,19 @@ impl LiveRun {
 
 impl View {
     /// A state of segments only.
-    pub(super) fn of_segments(layout: Arc<Layout>, applied: LogIndex, segments: Vec<LiveSegment>) -> View {
+    pub(super) fn of_segments(
+        layout: Arc<Layout>,
+        applied: LogIndex,
+        fields: Arc<FieldSet>,
+        segments: Vec<LiveSegment>,
+    ) -> View {
         let live = segments.iter().map(|s| u64::from(s.segment.rows() - s.dead.count())).sum();
-        View { layout, applied, segments, fresh: Vec::new(), live }
+        View { layout, applied, fields, segments, fresh: Vec::new(), live }
     }
 
-    /// All runs, newest first.
+    /// All runs with their dead rows, newest first.
     pub(super) fn sources(&self) -> impl Iterator<Item = Source<'_>> {
-        let fresh = self.fresh.iter().rev().map(LiveRun::source);
-        fresh.chain(self.segments.iter().rev().map(LiveSegment::source))
+        self.runs().map(RunRef::source)
     }
 
     /// Memory of the fresh part, in bytes.
@@ -130,15 +148,20 @@ impl View {
             }
             return Ok(page);
         }
-        let sources: Vec<Source<'_>> = self.sources().collect();
-        let matchers: Vec<Matcher<'_>> =
-            sources.iter().map(|source| Matcher::of(filter, source.run, &self.layout)).collect();
-        let mut rows = live_rows(&sources, from);
+        let runs: Vec<RunRef<'_>> = self.runs().collect();
+        // A page is filled by the first rows that match.
+        let matchers = runs.iter().map(|run| self.matcher(*run, filter, Reading::Some));
+        let matchers = matchers.collect::<Result<Vec<Matcher<'_>>>>()?;
+        let mut rows = RowsInOrder::new(runs.iter().zip(&matchers).map(|(run, matcher)| {
+            let source = run.source();
+            let first = from.map_or(0, |id| source.run.ids().lower_bound(id));
+            (source, matcher.candidates(source.dead, first))
+        }));
         while page.len() < limit
-            && let Some((_, row)) = rows.next()
+            && let Some((run, row)) = rows.next()
         {
-            if matchers[row.source as usize].check(row.row)? {
-                page.push(parts.read(sources[row.source as usize].run, row.row));
+            if matchers[run].check(row)? {
+                page.push(parts.read(runs[run].source().run, row));
             }
         }
         Ok(page)
@@ -160,7 +183,14 @@ impl View {
     /// How many points match; all without a filter, which costs nothing.
     pub fn count(&self, filter: Option<&Filter>) -> Result<u64> {
         let Some(filter) = filter else { return Ok(self.live) };
-        Ok(self.matching(filter)?.len() as u64)
+        if filter.ids().is_some() {
+            return Ok(self.matching(filter)?.len() as u64);
+        }
+        let mut count = 0;
+        for run in self.runs() {
+            count += self.matcher(run, Some(filter), Reading::Every)?.count(run.source().dead)?;
+        }
+        Ok(count)
     }
 
     /// The ids of all points that match, in no order.
@@ -179,12 +209,12 @@ impl View {
             }
             return Ok(found);
         }
-        for source in self.sources() {
-            let ids = source.run.ids();
-            let matcher = Matcher::of(Some(filter), source.run, &self.layout);
-            for row in (0..ids.len()).filter(|row| !source.dead.contains(*row)) {
+        for run in self.runs() {
+            let Source { run: rows, dead } = run.source();
+            let matcher = self.matcher(run, Some(filter), Reading::Every)?;
+            for row in matcher.candidates(dead, 0) {
                 if matcher.check(row)? {
-                    found.push(ids.get(row));
+                    found.push(rows.ids().get(row));
                 }
             }
         }
@@ -208,6 +238,36 @@ fn digest_of(point: &StoredPoint) -> u64 {
         hash.update(bytemuck::cast_slice(vector));
     }
     hash.digest()
+}
+
+/// A row that comes next in its run: id, run, row.
+type Head = Reverse<(PointId, usize, u32)>;
+
+/// Rows of several runs in the order of their ids.
+struct RowsInOrder<'a> {
+    runs: Vec<(Source<'a>, Box<dyn Iterator<Item = u32> + 'a>)>,
+    heads: BinaryHeap<Head>,
+}
+
+impl<'a> RowsInOrder<'a> {
+    fn new(runs: impl Iterator<Item = (Source<'a>, Box<dyn Iterator<Item = u32> + 'a>)>) -> RowsInOrder<'a> {
+        let mut rows = RowsInOrder { runs: runs.collect(), heads: BinaryHeap::new() };
+        (0..rows.runs.len()).for_each(|run| rows.advance(run));
+        rows
+    }
+
+    fn advance(&mut self, run: usize) {
+        let (source, rows) = &mut self.runs[run];
+        if let Some(row) = rows.next() {
+            self.heads.push(Reverse((source.run.ids().get(row), run, row)));
+        }
+    }
+
+    fn next(&mut self) -> Option<(usize, u32)> {
+        let Reverse((_, run, row)) = self.heads.pop()?;
+        self.advance(run);
+        Some((run, row))
+    }
 }
 
 /// The parts of a point to return, with names resolved.

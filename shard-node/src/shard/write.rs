@@ -141,10 +141,10 @@ impl Shard {
         if points.is_empty() {
             return Ok(0);
         }
-        let run = Arc::new(MemoryRun::from_points(points, index, &draft.layout)?);
+        let run = MemoryRun::from_points(points, index, &draft.layout)?;
         let rows = u64::from(run.rows());
         draft.kill_all(run.ids());
-        draft.fresh.push(LiveRun { run, dead: Tombstones::default() });
+        draft.fresh.push(LiveRun::new(run));
         draft.live += rows;
         draft.settle_fresh(frozen, self.env.options.seal_bytes / 8);
         Ok(rows)
@@ -212,9 +212,9 @@ impl View {
         }
         if first >= frozen && first + 1 < self.fresh.len() {
             let sources: Vec<Source<'_>> = self.fresh[first..].iter().map(LiveRun::source).collect();
-            let run = Arc::new(merge_runs(&sources, &self.layout));
+            let run = merge_runs(&sources, &self.layout);
             self.fresh.truncate(first);
-            self.fresh.push(LiveRun { run, dead: Tombstones::default() });
+            self.fresh.push(LiveRun::new(run));
         }
     }
 }

@@ -56,6 +56,8 @@ operations! {
     Digest = 10 "digest",
     /// State of the node.
     Status = 11 "status",
+    /// The payload indexes of a replica.
+    SetPayloadIndexes = 12 "set-payload-indexes",
 }
 
 impl Operation {

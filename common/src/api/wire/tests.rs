@@ -16,8 +16,9 @@ use self::messages::*;
 use super::*;
 use crate::api::{
     ChangeMembers, CountRequest, DigestRequest, FoundGroup, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest,
-    WriteRequest,
+    SetPayloadIndexes, WriteRequest,
 };
+use crate::payload_index::{FieldType, PayloadIndexes};
 
 const NODE: NodeId = NodeId(0xabcd_ef01_2345_6789);
 const WITHIN: Duration = Duration::from_secs(7);
@@ -81,10 +82,14 @@ proptest! {
 
     #[test]
     fn control_requests_survive(shard in shard(), members in members(), spec in spec()) {
+        let collection = spec.collection;
         request_survives(spec);
         request_survives(FoundGroup { shard, voters: members.clone() });
         request_survives(ChangeMembers { shard, voters: members });
         request_survives(DropReplica(shard));
+        let fields = [("a[].b".to_owned(), FieldType::Geo), ("c".to_owned(), FieldType::Keyword)].into();
+        let indexes = PayloadIndexes { revision: shard.0, fields };
+        request_survives(SetPayloadIndexes { shard, collection, indexes });
         request_survives(Status);
     }
 
@@ -109,6 +114,7 @@ proptest! {
         answer_survives::<Status>(status);
         answer_survives::<ReplicaSpec>(nothing.clone());
         answer_survives::<FoundGroup>(nothing.clone());
+        answer_survives::<SetPayloadIndexes>(nothing.clone());
         answer_survives::<DropReplica>(nothing);
     }
 }

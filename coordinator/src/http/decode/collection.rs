@@ -14,8 +14,9 @@ use vicinal_common::metric::Metric;
 use vicinal_common::point::UNNAMED;
 
 use super::super::answer::Failure;
+use super::strict::StrictModeBody;
 use super::{Unsupported, refuse_all};
-use crate::meta::AliasChange;
+use crate::meta::{AliasChange, StrictMode};
 
 /// Body that creates a collection.
 #[derive(Deserialize)]
@@ -37,8 +38,7 @@ pub(in super::super) struct CreateBody {
     quantization_config: Unsupported,
     #[serde(default)]
     sparse_vectors: Unsupported,
-    #[serde(default)]
-    strict_mode_config: Unsupported,
+    strict_mode_config: Option<StrictModeBody>,
     #[serde(default)]
     metadata: Unsupported,
     #[serde(default)]
@@ -111,6 +111,8 @@ pub(in super::super) struct NewCollection {
     pub(in super::super) replication_factor: u32,
     /// Replicas a write waits for.
     pub(in super::super) write_consistency_factor: u32,
+    /// What requests may not do.
+    pub(in super::super) strict: StrictMode,
     /// The `config` that describes the collection, except for what is decided later.
     pub(in super::super) config: Value,
 }
@@ -163,7 +165,6 @@ impl CreateBody {
             ("wal_config", self.wal_config),
             ("quantization_config", self.quantization_config),
             ("sparse_vectors", self.sparse_vectors),
-            ("strict_mode_config", self.strict_mode_config),
             ("metadata", self.metadata),
             ("init_from", self.init_from),
         ])?;
@@ -186,6 +187,7 @@ impl CreateBody {
         let hnsw = self.hnsw_config.unwrap_or_default().over(HnswConfig::default(), "")?;
         let indexing_threshold_kib = self.optimizers_config.unwrap_or_default().threshold()?;
         let (vectors, shown) = vectors(self.vectors, hnsw)?;
+        let (strict, strict_shown) = self.strict_mode_config.unwrap_or_default().check()?;
         let config = json!({
             "params": {
                 "vectors": shown,
@@ -212,10 +214,11 @@ impl CreateBody {
             },
             "wal_config": null,
             "quantization_config": null,
+            "strict_mode_config": strict_shown,
         });
         let schema = CollectionSchema { vectors, hnsw, indexing_threshold_kib };
         let shard_number = self.shard_number;
-        Ok(NewCollection { schema, shard_number, replication_factor, write_consistency_factor, config })
+        Ok(NewCollection { schema, shard_number, replication_factor, write_consistency_factor, strict, config })
     }
 }
 

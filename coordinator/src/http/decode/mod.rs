@@ -1,11 +1,14 @@
 //! The JSON forms of request bodies.
 
 mod collection;
+mod index;
 mod points;
 mod search;
+mod strict;
 mod vector;
 
 pub(super) use collection::{AliasesBody, CreateBody, NamePlace, check_name};
+pub(super) use index::{IndexBody, NewIndex, index_path};
 pub(super) use points::{DeleteBody, Deletion, UpsertBody};
 pub(super) use search::{CountBody, QueryBatchBody, QueryBody, RetrieveBody, ScrollBody, Wanted};
 

@@ -9,7 +9,7 @@ use vicinal_common::metric::Metric;
 use vicinal_common::ring::TokenTable;
 use vicinal_common::transport::Address;
 
-use super::super::state::{Registration, Shard};
+use super::super::state::{Registration, Shard, StrictMode};
 use super::*;
 
 fn collection_id(number: u128) -> CollectionId {
@@ -32,6 +32,7 @@ fn create(id: u128, name: &str, first_shard: u64, shards: u64) -> CreateCommand 
         replication_factor: 1,
         write_consistency_factor: 1,
         config_json: "{}".into(),
+        strict: StrictMode::default(),
         now_ms: 5,
     }
 }
@@ -279,4 +280,33 @@ fn check_invariants(state: &MetaState) {
     for (alias, target) in &state.aliases {
         assert!(state.names.contains_key(target) && !state.names.contains_key(alias), "{alias} -> {target}");
     }
+}
+
+#[test]
+fn payload_indexes_change_one_by_one_and_count_revisions() {
+    let mut machine = Machine::new();
+    machine.create(1, "a");
+    let collection = collection_id(1);
+    let create = |field: &str, of| MetaCommand::CreateIndex { collection, field: field.into(), of };
+    let drop = |field: &str| MetaCommand::DropIndex { collection, field: field.into() };
+    for (command, revision) in [
+        (create("x", FieldType::Keyword), 1),
+        (create("x", FieldType::Keyword), 1),
+        (create("x", FieldType::Geo), 2),
+        (drop("y"), 2),
+        (create("y", FieldType::Bool), 3),
+        (drop("x"), 4),
+    ] {
+        assert_eq!(machine.run(command.clone()), MetaReply::Done);
+        assert_eq!(machine.state.collections[&collection].payload_indexes.revision, revision, "{command:?}");
+    }
+    for n in 1..PAYLOAD_INDEXES_MAX {
+        assert_eq!(machine.run(create(&format!("f{n}"), FieldType::Bool)), MetaReply::Done);
+    }
+    assert_eq!(text(&machine.run(create("more", FieldType::Bool))).0, 400);
+    assert_eq!(machine.run(create("y", FieldType::Integer)), MetaReply::Done);
+    let indexes = &machine.state.collections[&collection].payload_indexes;
+    assert_eq!((indexes.fields.len(), indexes.fields["y"]), (PAYLOAD_INDEXES_MAX, FieldType::Integer));
+    machine.run(MetaCommand::BeginDelete { collection, now_ms: 9 });
+    assert_eq!(text(&machine.run(create("z", FieldType::Bool))).0, 404);
 }

@@ -95,6 +95,30 @@ impl Beam {
         true
     }
 
+    /// Offers a node, like [`Beam::insert`], out of very many: sorted only once in a while. [`Beam::settle`] must follow.
+    #[inline(always)]
+    pub(super) fn collect(&mut self, found: Found) {
+        let slot = Slot::new(found);
+        if slot.0 < self.worst {
+            self.slots.push(slot);
+            if self.slots.len() >= self.capacity.saturating_mul(2) {
+                self.settle();
+            }
+        }
+    }
+
+    /// Sorts what was collected and keeps the best.
+    pub(super) fn settle(&mut self) {
+        if self.slots.len() > self.capacity {
+            self.slots.select_nth_unstable(self.capacity - 1);
+            self.slots.truncate(self.capacity);
+        }
+        self.slots.sort_unstable();
+        if self.slots.len() == self.capacity {
+            self.worst = self.slots.last().map_or(u64::MAX, |last| last.0);
+        }
+    }
+
     /// The nearest node not yet expanded, which then counts as expanded. `None`: the search is over.
     #[inline]
     pub(super) fn expand_next(&mut self) -> Option<u32> {
@@ -106,6 +130,11 @@ impl Beam {
             }
         }
         None
+    }
+
+    /// Whether it holds as many nodes as it keeps.
+    pub(super) fn is_full(&self) -> bool {
+        self.slots.len() == self.capacity
     }
 
     /// What the beam holds, nearest first.
@@ -176,8 +205,14 @@ pub(super) struct Scratch {
     pub(super) beam: Beam,
     pub(super) visited: Visited,
     pub(super) buffers: ScoreBuffers,
+    /// Rows to score that a filter accepts.
+    pub(super) accepted: Vec<u32>,
+    /// Rows to look through that it does not.
+    pub(super) through: Vec<u32>,
     /// Where a search of one layer starts: nodes of that layer.
     pub(super) entries: Vec<Found>,
+    /// Whether the beam holds rows one by one, not nodes that stand for all rows with their vector.
+    pub(super) is_of_rows: bool,
     /// The query as codes.
     pub(super) query: CodedQuery,
     /// The row that a build is placing, and what it chooses neighbours with.

@@ -30,7 +30,7 @@ pub(crate) use self::build::mix;
 use self::graph::{GraphView, ROWS_MAX, StoredGraph};
 use self::select::{Geometry, Space};
 use crate::Rows;
-use crate::codes::{CodeKernel, Codes};
+use crate::codes::{CodeKernel, Codes, LINE, RowTerms};
 
 /// What a graph is built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,23 @@ impl Default for HnswParams {
 }
 
 impl HnswParams {
+    /// Bytes of the file of an index over so many rows, about.
+    pub fn file_bytes(&self, rows: usize, dim: usize) -> u64 {
+        let codes = match self.over {
+            Over::Vectors => 0,
+            Over::Codes => dim.next_multiple_of(LINE) + size_of::<RowTerms>(),
+        };
+        // Above layer 0 there is one node for m rows, with m links; each row may have a twin.
+        rows as u64 * (codes + 4 * 2 * self.m + 4 * 3) as u64
+    }
+
+    /// Memory that a build takes at its peak, beyond the rows: what [`HnswIndex::build`] holds and the file's bytes.
+    pub fn build_bytes(&self, rows: usize, dim: usize) -> u64 {
+        // Lists are a quarter longer while they grow, with a distance for each link; and the order of insertion.
+        let growing = rows as u64 * (8 * (2 * self.m + self.m / 2 + 2) + 48) as u64;
+        growing + 2 * self.file_bytes(rows, dim)
+    }
+
     fn is_valid(&self) -> bool {
         HNSW_M.contains(&self.m) && (1..=*HNSW_EF_CONSTRUCTION.end()).contains(&self.ef_construction)
     }

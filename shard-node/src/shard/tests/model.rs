@@ -7,6 +7,7 @@ use vicinal_common::api::{NearestQuery, ReplicaSpec};
 use vicinal_common::collection::HnswConfig;
 use vicinal_common::disk::{Disk, FaultyDisk};
 use vicinal_common::metric::Metric;
+use vicinal_common::payload_index::PayloadIndexes;
 use vicinal_index::hnsw::Over;
 
 use super::super::{Shard, ShardEnv, ShardOptions, View};
@@ -157,6 +158,7 @@ fn run(course: &Course, seed: u64) -> Recall {
     let mut model = Model::of(course.spec.clone());
     let mut shard = course.create(&env);
     let (mut sealed, mut most_segments) = (0, 0);
+    let mut indexes = PayloadIndexes::default();
     for operation in 0..operations {
         match work.below(100) {
             0..50 => {
@@ -170,12 +172,17 @@ fn run(course: &Course, seed: u64) -> Recall {
                 shard.maintain_once().unwrap();
                 sealed += usize::from(shard.durable() != before);
             }
-            95 => shard.request_flush(),
-            96 => {
+            95 if operation % 5 > 0 => shard.request_flush(),
+            96 if operation % 5 > 0 => {
                 shard.flush_blocking().unwrap();
                 assert_eq!(shard.durable(), shard.applied());
             }
             97 if operation % 7 == 0 => check_snapshot(course, &model, &shard, seed ^ operation as u64),
+            95 | 96 if operation % 5 == 0 => {
+                indexes.revision += 1;
+                indexes.fields = work.payload_fields();
+                shard.set_payload_indexes(&indexes).unwrap();
+            }
             97 | 98 => {
                 let durable = shard.durable();
                 let view = shard.view();
@@ -195,11 +202,15 @@ fn run(course: &Course, seed: u64) -> Recall {
     model.check(&shard);
     assert!(sealed > operations / 50, "sealed {sealed} times");
     assert!(most_segments > 3 && shard.stats().segments <= 4);
+    let stats = shard.stats().payload;
+    assert_eq!((stats.revision, stats.missing), (indexes.revision, 0));
     let files = disk.list(Path::new(DIR)).unwrap();
-    let indexes = files.iter().filter(|name| name.ends_with(".hnsw")).count();
+    let graphs = files.iter().filter(|name| name.ends_with(".hnsw")).count();
     let segments = files.iter().filter(|name| name.ends_with(".seg")).count();
-    assert!(indexes > 0, "{files:?}");
-    assert_eq!((files.len(), segments as u64), (indexes + segments + 2, shard.stats().segments), "{files:?}");
+    let fields = files.iter().filter(|name| name.ends_with(".pidx")).count();
+    assert!(graphs > 0, "{files:?}");
+    assert_eq!(fields, segments * indexes.fields.len(), "{files:?}");
+    assert_eq!((files.len(), segments as u64), (graphs + segments + fields + 2, shard.stats().segments), "{files:?}");
     drop(Arc::clone(&shard));
     recall
 }

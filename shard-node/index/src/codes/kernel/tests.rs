@@ -24,8 +24,8 @@ proptest! {
         let codes = CodeRows { data: &data, stride };
         let mut signed = vec![0i8; stride];
         let mut unsigned = vec![0u8; stride];
-        for i in 0..dim {
-            signed[i] = if extreme { -128 } else { byte(1 << 32 | i as u64) as i8 };
+        for (i, query) in signed[..dim].iter_mut().enumerate() {
+            *query = if extreme { -128 } else { byte(1 << 32 | i as u64) as i8 };
         }
         // A sum of differences has no zero to hide the rest of the row behind: all bytes count.
         unsigned.iter_mut().enumerate().for_each(|(i, q)| *q = code(1 << 33 | i as u64));

@@ -1,0 +1,82 @@
+//! Handlers of payload indexes, and the rule that filters must be on indexed fields.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde_json::json;
+use tokio::time::Instant;
+use vicinal_common::error::Error;
+use vicinal_common::filter::Filter;
+
+use super::answer::{Answer, Failure};
+use super::body::JsonBody;
+use super::decode::{IndexBody, NewIndex, index_path};
+use super::params::Params;
+use crate::Coordinator;
+use crate::meta::Collection;
+use crate::placement::{announce_indexes, wait_for_indexes};
+use crate::shards::CollectionRef;
+
+type Shared = State<Arc<Coordinator>>;
+
+/// `PUT /collections/{collection}/index`
+pub(super) async fn create(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
+    let collection = coordinator.collection(params.collection())?;
+    let NewIndex { field, of } = body.decode(IndexBody::into_index).await?;
+    coordinator.catalog.create_index(collection.id, field, of, params.deadline).await?;
+    changed(&coordinator, &params, &collection).await
+}
+
+/// `DELETE /collections/{collection}/index/{field}`: one that is not there is fine.
+pub(super) async fn delete(State(coordinator): Shared, params: Params) -> Result<Answer, Failure> {
+    let collection = coordinator.collection(params.collection())?;
+    let field = index_path(params.segment("field"))?;
+    coordinator.catalog.drop_index(collection.id, field, params.deadline).await?;
+    changed(&coordinator, &params, &collection).await
+}
+
+/// Tells the replicas. The change itself is durable: whoever is not reached hears of it later.
+async fn changed(coordinator: &Coordinator, params: &Params, before: &Collection) -> Result<Answer, Failure> {
+    let collection: CollectionRef = coordinator.same_collection(params.collection(), before.id)?;
+    let operation = collection.payload_indexes.revision;
+    let nodes = coordinator.shards.nodes.clone();
+    let status = if params.wait {
+        let deadline = params.deadline;
+        let announced = tokio::time::timeout_at(deadline, announce_indexes(&nodes, &collection)).await;
+        // The answer must still get out before the client's own time is up.
+        let until = deadline - deadline.saturating_duration_since(Instant::now()) / 10;
+        match announced.is_ok() && wait_for_indexes(&nodes, &collection, until).await {
+            true => "completed",
+            false => "wait_timeout",
+        }
+    } else {
+        // Ends by itself: every call in it is bounded.
+        tokio::spawn(async move { announce_indexes(&nodes, &collection).await });
+        "acknowledged"
+    };
+    Answer::json(&json!({"operation_id": operation, "status": status}))
+}
+
+/// What a filter is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Read,
+    Update,
+}
+
+/// Refuses a filter on a field without an index when the collection asks for one.
+pub(super) fn check_filter(collection: &Collection, filter: Option<&Filter>, purpose: Purpose) -> Result<(), Error> {
+    let is_strict = match purpose {
+        Purpose::Read => collection.strict.only_indexed_reads,
+        Purpose::Update => collection.strict.only_indexed_updates,
+    };
+    let required = filter.filter(|_| is_strict).and_then(|filter| filter.required_index(&collection.payload_indexes));
+    let Some(required) = required else { return Ok(()) };
+    let types: Vec<&str> = required.types.iter().map(|of| of.name()).collect();
+    Err(Error::BadInput(format!(
+        "Index required but not found for \"{}\" of one of the following types: [{}]. Help: Create an index for this key \
+         or use a different filter.",
+        required.field,
+        types.join(", ")
+    )))
+}

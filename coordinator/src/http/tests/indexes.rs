@@ -1,0 +1,103 @@
+//! Payload indexes at the edge: created, shown, dropped, refused; filters that need one.
+
+use serde_json::{Value, json};
+
+use super::{C, Edge, filled};
+
+const INDEX: &str = "/collections/c/index";
+
+async fn schema(edge: &Edge) -> Value {
+    edge.ok("GET", C, Value::Null).await["payload_schema"].clone()
+}
+
+#[tokio::test]
+async fn the_life_of_an_index() {
+    let edge = filled().await;
+    assert_eq!(schema(&edge).await, json!({}));
+    let wait = "/collections/c/index?wait=true";
+    let body = json!({"field_name": "n", "field_schema": "integer"});
+    let done = edge.ok("PUT", wait, body.clone()).await;
+    assert_eq!(done, json!({"operation_id": 1, "status": "completed"}));
+    assert_eq!(edge.ok("PUT", wait, body).await["operation_id"], 1, "nothing was left to do");
+    let nested = json!({"field_name": "s.\"t\"", "field_schema": {"type": "float", "on_disk": true}});
+    assert_eq!(edge.ok("PUT", INDEX, nested).await["status"], "acknowledged");
+    edge.ok(
+        "POST",
+        "/collections/aliases",
+        json!({"actions": [
+        {"create_alias": {"collection_name": "c", "alias_name": "live"}}]}),
+    )
+    .await;
+    edge.ok("PUT", "/collections/live/index?wait=true", json!({"field_name": "n", "field_schema": "float"})).await;
+    let shown = schema(&edge).await;
+    assert_eq!(shown["n"], json!({"data_type": "float", "points": 20}), "the newest type");
+    assert_eq!(shown["s.t"]["data_type"], "float");
+
+    assert_eq!(edge.ok("DELETE", "/collections/c/index/s.t?wait=true", Value::Null).await["status"], "completed");
+    assert_eq!(edge.ok("DELETE", "/collections/c/index/never", Value::Null).await["status"], "acknowledged");
+    assert_eq!(schema(&edge).await, json!({"n": {"data_type": "float", "points": 20}}));
+}
+
+#[tokio::test]
+async fn a_bad_index_is_refused_and_named() {
+    let edge = filled().await;
+    for (method, path, body, status, text) in [
+        ("PUT", INDEX, json!({}), 400, "field_name"),
+        ("PUT", INDEX, json!({"field_name": "a"}), 400, "field_schema"),
+        ("PUT", INDEX, json!({"field_name": "a", "field_schema": "text"}), 400, "`text` is not supported yet"),
+        ("PUT", INDEX, json!({"field_name": "a", "field_schema": {"type": "geo", "x": 1}}), 400, "field_schema.x"),
+        ("PUT", INDEX, json!({"field_name": "a..b", "field_schema": "geo"}), 400, "key path"),
+        ("PUT", INDEX, json!({"field_name": "a", "field_schema": "geo", "more": 1}), 400, "unknown field `more`"),
+        ("PUT", "/collections/x/index", json!({"field_name": "a", "field_schema": "geo"}), 404, "`x` doesn't exist"),
+        ("DELETE", "/collections/c/index/a%5B", Value::Null, 400, "key path"),
+        ("DELETE", "/collections/x/index/a", Value::Null, 404, "`x` doesn't exist"),
+    ] {
+        let (got, error) = edge.refused(method, path, body.clone()).await;
+        assert!(got == status && error.contains(text), "{method} {path} {body}: {got} {error}");
+    }
+    for n in 0..64 {
+        edge.ok("PUT", INDEX, json!({"field_name": format!("f{n}"), "field_schema": "bool"})).await;
+    }
+    let (status, error) = edge.refused("PUT", INDEX, json!({"field_name": "one_more", "field_schema": "bool"})).await;
+    assert!(status == 400 && error.contains("64 payload indexes"), "{status} {error}");
+    edge.ok("PUT", INDEX, json!({"field_name": "f1", "field_schema": "geo"})).await;
+}
+
+#[tokio::test]
+async fn a_strict_collection_wants_filters_on_indexed_fields() {
+    let edge = Edge::new().await;
+    let create = |strict: Value| json!({"vectors": {"size": 1, "distance": "Dot"}, "strict_mode_config": strict});
+    for (strict, text) in [
+        (json!({"enabled": true, "max_query_limit": 5}), "`strict_mode_config.max_query_limit` is not supported yet"),
+        (json!({"enabled": true, "unindexed": false}), "unknown field `unindexed`"),
+    ] {
+        let (status, error) = edge.refused("PUT", C, create(strict)).await;
+        assert!(status == 400 && error.contains(text), "{status} {error}");
+    }
+    let strict = json!({"enabled": true, "unindexed_filtering_retrieve": false, "unindexed_filtering_update": false});
+    edge.ok("PUT", C, create(strict.clone())).await;
+    assert_eq!(edge.ok("GET", C, Value::Null).await["config"]["strict_mode_config"], strict);
+    let filter = json!({"must": {"key": "city", "match": {"value": "Oslo"}}});
+    let bodies = [
+        ("query", json!({"query": [1.0], "filter": filter})),
+        ("query/batch", json!({"searches": [{"query": [1.0], "filter": filter}]})),
+        ("scroll", json!({"filter": filter})),
+        ("count", json!({"filter": filter})),
+        ("delete", json!({"filter": filter})),
+    ];
+    for (operation, body) in &bodies {
+        let path = format!("/collections/c/points/{operation}");
+        let (status, error) = edge.refused("POST", &path, body.clone()).await;
+        let text = "Index required but not found for \"city\" of one of the following types: [keyword]";
+        assert!(status == 400 && error.contains(text), "{operation}: {status} {error}");
+    }
+    edge.ok("PUT", INDEX, json!({"field_name": "city", "field_schema": "keyword"})).await;
+    for (operation, body) in bodies {
+        edge.ok("POST", &format!("/collections/c/points/{operation}"), body).await;
+    }
+    edge.ok("POST", "/collections/c/points/count", json!({"filter": {"must": [{"has_id": [1]}]}})).await;
+
+    let lax = json!({"enabled": false, "unindexed_filtering_retrieve": false});
+    edge.ok("PUT", "/collections/lax", create(lax)).await;
+    edge.ok("POST", "/collections/lax/points/count", json!({"filter": filter})).await;
+}

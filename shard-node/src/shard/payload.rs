@@ -1,0 +1,258 @@
+//! The payload indexes of a shard: which are wanted, those of its segments (files), and those of its fresh runs (memory).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use vicinal_common::error::{Error, Result};
+use vicinal_common::payload_index::PayloadIndexes;
+
+use super::Shard;
+use super::commit::{Committed, CommittedSegment, StepError};
+use super::files::field_name;
+use super::view::View;
+use crate::manifest::PayloadIndexRecord;
+use crate::payload_index::{Field, FieldIndex, build_fields};
+use crate::segment::{FileInfo, MemoryRun, Run, Segment, StoredFile, write_whole};
+
+/// Bytes that building an index takes per row and field, about: values, their order, and the encoded form.
+const BUILD_BYTES_PER_ROW: u64 = 64;
+
+/// The indexes that are wanted.
+#[derive(Debug, Default)]
+pub(super) struct FieldSet {
+    /// As the metadata has them.
+    pub(super) indexes: PayloadIndexes,
+    /// The same, with paths that are read.
+    pub(super) fields: Vec<Field>,
+}
+
+impl FieldSet {
+    pub(super) fn new(indexes: PayloadIndexes) -> FieldSet {
+        FieldSet { fields: Field::list(&indexes), indexes }
+    }
+
+    /// Those that are not among `built`.
+    fn missing(&self, built: &[Arc<FieldIndex>]) -> Vec<Field> {
+        let is_built = |field: &&Field| built.iter().any(|index| index.field() == *field);
+        self.fields.iter().filter(|field| !is_built(field)).cloned().collect()
+    }
+}
+
+/// The index of one field of a segment.
+pub(super) struct SegmentField {
+    /// Number in its file name.
+    pub(super) number: u64,
+    pub(super) index: Arc<FieldIndex>,
+    pub(super) file: StoredFile,
+}
+
+impl SegmentField {
+    pub(super) fn record(&self) -> PayloadIndexRecord {
+        let (Field { path, of }, info) = (self.index.field(), self.file.info());
+        PayloadIndexRecord { field: path.to_string(), of: *of, number: self.number, bytes: info.bytes, crc: info.crc }
+    }
+}
+
+/// The indexes of a fresh run. They are built when they pay: at once for work that would read every payload anyway,
+/// otherwise when as many payloads have been read one by one as the run has. So writes pay nothing for them, and reads
+/// at most twice what they would without.
+#[derive(Default)]
+pub(super) struct FreshFields {
+    pub(super) payloads_read: AtomicU64,
+    built: Mutex<Vec<Arc<FieldIndex>>>,
+}
+
+impl FreshFields {
+    /// The indexes of a set, all of them or none.
+    pub(super) fn ready(&self, set: &FieldSet) -> Option<Vec<Arc<FieldIndex>>> {
+        let built = self.built.lock();
+        set.missing(&built).is_empty().then(|| built.clone())
+    }
+
+    /// Builds what is missing of a set. `Corrupt` when a payload cannot be read.
+    pub(super) fn build(&self, run: &MemoryRun, set: &FieldSet) -> Result<Vec<Arc<FieldIndex>>> {
+        // Held while building: several searches at once wait for one build instead of each making their own.
+        let mut built = self.built.lock();
+        let missing = set.missing(&built);
+        let bytes = build_fields(run, &missing, &|| false)?.unwrap_or_default();
+        built.retain(|index| set.fields.contains(index.field()));
+        for (field, bytes) in missing.iter().zip(bytes) {
+            built.push(Arc::new(FieldIndex::in_memory(field, run.rows(), &bytes)?));
+        }
+        Ok(built.clone())
+    }
+}
+
+impl Shard {
+    /// Makes a set of indexes the wanted one, durably. Those that are missing are built in the background, others go. An
+    /// older revision than the present one changes nothing. `Unavailable` when the disk is full.
+    pub fn set_payload_indexes(&self, wanted: &PayloadIndexes) -> Result<()> {
+        let mut committed = self.commit.lock();
+        self.check_failed()?;
+        if wanted.revision <= committed.fields.indexes.revision {
+            return Ok(());
+        }
+        let mut next = Committed { fields: Arc::new(FieldSet::new(wanted.clone())), ..committed.clone() };
+        let obsolete = next.drop_unwanted();
+        if let Err(error) = self.store_manifest(&next) {
+            if let StepError::Fatal(error) = &error {
+                self.fail(format!("cannot note which payload indexes are wanted: {error}"));
+            }
+            return Err(error.into());
+        }
+        *committed = next;
+        self.show_fields(&committed);
+        obsolete.iter().for_each(|field| field.file.mark_obsolete());
+        drop(committed);
+        self.schedule_optimizer(std::time::Duration::ZERO);
+        Ok(())
+    }
+
+    /// The published view uses the indexes of the durable state. The commit lock is held.
+    fn show_fields(&self, committed: &Committed) {
+        let writer = self.writer.lock();
+        let mut view = View::clone(&self.view.load());
+        view.fields = Arc::clone(&committed.fields);
+        for live in &mut view.segments {
+            if let Some(segment) = committed.segments.iter().find(|segment| segment.number == live.number) {
+                live.fields.clone_from(&segment.fields);
+            }
+        }
+        self.view.store(Arc::new(view));
+        drop(writer);
+    }
+
+    /// Builds the missing payload indexes of a segment, beside its file.
+    pub(super) fn index_payload(&self, number: u64) -> Result<(), StepError> {
+        let (input, set) = {
+            let committed = self.commit.lock();
+            let input = committed.segments.iter().find(|segment| segment.number == number).cloned();
+            (input, Arc::clone(&committed.fields))
+        };
+        let Some(input) = input else { return Ok(()) };
+        let built = self.write_fields(number, &input.segment, &input.missing(&set))?;
+
+        let mut committed = self.commit.lock();
+        let mut next = committed.clone();
+        if let Some(segment) = next.segments.iter_mut().find(|s| Arc::ptr_eq(&s.segment, &input.segment)) {
+            segment.fields.extend(built.iter().cloned());
+        }
+        next.drop_unwanted();
+        let result = self.store_manifest(&next);
+        if result.is_ok() {
+            *committed = next;
+            self.show_fields(&committed);
+        }
+        // Not wanted any more, or of a segment that a snapshot replaced, or not committed.
+        let is_kept = |field: &Arc<SegmentField>| {
+            let mut kept = committed.segments.iter().flat_map(|segment| &segment.fields);
+            kept.any(|known| Arc::ptr_eq(known, field))
+        };
+        if !matches!(result, Err(StepError::Fatal(_))) {
+            built.iter().filter(|field| !is_kept(field)).for_each(|field| field.file.mark_obsolete());
+        }
+        result
+    }
+
+    /// Builds, writes and maps the indexes of some fields of a segment.
+    pub(super) fn write_fields(
+        &self,
+        number: u64,
+        segment: &Segment,
+        fields: &[Field],
+    ) -> Result<Vec<Arc<SegmentField>>, StepError> {
+        if fields.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes = u64::from(segment.rows()) * BUILD_BYTES_PER_ROW * fields.len() as u64;
+        self.check_room(bytes)?;
+        let _reserved = self.env.builder.reserve(bytes);
+        let is_closed = || self.closed.load(Ordering::Acquire);
+        let built = build_fields(segment, fields, &is_closed).map_err(StepError::Fatal)?.ok_or(StepError::Closed)?;
+        let mut files = Vec::with_capacity(fields.len());
+        let write = || -> Result<Vec<Arc<SegmentField>>, StepError> {
+            for bytes in built {
+                let file_number = self.next_file.fetch_add(1, Ordering::AcqRel);
+                let path = self.dir.join(field_name(number, file_number));
+                let info = write_whole(&*self.env.disk, &path, &bytes)?;
+                files.push((file_number, StoredFile::new(Arc::clone(&self.env.disk), path, info)));
+            }
+            self.env.disk.sync_dir(&self.dir)?;
+            let mut opened = Vec::with_capacity(fields.len());
+            for (field, (number, file)) in fields.iter().zip(&files) {
+                let bytes = self.env.disk.map(file.path())?;
+                let index = FieldIndex::open(field, segment.rows(), bytes).map_err(StepError::Fatal)?;
+                opened.push((*number, Arc::new(index)));
+            }
+            let opened = opened.into_iter().zip(files.drain(..));
+            Ok(opened.map(|((number, index), (_, file))| Arc::new(SegmentField { number, index, file })).collect())
+        };
+        let result = write();
+        // Best effort after an error: no manifest names them, so the next start removes them too.
+        files.iter().for_each(|(_, file)| file.mark_obsolete());
+        result
+    }
+
+    /// Maps and verifies an index that a manifest names. It is, or will be, the file `to`. `None` when the file is gone:
+    /// it is built again.
+    pub(super) fn open_field(
+        &self,
+        path: &Path,
+        record: &PayloadIndexRecord,
+        to: (u64, u64),
+        rows: u32,
+    ) -> Result<Option<Arc<SegmentField>>> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let corrupt = |text: &str| Error::Corrupt(format!("{name}: {text}"));
+        let bytes = match self.env.disk.map(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                tracing::warn!(shard = %self.spec.shard, %name, "a payload index file is missing and is built again");
+                return Ok(None);
+            }
+            Err(error) => return Err(Error::Internal(format!("map {name}: {error}"))),
+        };
+        let path = vicinal_common::filter::KeyPath::parse(&record.field).map_err(|text| corrupt(&text))?;
+        let index = FieldIndex::open(&Field { path, of: record.of }, rows, bytes.clone());
+        let index = index.map_err(|error| match error {
+            Error::Corrupt(text) => corrupt(&text),
+            other => other,
+        })?;
+        let info = FileInfo { bytes: record.bytes, crc: record.crc };
+        if bytes.len() as u64 != info.bytes || crc32fast::hash(&bytes) != info.crc {
+            return Err(corrupt("this is not the file that the manifest names"));
+        }
+        let (segment, number) = to;
+        let file = StoredFile::new(Arc::clone(&self.env.disk), self.dir.join(field_name(segment, number)), info);
+        Ok(Some(Arc::new(SegmentField { number, index: Arc::new(index), file })))
+    }
+}
+
+impl CommittedSegment {
+    /// Fields of a set that have no index here.
+    pub(super) fn missing(&self, set: &FieldSet) -> Vec<Field> {
+        let is_built = |field: &&Field| self.fields.iter().any(|built| built.index.field() == *field);
+        set.fields.iter().filter(|field| !is_built(field)).cloned().collect()
+    }
+}
+
+impl Committed {
+    /// Takes out the indexes that are not wanted, and all but one of a kind.
+    pub(super) fn drop_unwanted(&mut self) -> Vec<Arc<SegmentField>> {
+        let mut dropped = Vec::new();
+        for segment in &mut self.segments {
+            let mut kept: Vec<Arc<SegmentField>> = Vec::with_capacity(segment.fields.len());
+            for field in segment.fields.drain(..) {
+                let is_first = kept.iter().all(|known| known.index.field() != field.index.field());
+                match is_first && self.fields.fields.contains(field.index.field()) {
+                    true => kept.push(field),
+                    false => dropped.push(field),
+                }
+            }
+            segment.fields = kept;
+        }
+        dropped
+    }
+}
