@@ -136,9 +136,9 @@ impl SegmentRecord {
             row = row
                 .checked_add(*distance)
                 .filter(|row| *row < self.rows)
-                .ok_or_else(|| corrupt("a dead row is outside its segment"))?;
+                .ok_or_else(|| corrupt(&format!("a dead row is outside its segment {}", self.number)))?;
             if i > 0 && *distance == 0 {
-                return Err(corrupt("dead rows are not ascending"));
+                return Err(corrupt(&format!("the dead rows of segment {} are not ascending", self.number)));
             }
             dead.insert(row);
         }
@@ -163,7 +163,7 @@ impl Manifest {
 
     /// Reads the file's bytes.
     pub fn decode(bytes: &[u8]) -> Result<Manifest> {
-        decode(MANIFEST_MAGIC, "manifest", bytes)
+        decode(MANIFEST_MAGIC, MANIFEST, bytes)
     }
 
     /// Reads the manifest of a shard's directory. A missing one is `Corrupt`: it is made before the shard exists.
@@ -190,7 +190,7 @@ pub fn spec_digest(spec: &ReplicaSpec) -> Result<u32> {
 /// Reads what a shard was created from; `None` when there is no shard in `dir`.
 pub fn load_spec(disk: &dyn Disk, dir: &Path) -> Result<Option<ReplicaSpec>> {
     match disk.read(&dir.join(SPEC)) {
-        Ok(bytes) => decode(SPEC_MAGIC, "spec", &bytes).map(Some),
+        Ok(bytes) => decode(SPEC_MAGIC, SPEC, &bytes).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::Internal(format!("read spec: {error}"))),
     }
@@ -227,20 +227,30 @@ fn encode<T: Serialize>(magic: [u8; 8], value: &T) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode<T: for<'de> Deserialize<'de>>(magic: [u8; 8], what: &str, bytes: &[u8]) -> Result<T> {
-    let wrong = |text: &str| Error::Corrupt(format!("{what}: {text}"));
-    if bytes.len() < HEADER_BYTES || bytes[..8] != magic {
-        return Err(wrong("the file does not begin as it must"));
+/// `name` is that of the file, for errors.
+fn decode<T: for<'de> Deserialize<'de>>(magic: [u8; 8], name: &str, bytes: &[u8]) -> Result<T> {
+    let wrong = |text: &str| Error::Corrupt(format!("{name}: {text}"));
+    let length = bytes.len();
+    if length < HEADER_BYTES {
+        return Err(wrong(&format!("the file ends at offset {length}, within its header")));
     }
-    let crc = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
-    if checksum(bytes) != crc {
-        return Err(wrong("wrong checksum"));
+    if bytes[..8] != magic {
+        return Err(wrong("header at offset 0: the file does not begin as it must"));
     }
-    let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+    let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let body = u64::from(u32_at(16)) | u64::from(u32_at(20)) << 32;
+    if body != (length - HEADER_BYTES) as u64 {
+        return Err(wrong(&format!("the file ends at offset {length}, its header says after a body of {body} bytes")));
+    }
+    if checksum(bytes) != u32_at(12) {
+        return Err(wrong(&format!("wrong checksum of offsets 0 to {length}")));
+    }
+    let version = u32_at(8);
     if version != VERSION {
-        return Err(wrong(&format!("format version {version}, this program reads version {VERSION}")));
+        return Err(wrong(&format!("format version {version} at offset 8, this program reads version {VERSION}")));
     }
-    postcard::from_bytes(&bytes[HEADER_BYTES..]).map_err(|e| wrong(&format!("cannot be read: {e}")))
+    let body = &bytes[HEADER_BYTES..];
+    postcard::from_bytes(body).map_err(|e| wrong(&format!("the body at offset {HEADER_BYTES} cannot be read: {e}")))
 }
 
 /// CRC32 of everything but the checksum itself.
@@ -252,7 +262,7 @@ fn checksum(bytes: &[u8]) -> u32 {
 }
 
 fn corrupt(what: &str) -> Error {
-    Error::Corrupt(format!("manifest: {what}"))
+    Error::Corrupt(format!("{MANIFEST}: {what}"))
 }
 
 #[cfg(test)]

@@ -97,12 +97,12 @@ impl Header {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Header> {
         if bytes.len() != HEADER_BYTES || bytes[..8] != MAGIC {
-            return Err(corrupt("this is no segment file"));
+            return Err(corrupt("header at offset 0: this is no segment file"));
         }
         if crc32fast::hash(&bytes[..60]) != u32_at(bytes, 60) {
-            return Err(corrupt("wrong checksum of the header"));
+            return Err(corrupt("header at offset 0: wrong checksum"));
         }
-        check_version(u32_at(bytes, 8))?;
+        check_version(u32_at(bytes, 8), "header at offset 0")?;
         Ok(Header { vectors: u32_at(bytes, 12), rows: u64_at(bytes, 16), nums: u64_at(bytes, 24) })
     }
 }
@@ -123,7 +123,7 @@ impl Entry {
         let kind = u32_at(bytes, 0);
         let kind = Kind::ALL.into_iter().find(|known| *known as u32 == kind);
         Ok(Entry {
-            kind: kind.ok_or_else(|| corrupt("unknown kind of section"))?,
+            kind: kind.ok_or_else(|| corrupt("table of contents: unknown kind of section"))?,
             ordinal: u32_at(bytes, 4),
             offset: u64_at(bytes, 8),
             bytes: u64_at(bytes, 16),
@@ -146,23 +146,25 @@ impl Footer {
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Footer> {
+    /// `offset` is where the footer begins, for errors.
+    pub(super) fn decode(bytes: &[u8], offset: usize) -> Result<Footer> {
+        let wrong = |what: &str| corrupt(&format!("footer at offset {offset}: {what}"));
         if bytes.len() != FOOTER_BYTES || bytes[16..24] != MAGIC {
-            return Err(corrupt("the end of the file is missing"));
+            return Err(wrong("the end of the file is missing"));
         }
         if crc32fast::hash(&bytes[..28]) != u32_at(bytes, 28) {
-            return Err(corrupt("wrong checksum of the footer"));
+            return Err(wrong("wrong checksum"));
         }
-        check_version(u32_at(bytes, 24))?;
+        check_version(u32_at(bytes, 24), &format!("footer at offset {offset}"))?;
         Ok(Footer { toc_offset: u64_at(bytes, 0), entries: u32_at(bytes, 8), toc_crc: u32_at(bytes, 12) })
     }
 }
 
-fn check_version(version: u32) -> Result<()> {
+fn check_version(version: u32, place: &str) -> Result<()> {
     if version == VERSION {
         return Ok(());
     }
-    Err(corrupt(&format!("format version {version}, this program reads version {VERSION}")))
+    Err(corrupt(&format!("{place}: format version {version}, this program reads version {VERSION}")))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -53,8 +53,9 @@ impl Segment {
     }
 
     fn from_mapping(mapping: Mapping, file: StoredFile, layout: &Layout) -> Result<Segment> {
-        if mapping.len() as u64 != file.info().bytes {
-            return Err(corrupt("the file has another length than the manifest says"));
+        let (length, expected) = (mapping.len(), file.info().bytes);
+        if length as u64 != expected {
+            return Err(corrupt(&format!("the file ends at offset {length}, the manifest says at {expected}")));
         }
         let sections = read_sections(&mapping, layout, file.info().crc)?;
         let segment = Segment { mapping, file, sections };
@@ -65,12 +66,12 @@ impl Segment {
     /// What a checksum cannot tell: that the numbers make sense.
     fn check_content(&self) -> Result<()> {
         if !self.ids().are_sorted() {
-            return Err(corrupt("ids are not sorted"));
+            return Err(corrupt("sections Nums and Uuids: ids are not sorted"));
         }
         let offsets = self.array::<u64>(&self.sections.offsets);
         let ends_right = offsets.first() == Some(&0) && offsets.last() == Some(&(self.sections.payloads.len() as u64));
         if !ends_right || !offsets.is_sorted() {
-            return Err(corrupt("payload offsets are not sorted"));
+            return Err(corrupt("section PayloadOffsets: the offsets are not sorted"));
         }
         Ok(())
     }
@@ -98,18 +99,19 @@ struct Sections {
 
 fn read_sections(mapping: &[u8], layout: &Layout, crc: u32) -> Result<Sections> {
     if mapping.len() < HEADER_BYTES + FOOTER_BYTES {
-        return Err(corrupt("the file is too short"));
+        return Err(corrupt(&format!("the file ends at offset {}, within header or footer", mapping.len())));
     }
     if mapping.as_ptr().align_offset(64) != 0 {
         return Err(Error::Internal("a segment is mapped at an unaligned address".into()));
     }
     let (rest, footer_bytes) = mapping.split_at(mapping.len() - FOOTER_BYTES);
     let header = Header::decode(&mapping[..HEADER_BYTES])?;
-    let footer = Footer::decode(footer_bytes)?;
+    let footer = Footer::decode(footer_bytes, rest.len())?;
+    let wrong_toc = |what: &str| corrupt(&format!("table of contents at offset {}: {what}", footer.toc_offset));
     let toc = usize::try_from(footer.toc_offset).ok().and_then(|offset| rest.get(offset..));
-    let toc = toc.ok_or_else(|| corrupt("the table of contents is outside the file"))?;
+    let toc = toc.ok_or_else(|| wrong_toc("it is outside the file"))?;
     if toc.len() != footer.entries as usize * ENTRY_BYTES || crc32fast::hash(toc) != footer.toc_crc {
-        return Err(corrupt("wrong checksum of the table of contents"));
+        return Err(wrong_toc("wrong length or checksum"));
     }
     let entries = toc.chunks_exact(ENTRY_BYTES).map(Entry::decode).collect::<Result<Vec<Entry>>>()?;
 
@@ -120,22 +122,24 @@ fn read_sections(mapping: &[u8], layout: &Layout, crc: u32) -> Result<Sections> 
     let mut ranges = Vec::with_capacity(entries.len());
     for entry in &entries {
         let end = entry.bytes.checked_add(63).and_then(|_| position.checked_add(padded(entry.bytes)));
-        let end = end.filter(|end| *end <= footer.toc_offset).ok_or_else(|| corrupt("a section is too long"))?;
+        let wrong =
+            |what: &str| corrupt(&format!("section {:?} {} at offset {position}: {what}", entry.kind, entry.ordinal));
+        let end = end.filter(|end| *end <= footer.toc_offset).ok_or_else(|| wrong("it is too long"))?;
         if entry.offset != position {
-            return Err(corrupt("a section is out of place"));
+            return Err(wrong("the table of contents has it elsewhere"));
         }
         // Offsets below the file's length fit usize.
         let section = &mapping[position as usize..end as usize];
         let checksum = checksum(section);
         if checksum.clone().finalize() != entry.crc {
-            return Err(corrupt(&format!("wrong checksum of section {:?} {}", entry.kind, entry.ordinal)));
+            return Err(wrong("wrong checksum"));
         }
         whole.combine(&checksum);
         ranges.push(position as usize..(position + entry.bytes) as usize);
         position = end;
     }
     if position != footer.toc_offset {
-        return Err(corrupt("there is a gap before the table of contents"));
+        return Err(wrong_toc("there is a gap before it"));
     }
     whole.update(toc);
     whole.update(footer_bytes);

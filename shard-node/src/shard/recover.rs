@@ -50,14 +50,14 @@ impl Shard {
         let spec = load_spec(disk, dir)?.ok_or_else(|| Error::NotFound("there is no shard in the directory".into()))?;
         let manifest = Manifest::load(disk, dir)?;
         if manifest.spec_digest != spec_digest(&spec)? {
-            return Err(Error::Corrupt(format!("the manifest is not of shard {}", spec.shard)));
+            return Err(Error::Corrupt(format!("MANIFEST: spec_digest: it is not of shard {} of SPEC", spec.shard)));
         }
         remove_leftovers(disk, dir, &manifest).map_err(|e| Error::from(StepError::from(e)))?;
         let shard = Shard::at(env, dir, spec, manifest.next_file)?;
         let mut segments = Vec::with_capacity(manifest.segments.len());
         for record in &manifest.segments {
             if record.number >= manifest.next_file {
-                return Err(Error::Corrupt("the manifest names a file beyond its next one".into()));
+                return Err(Error::Corrupt("MANIFEST: it names a file beyond its next one".into()));
             }
             segments.push(shard.open_segment(dir, record, record)?);
         }

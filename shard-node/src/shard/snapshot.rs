@@ -193,12 +193,14 @@ impl Shard {
         let file = stored(segment_name(number), record.info());
         let segment = Segment::open(disk, &from.join(segment_name(record.number)), file, &self.layout)?;
         if segment.rows() != record.rows {
-            return Err(Error::Corrupt(format!("segment {number} has another number of rows than the manifest says")));
+            let (name, rows) = (segment_name(number), segment.rows());
+            return Err(Error::Corrupt(format!("{name}: it has {rows} rows, the manifest says {}", record.rows)));
         }
         let mut indexes = vec![None; self.layout.vectors.len()];
         for index in &record.indexes {
             let slot = indexes.get_mut(index.ordinal as usize);
-            let slot = slot.ok_or_else(|| Error::Corrupt("an index is of no vector of the collection".into()))?;
+            let slot =
+                slot.ok_or_else(|| Error::Corrupt("MANIFEST: an index is of no vector of the collection".into()))?;
             let path = from.join(index_name(record.number, index.ordinal));
             let file = stored(index_name(number, index.ordinal), index.info());
             let rows = segment.vectors(index.ordinal as usize).rows;
@@ -220,10 +222,22 @@ impl Shard {
             _ => Error::Internal(format!("map {name}: {error}")),
         })?;
         let FileInfo { bytes, crc } = file.info();
-        if mapping.len() as u64 != bytes || crc32fast::hash(&mapping) != crc {
-            return Err(Error::Corrupt(format!("{name}: this is not the file that the manifest names")));
+        let wrong = |text: String| Error::Corrupt(format!("{name}: {text}"));
+        let length = mapping.len();
+        if length as u64 != bytes {
+            return Err(wrong(format!("the file ends at offset {length}, the manifest says at {bytes}")));
         }
-        Ok(SegmentIndex { hnsw: HnswIndex::open(mapping, rows, Residency::Memory)?, file })
+        let is_named = crc32fast::hash(&mapping) == crc;
+        // A damaged file is opened too: it is the sections that tell where.
+        let hnsw = HnswIndex::open(mapping, rows, Residency::Memory).map_err(|error| match error {
+            Error::Corrupt(text) => wrong(text),
+            other => other,
+        })?;
+        if !is_named {
+            let text = "each section is intact, the file is not: its padding is damaged, or the manifest names another";
+            return Err(wrong(text.into()));
+        }
+        Ok(SegmentIndex { hnsw, file })
     }
 }
 

@@ -24,6 +24,7 @@ const SECTIONS_AT: usize = 128;
 const SECTION_BYTES: usize = 24;
 /// Of the graph: base, upper_rows, upper, twins. Of the codes: mean, codes, terms.
 const SECTIONS: usize = 7;
+const SECTION_NAMES: [&str; SECTIONS] = ["base", "upper_rows", "upper", "twins", "mean", "codes", "terms"];
 /// Sections begin at multiples of this: a cache line.
 const ALIGNMENT: usize = 64;
 /// Where in the header each field is.
@@ -119,15 +120,15 @@ impl HnswIndex {
         let header: &[u8; HEADER_BYTES] =
             mapping.first_chunk().ok_or_else(|| corrupt("the file is shorter than its header"))?;
         if header[..MAGIC.len()] != MAGIC {
-            return Err(corrupt("not an index file"));
+            return Err(corrupt("header at offset 0: not an index file"));
         }
         let u32_at = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         if u32_at(HEADER_CRC_AT) != crc32fast::hash(&header[..HEADER_CRC_AT]) {
-            return Err(corrupt("header checksum"));
+            return Err(corrupt("header at offset 0: wrong checksum"));
         }
         if u32_at(field::VERSION) != VERSION {
-            return Err(corrupt("unknown version"));
+            return Err(corrupt(&format!("header at offset 0: unknown version {}", u32_at(field::VERSION))));
         }
         let metric = metric_of_code(u32_at(field::METRIC))?;
         if u64_at(field::ROWS) != rows.len() as u64 || rows.len() > ROWS_MAX || u64_at(field::DIM) != rows.dim as u64 {
@@ -149,17 +150,18 @@ impl HnswIndex {
             let at = SECTIONS_AT + SECTION_BYTES * i;
             let (start, length) = (u64_at(at), u64_at(at + 8));
             let end = start.checked_add(length).filter(|end| *end <= mapping.len() as u64);
-            let end = end.ok_or_else(|| corrupt("a section ends beyond the file"))? as usize;
+            let wrong = |what: &str| corrupt(&format!("section {} at offset {start}: {what}", SECTION_NAMES[i]));
+            let end = end.ok_or_else(|| wrong("it ends beyond the file"))? as usize;
             *section = start as usize..end;
             if section.start != expected_start || !section.len().is_multiple_of(4) {
-                return Err(corrupt("a section is misplaced"));
+                return Err(wrong("it is misplaced"));
             }
             expected_start = end.next_multiple_of(ALIGNMENT);
             if bytemuck::try_cast_slice::<u8, u32>(&mapping[section.clone()]).is_err() {
                 return Err(Error::Internal("a mapping is not aligned to 64 bytes".into()));
             }
             if crc32fast::hash(&mapping[section.clone()]) != u32_at(at + 16) {
-                return Err(corrupt("section checksum"));
+                return Err(wrong("wrong checksum"));
             }
         }
         if mapping.len() != expected_start {

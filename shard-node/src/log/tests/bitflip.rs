@@ -66,6 +66,37 @@ fn a_flipped_bit_is_never_taken_for_truth() {
     assert_eq!(run.acked, run.history.len() - 1);
 }
 
+/// What is missing at the end of the newest file looks like writes cut short, back to where it was begun: the log is what
+/// it was at some earlier time, never a mixture, or is refused. Any other file must be whole.
+#[test]
+fn a_file_that_is_cut_off_is_named_or_leaves_an_earlier_state() {
+    let disk = FaultyDisk::new(1);
+    let run = Run::of(&random_steps(3, 70), &disk);
+    let files = files(&disk);
+    let (newest, _) = files.last().unwrap();
+    let (mut named, mut earlier) = (0, 0);
+    for (i, (path, bytes)) in files.iter().enumerate() {
+        for length in (0..bytes.len()).step_by(3) {
+            let mut cut = files.clone();
+            cut[i].1.truncate(length);
+            match open(&disk_with(&cut)) {
+                Ok((log, _)) => {
+                    assert_eq!(path, newest, "cut off at {length}");
+                    assert!(run.history.contains(&contents(&log)), "{} at {length}", path.display());
+                    earlier += 1;
+                }
+                Err(Error::Corrupt(what)) => {
+                    // An older file may be gone since the newest said that it may go.
+                    assert!(what.contains(".log") || path == newest && what.contains("a file was lost"), "{what}");
+                    named += 1;
+                }
+                Err(e) => panic!("{} at {length}: {e}", path.display()),
+            }
+        }
+    }
+    assert!(named > 300, "{named} {earlier}");
+}
+
 #[test]
 fn a_damaged_checkpoint_is_no_interrupted_start_when_older_files_are_gone() {
     let disk = FaultyDisk::new(1);

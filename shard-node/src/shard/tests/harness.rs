@@ -1,4 +1,4 @@
-//! A model of a shard, random work for both, and the comparison.
+//! Random work for a shard and its model.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,12 +9,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use uuid::Uuid;
-use vicinal_common::api::{
-    LoggedFilter, NearestQuery, PointParts, ReplicaSpec, ShardHit, StoredPoint, VectorSelector, WriteOp,
-};
+use vicinal_common::api::{LoggedFilter, NearestQuery, PointParts, ReplicaSpec, VectorSelector, WriteOp};
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::disk::Disk;
-use vicinal_common::distance::Kernel;
 use vicinal_common::error::Error;
 use vicinal_common::filter::{EVALUATOR_VERSION, Filter};
 use vicinal_common::ids::{CollectionId, Epoch, LogIndex, RequestId, ShardId};
@@ -24,25 +21,26 @@ use vicinal_common::payload_index::FieldType;
 use vicinal_common::point::{Point, PointId, Vectors};
 
 use super::super::{
-    Applied, ApplyEntry, Background, Builder, BuilderOptions, EntryPayload, LogMark, LoggedWrite, Shard, ShardEnv,
-    ShardOptions, View,
+    ApplyEntry, Background, Builder, BuilderOptions, EntryPayload, LogMark, LoggedWrite, Shard, ShardEnv, ShardOptions,
 };
+pub(super) use super::reference::Model;
 
 pub(super) const DIR: &str = "/data/shard";
-/// Dimensions of the vectors `""` and `"b"`.
-const DIMS: [usize; 2] = [6, 3];
+/// Vectors `""` and `"b"` of few dimensions: graphs are over the vectors themselves.
+const SMALL: [(usize, Metric); 2] = [(6, Metric::Euclid), (3, Metric::Dot)];
 
 pub(super) fn spec() -> ReplicaSpec {
-    let vector = |dim, metric| VectorSchema { dim, metric, hnsw: None };
-    let mut vectors = BTreeMap::from([(String::new(), vector(DIMS[0], Metric::Euclid))]);
-    vectors.insert(
-        "b".into(),
-        VectorSchema { hnsw: Some(HnswConfig { m: 4, ef_construction: 16 }), ..vector(DIMS[1], Metric::Dot) },
-    );
+    spec_of(SMALL, HnswConfig { m: 4, ef_construction: 16 }, 2)
+}
+
+/// A shard with the vectors `""` and `"b"`.
+pub(super) fn spec_of(vectors: [(usize, Metric); 2], hnsw: HnswConfig, indexing_threshold_kib: u64) -> ReplicaSpec {
+    let vectors = ["", "b"].into_iter().zip(vectors);
+    let vectors = vectors.map(|(name, (dim, metric))| (name.to_owned(), VectorSchema { dim, metric, hnsw: None }));
     ReplicaSpec {
         shard: ShardId(7),
         collection: CollectionId(Uuid::from_u128(70)),
-        schema: CollectionSchema { vectors, hnsw: HnswConfig { m: 4, ef_construction: 16 }, indexing_threshold_kib: 2 },
+        schema: CollectionSchema { vectors: vectors.collect(), hnsw, indexing_threshold_kib },
         epoch: Epoch(3),
     }
 }
@@ -79,172 +77,49 @@ pub(super) fn mark(index: u64) -> LogMark {
     LogMark { index: LogIndex(index), encoded: Bytes::from(format!("mark {index}")) }
 }
 
-/// What a shard must hold, and the log that led there.
-#[derive(Clone, Default)]
-pub(super) struct Model {
-    pub(super) points: BTreeMap<PointId, (u64, Point)>,
-    pub(super) log: Vec<ApplyEntry>,
-    pub(super) outcomes: Vec<Applied>,
-    membership: Option<(LogMark, Bytes)>,
-}
-
-impl Model {
-    /// Appends an entry and applies it.
-    pub(super) fn push(&mut self, payload: EntryPayload) -> ApplyEntry {
-        let index = self.log.len() as u64 + 1;
-        let entry = ApplyEntry { mark: mark(index), payload };
-        let outcome = match &entry.payload {
-            EntryPayload::Blank => Ok(0),
-            EntryPayload::Membership(bytes) => {
-                self.membership = Some((entry.mark.clone(), bytes.clone()));
-                Ok(0)
-            }
-            EntryPayload::Write(write) => match self.first_of(write) {
-                Some(first) => {
-                    self.log.push(entry.clone());
-                    self.outcomes.push(first);
-                    return entry;
-                }
-                None => self.change(index, write),
-            },
-        };
-        self.log.push(entry.clone());
-        self.outcomes.push(Applied { index: LogIndex(index), outcome });
-        entry
-    }
-
-    pub(super) fn write(&mut self, op: WriteOp) -> ApplyEntry {
-        let request = RequestId(self.log.len() as u128 + 1);
-        self.push(EntryPayload::Write(LoggedWrite {
-            request,
-            part: 0,
-            collection: spec().collection,
-            epoch: spec().epoch,
-            op,
-        }))
-    }
-
-    fn first_of(&self, write: &LoggedWrite) -> Option<Applied> {
-        let same = |entry: &ApplyEntry| match &entry.payload {
-            EntryPayload::Write(other) => (other.request, other.part) == (write.request, write.part),
-            EntryPayload::Blank | EntryPayload::Membership(_) => false,
-        };
-        // The newest ones only: older ones are forgotten by the shard.
-        let recent = self.log.len().saturating_sub(1_000);
-        let first = recent + self.log[recent..].iter().position(same)?;
-        let first = self.outcomes[first].clone();
-        (!first.outcome.as_ref().is_err_and(Error::is_retryable)).then_some(first)
-    }
-
-    fn change(&mut self, index: u64, write: &LoggedWrite) -> Result<u64, Error> {
-        if write.epoch != spec().epoch {
-            return Err(Error::WrongEpoch { shard: spec().shard, asked: write.epoch, current: spec().epoch });
-        }
-        match &write.op {
-            WriteOp::Upsert(points) => {
-                for point in points.iter() {
-                    for (name, vector) in &point.vectors {
-                        let (expected, got) = (DIMS[usize::from(name == "b")], vector.len());
-                        if expected != got {
-                            let text = format!("Vector dimension error: expected dim: {expected}, got {got}");
-                            return Err(Error::BadInput(text));
-                        }
-                    }
-                }
-                let mut ids: Vec<PointId> = points.iter().map(|point| point.id).collect();
-                for point in points.iter() {
-                    self.points.insert(point.id, (index, point.clone()));
-                }
-                ids.sort_unstable();
-                ids.dedup();
-                Ok(ids.len() as u64)
-            }
-            WriteOp::Delete(ids) => Ok(ids.iter().filter(|id| self.points.remove(id).is_some()).count() as u64),
-            WriteOp::DeleteByFilter(logged) => {
-                let filter: Filter = serde_json::from_str(&logged.json).unwrap();
-                let before = self.points.len();
-                self.points.retain(|_, (_, point)| !matches(Some(&filter), point));
-                Ok((before - self.points.len()) as u64)
-            }
-        }
-    }
-
-    fn stored(&self, id: PointId) -> Option<StoredPoint> {
-        let (version, point) = self.points.get(&id)?;
-        let Point { id, vectors, payload } = point.clone();
-        Some(StoredPoint { id, version: LogIndex(*version), payload, vectors })
-    }
-
-    pub(super) fn scroll(&self, from: Option<PointId>, limit: usize, filter: Option<&Filter>) -> Vec<StoredPoint> {
-        let ids = self.points.iter().filter(|(id, _)| from.is_none_or(|from| **id >= from));
-        let matching = ids.filter(|(_, (_, point))| matches(filter, point)).take(limit);
-        matching.filter_map(|(id, _)| self.stored(*id)).collect()
-    }
-
-    pub(super) fn search(&self, query: &NearestQuery) -> Vec<ShardHit> {
-        let kernel = Kernel::new(spec().schema.vectors[&query.vector_name].metric);
-        let points = self.points.values().filter(|(_, point)| matches(query.filter.as_deref(), point));
-        let hits = points.filter_map(|(version, point)| {
-            let vector = point.vectors.get(&query.vector_name)?;
-            let distance = kernel.distance(&query.vector, vector);
-            Some(ShardHit { distance, id: point.id, version: LogIndex(*version) })
-        });
-        let limit = query.distance_max.unwrap_or(f32::INFINITY);
-        let mut hits: Vec<ShardHit> = hits.filter(|hit| hit.distance <= limit).collect();
-        hits.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
-        hits.truncate(query.k);
-        hits
-    }
-
-    /// Compares everything that can be read.
-    pub(super) fn check(&self, shard: &Shard) {
-        let view = shard.view();
-        self.check_view(&view);
-        assert_eq!(shard.applied(), self.log.last().map(|entry| entry.mark.clone()));
-        assert_eq!(shard.membership(), self.membership);
-        assert_eq!(shard.stats().points, self.points.len() as u64);
-    }
-
-    fn check_view(&self, view: &View) {
-        let stored = view.scroll(None, usize::MAX, None, &all_parts()).unwrap();
-        assert_eq!(stored, self.scroll(None, usize::MAX, None));
-        assert_eq!(view.count(None).unwrap(), self.points.len() as u64);
-    }
-
-    /// Gives a shard the entries that it has not applied, a few at a time, and checks what became of them.
-    pub(super) fn replay(&self, shard: &Shard) -> Result<(), Error> {
-        let applied = shard.applied().map_or(0, |mark| mark.index.0) as usize;
-        for (i, chunk) in self.log[applied..].chunks(5).enumerate() {
-            let first = applied + i * 5;
-            let outcomes = shard.apply(chunk.to_vec())?;
-            assert_eq!(outcomes, self.outcomes[first..first + chunk.len()]);
-        }
-        Ok(())
-    }
-}
-
-fn matches(filter: Option<&Filter>, point: &Point) -> bool {
-    let Some(filter) = filter else { return true };
-    filter.matches(point.id, &point.payload.fields().unwrap(), &|name| point.vectors.contains_key(name))
-}
-
 /// Random work.
-pub(super) struct Work(pub(super) StdRng);
+pub(super) struct Work {
+    pub(super) random: StdRng,
+    /// Ids are numbers below this, and a tenth as many UUIDs.
+    ids: u64,
+    /// Of the vectors `""` and `"b"`.
+    vectors: [(usize, Metric); 2],
+}
 
 impl Work {
+    /// Work for a shard of [`spec`].
     pub(super) fn new(seed: u64) -> Work {
-        Work(StdRng::seed_from_u64(seed))
+        Work::of(seed, 400, SMALL)
+    }
+
+    pub(super) fn of(seed: u64, ids: u64, vectors: [(usize, Metric); 2]) -> Work {
+        Work { random: StdRng::seed_from_u64(seed), ids, vectors }
     }
 
     pub(super) fn below(&mut self, limit: u64) -> u64 {
-        self.0.random_range(0..limit)
+        self.random.random_range(0..limit)
     }
 
     pub(super) fn id(&mut self) -> PointId {
         match self.below(10) {
-            0 => PointId::Uuid(Uuid::from_u128(u128::from(self.below(40)) << 64 | 5)),
-            _ => PointId::Num(self.below(400)),
+            0 => PointId::Uuid(Uuid::from_u128(u128::from(self.below(self.ids / 10)) << 64 | 5)),
+            _ => PointId::Num(self.below(self.ids)),
         }
+    }
+
+    /// A vector for a name, prepared. With many dimensions it is near one of a few centres, as real ones are: graphs are
+    /// no good for noise. Some are equal.
+    pub(super) fn vector_of(&mut self, name: &str) -> Vec<f32> {
+        let (dim, metric) = self.vectors[usize::from(name == "b")];
+        if dim < 16 {
+            return self.vector(dim);
+        }
+        let mut centre = StdRng::seed_from_u64(self.below(25));
+        let spread = if self.below(20) == 0 { 1 } else { 400 };
+        let mut values: Vec<f32> = (0..dim).map(|_| centre.random_range(-1.0..1.0f32)).collect();
+        values.iter_mut().for_each(|value| *value += self.below(spread) as f32 / 400.0);
+        metric.prepare(&mut values);
+        values
     }
 
     pub(super) fn vector(&mut self, dim: usize) -> Vec<f32> {
@@ -254,10 +129,10 @@ impl Work {
     fn point(&mut self) -> Point {
         let mut vectors = Vectors::new();
         if self.below(20) > 0 {
-            vectors.insert(String::new(), self.vector(DIMS[0]));
+            vectors.insert(String::new(), self.vector_of(""));
         }
         if self.below(3) == 0 {
-            vectors.insert("b".into(), self.vector(DIMS[1]));
+            vectors.insert("b".into(), self.vector_of("b"));
         }
         let payload = match self.below(5) {
             0 => Payload::EMPTY,
@@ -271,7 +146,7 @@ impl Work {
 
     pub(super) fn filter(&mut self) -> Filter {
         let group = self.below(30);
-        let id = self.below(400);
+        let id = self.below(self.ids);
         filter(match self.below(4) {
             0 => json!({"must": {"key": "g", "match": {"value": group}}}),
             1 => json!({"must": {"key": "g", "range": {"gte": group}}}),
@@ -299,7 +174,7 @@ impl Work {
         let name = if self.below(4) == 0 { "b" } else { "" };
         NearestQuery {
             vector_name: name.into(),
-            vector: self.vector(DIMS[usize::from(name == "b")]).into(),
+            vector: self.vector_of(name).into(),
             k: self.below(30) as usize,
             filter: (self.below(2) == 0).then(|| Arc::new(self.filter())),
             distance_max: (self.below(4) == 0).then(|| self.below(200) as f32),
@@ -321,7 +196,7 @@ impl Work {
             }
             3 => {
                 let mut bad = self.point();
-                bad.vectors.insert("b".into(), vec![1.0; DIMS[1] + 1]);
+                bad.vectors.insert("b".into(), vec![1.0; self.vectors[1].0 + 1]);
                 let good = self.point();
                 model.write(WriteOp::Upsert(Arc::new(vec![good, bad])))
             }

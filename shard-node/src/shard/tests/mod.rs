@@ -1,10 +1,14 @@
 //! One shard against a model: random work, crashes, damage, concurrency, the graph path.
 
+mod churn;
 mod concurrency;
 mod crash;
+mod damage;
+mod degenerate;
 mod faults;
 mod graph;
 mod harness;
 mod interleave;
 mod model;
 mod payload;
+mod reference;

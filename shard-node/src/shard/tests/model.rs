@@ -3,18 +3,63 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use vicinal_common::api::{NearestQuery, ReplicaSpec};
+use vicinal_common::collection::HnswConfig;
 use vicinal_common::disk::{Disk, FaultyDisk};
+use vicinal_common::metric::Metric;
 use vicinal_common::payload_index::PayloadIndexes;
+use vicinal_index::hnsw::Over;
 
-use super::super::{Shard, ShardEnv};
-use super::harness::{DIR, Model, Work, all_parts, create, env, spec};
+use super::super::{Shard, ShardEnv, ShardOptions, View};
+use super::harness::{DIR, Model, Work, all_parts, env, env_with, spec, spec_of};
 
-fn read_randomly(work: &mut Work, model: &Model, shard: &Shard) {
+/// What searches that need not be exact have found.
+#[derive(Default)]
+pub(super) struct Recall {
+    /// Searches of which at least one run had a graph, and how many of these were over codes.
+    graphs: [usize; 2],
+    wanted: usize,
+    found: usize,
+}
+
+impl Recall {
+    pub(super) fn value(&self) -> f64 {
+        self.found as f64 / self.wanted.max(1) as f64
+    }
+
+    /// Searches without asking for an exact answer. Whatever is found must be alive, match, have its exact distance and
+    /// be there once; only what is missing may differ from the truth.
+    pub(super) fn check(&mut self, query: &NearestQuery, view: &View, model: &Model) {
+        let query = NearestQuery { exact: false, ..query.clone() };
+        let hits = view.search(&query).unwrap();
+        assert!(hits.is_sorted_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)).is_lt()), "{query:?}");
+        let mut ids: Vec<_> = hits.iter().map(|hit| hit.id).collect();
+        ids.sort_unstable();
+        assert!(ids.is_sorted_by(|a, b| a < b), "an id twice: {query:?}");
+        for hit in &hits {
+            assert_eq!(Some(hit), model.hit(&query, hit.id).as_ref(), "{query:?}");
+        }
+        let truth = model.search(&query);
+        // Beyond a largest distance the graph may have found others than those that are near enough.
+        assert!(hits.len() == truth.len() || query.distance_max.is_some() && hits.len() < truth.len(), "{query:?}");
+        if let Some(farthest) = truth.last() {
+            self.found += hits.iter().filter(|hit| hit.distance <= farthest.distance).count();
+        }
+        self.wanted += truth.len();
+        let ordinal = view.layout.ordinal(&query.vector_name).unwrap();
+        let mut graphs = view.segments.iter().filter_map(|segment| segment.indexes[ordinal].as_ref()).peekable();
+        self.graphs[0] += usize::from(graphs.peek().is_some());
+        self.graphs[1] += usize::from(graphs.any(|graph| graph.hnsw.params().over == Over::Codes));
+    }
+}
+
+fn read_randomly(work: &mut Work, model: &Model, shard: &Shard, recall: &mut Recall) {
     let view = shard.view();
     match work.below(4) {
         0 => {
             let query = work.query();
             assert_eq!(view.search(&query).unwrap(), model.search(&query), "{query:?}");
+            recall.check(&query, &view, model);
         }
         1 => {
             let filter = (work.below(2) == 0).then(|| work.filter());
@@ -25,8 +70,7 @@ fn read_randomly(work: &mut Work, model: &Model, shard: &Shard) {
         }
         2 => {
             let filter = work.filter();
-            let expected = model.scroll(None, usize::MAX, Some(&filter)).len() as u64;
-            assert_eq!(view.count(Some(&filter)).unwrap(), expected);
+            assert_eq!(view.count(Some(&filter)).unwrap(), model.count(&filter));
         }
         _ => {
             let ids: Vec<_> = (0..5).map(|_| work.id()).collect();
@@ -40,12 +84,13 @@ fn read_randomly(work: &mut Work, model: &Model, shard: &Shard) {
 }
 
 /// Sends a snapshot to a new replica and lets it catch up from the log.
-fn check_snapshot(model: &Model, shard: &Shard, seed: u64) {
+fn check_snapshot(course: &Course, model: &Model, shard: &Shard, seed: u64) {
     let Ok(snapshot) = shard.snapshot() else { return };
-    let target_env = env(FaultyDisk::new(seed));
-    let target = create(&target_env).unwrap();
+    let target_env = course.env(FaultyDisk::new(seed));
+    let target = course.create(&target_env);
     // It had data of its own before.
-    target.apply(model.log[..snapshot.mark.index.0 as usize / 2].to_vec()).unwrap();
+    let before = (snapshot.mark.index.0 as usize / 2).min(1_000);
+    target.apply(model.log[..before].to_vec()).unwrap();
     let incoming = target.begin_install().unwrap();
     copy_files(&shard.env, &target_env, &snapshot, &incoming);
     target.finish_install(&snapshot.manifest).unwrap();
@@ -69,12 +114,49 @@ pub(super) fn copy_files(from: &ShardEnv, to: &ShardEnv, snapshot: &super::super
     }
 }
 
-fn run(seed: u64, operations: usize) {
+/// What is run: which shard, which points, for how long.
+struct Course {
+    spec: ReplicaSpec,
+    ids: u64,
+    seal_bytes: u64,
+    operations: usize,
+}
+
+impl Course {
+    /// Few points of few dimensions, so that they meet often.
+    fn small(operations: usize) -> Course {
+        Course { spec: spec(), ids: 400, seal_bytes: 4_000, operations }
+    }
+
+    /// Points of so many dimensions that graphs are over 8-bit codes, in segments large enough for such graphs.
+    fn wide(operations: usize) -> Course {
+        let vectors = [(48, Metric::Euclid), (40, Metric::Cosine)];
+        let spec = spec_of(vectors, HnswConfig { m: 8, ef_construction: 48 }, 24);
+        Course { spec, ids: 1_000, seal_bytes: 80_000, operations }
+    }
+
+    fn env(&self, disk: FaultyDisk) -> ShardEnv {
+        let options = ShardOptions { seal_bytes: self.seal_bytes, ..env(disk.clone()).options };
+        env_with(Arc::new(disk), options)
+    }
+
+    fn create(&self, env: &ShardEnv) -> Arc<Shard> {
+        Shard::create(env, Path::new(DIR), &self.spec).unwrap()
+    }
+
+    fn work(&self, seed: u64) -> Work {
+        let vectors = ["", "b"].map(|name| &self.spec.schema.vectors[name]);
+        Work::of(seed, self.ids, vectors.map(|vector| (vector.dim, vector.metric)))
+    }
+}
+
+fn run(course: &Course, seed: u64) -> Recall {
+    let (operations, mut recall) = (course.operations, Recall::default());
     let disk = FaultyDisk::new(seed);
-    let env = env(disk.clone());
-    let mut work = Work::new(seed);
-    let mut model = Model::default();
-    let mut shard = create(&env).unwrap();
+    let env = course.env(disk.clone());
+    let mut work = course.work(seed);
+    let mut model = Model::of(course.spec.clone());
+    let mut shard = course.create(&env);
     let (mut sealed, mut most_segments) = (0, 0);
     let mut indexes = PayloadIndexes::default();
     for operation in 0..operations {
@@ -84,7 +166,7 @@ fn run(seed: u64, operations: usize) {
                 let entries: Vec<_> = (0..1 + work.below(4)).map(|_| work.entry(&mut model)).collect();
                 assert_eq!(shard.apply(entries).unwrap(), model.outcomes[first..]);
             }
-            50..75 => read_randomly(&mut work, &model, &shard),
+            50..75 => read_randomly(&mut work, &model, &shard, &mut recall),
             75..95 => {
                 let before = shard.durable();
                 shard.maintain_once().unwrap();
@@ -95,18 +177,18 @@ fn run(seed: u64, operations: usize) {
                 shard.flush_blocking().unwrap();
                 assert_eq!(shard.durable(), shard.applied());
             }
+            97 if operation % 7 == 0 => check_snapshot(course, &model, &shard, seed ^ operation as u64),
             95 | 96 if operation % 5 == 0 => {
                 indexes.revision += 1;
                 indexes.fields = work.payload_fields();
                 shard.set_payload_indexes(&indexes).unwrap();
             }
-            97 if operation % 7 == 0 => check_snapshot(&model, &shard, seed ^ operation as u64),
             97 | 98 => {
                 let durable = shard.durable();
                 let view = shard.view();
                 shard.close();
                 drop(shard);
-                shard = Shard::create(&env, Path::new(DIR), &spec()).unwrap();
+                shard = course.create(&env);
                 assert_eq!(shard.applied(), durable);
                 assert_eq!(view.scroll(None, 1, None, &all_parts()).unwrap(), model.scroll(None, 1, None));
                 model.replay(&shard).unwrap();
@@ -130,16 +212,37 @@ fn run(seed: u64, operations: usize) {
     assert_eq!(fields, segments * indexes.fields.len(), "{files:?}");
     assert_eq!((files.len(), segments as u64), (graphs + segments + fields + 2, shard.stats().segments), "{files:?}");
     drop(Arc::clone(&shard));
+    recall
+}
+
+/// More work than by default: so many times as much, with other seeds.
+const TIMES: &str = "MODEL_TIMES";
+
+fn times() -> u64 {
+    std::env::var(TIMES).map_or(1, |text| text.parse().expect("a whole number"))
 }
 
 #[test]
-fn equals_the_model_over_20_000_operations() {
-    run(1, 20_000);
+fn equals_the_model_over_60_000_operations() {
+    for seed in 0..times() {
+        let recall = run(&Course::small(60_000), 1 + 100 * seed);
+        assert!(recall.graphs[0] > 1_000, "{:?}", recall.graphs);
+        assert!(recall.value() >= 0.95, "recall {}", recall.value());
+    }
+}
+
+#[test]
+fn equals_the_model_over_40_000_operations_with_graphs_over_codes() {
+    for seed in 0..times() {
+        let recall = run(&Course::wide(40_000), 51 + 100 * seed);
+        assert!(recall.graphs[1] > 1_000, "{:?}", recall.graphs);
+        assert!(recall.value() >= 0.95, "recall {}", recall.value());
+    }
 }
 
 #[test]
 fn equals_the_model_with_other_seeds() {
     for seed in 2..8 {
-        run(seed, 1_500);
+        run(&Course::small(1_500), seed);
     }
 }

@@ -1,0 +1,207 @@
+//! What a shard must hold: a plain map, and brute force over it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use vicinal_common::api::{NearestQuery, ReplicaSpec, ShardHit, StoredPoint, WriteOp};
+use vicinal_common::distance::Kernel;
+use vicinal_common::error::Error;
+use vicinal_common::filter::Filter;
+use vicinal_common::ids::{LogIndex, RequestId};
+use vicinal_common::payload::Fields;
+use vicinal_common::point::{Point, PointId};
+
+use super::super::{Applied, ApplyEntry, EntryPayload, LogMark, LoggedWrite, Shard, View};
+use super::harness::{all_parts, mark, spec};
+
+/// A point of the model.
+#[derive(Clone)]
+struct Held {
+    version: u64,
+    point: Point,
+    fields: Fields,
+}
+
+/// What a shard must hold, and the log that led there.
+#[derive(Clone)]
+pub(super) struct Model {
+    spec: ReplicaSpec,
+    points: BTreeMap<PointId, Held>,
+    pub(super) log: Vec<ApplyEntry>,
+    pub(super) outcomes: Vec<Applied>,
+    membership: Option<(LogMark, Bytes)>,
+}
+
+impl Default for Model {
+    fn default() -> Model {
+        Model::of(spec())
+    }
+}
+
+impl Model {
+    /// A model of a shard that nothing was written to.
+    pub(super) fn of(spec: ReplicaSpec) -> Model {
+        Model { spec, points: BTreeMap::new(), log: Vec::new(), outcomes: Vec::new(), membership: None }
+    }
+
+    /// How many points there are.
+    pub(super) fn len(&self) -> usize {
+        self.points.len()
+    }
+
+    /// Appends an entry and applies it.
+    pub(super) fn push(&mut self, payload: EntryPayload) -> ApplyEntry {
+        let index = self.log.len() as u64 + 1;
+        let entry = ApplyEntry { mark: mark(index), payload };
+        let outcome = match &entry.payload {
+            EntryPayload::Blank => Ok(0),
+            EntryPayload::Membership(bytes) => {
+                self.membership = Some((entry.mark.clone(), bytes.clone()));
+                Ok(0)
+            }
+            EntryPayload::Write(write) => match self.first_of(write) {
+                Some(first) => {
+                    self.log.push(entry.clone());
+                    self.outcomes.push(first);
+                    return entry;
+                }
+                None => self.change(index, write),
+            },
+        };
+        self.log.push(entry.clone());
+        self.outcomes.push(Applied { index: LogIndex(index), outcome });
+        entry
+    }
+
+    pub(super) fn write(&mut self, op: WriteOp) -> ApplyEntry {
+        let request = RequestId(self.log.len() as u128 + 1);
+        self.push(EntryPayload::Write(LoggedWrite {
+            request,
+            part: 0,
+            collection: self.spec.collection,
+            epoch: self.spec.epoch,
+            op,
+        }))
+    }
+
+    fn first_of(&self, write: &LoggedWrite) -> Option<Applied> {
+        let same = |entry: &ApplyEntry| match &entry.payload {
+            EntryPayload::Write(other) => (other.request, other.part) == (write.request, write.part),
+            EntryPayload::Blank | EntryPayload::Membership(_) => false,
+        };
+        // The newest ones only: older ones are forgotten by the shard.
+        let recent = self.log.len().saturating_sub(1_000);
+        let first = recent + self.log[recent..].iter().position(same)?;
+        let first = self.outcomes[first].clone();
+        (!first.outcome.as_ref().is_err_and(Error::is_retryable)).then_some(first)
+    }
+
+    fn change(&mut self, index: u64, write: &LoggedWrite) -> Result<u64, Error> {
+        if write.epoch != self.spec.epoch {
+            return Err(Error::WrongEpoch { shard: self.spec.shard, asked: write.epoch, current: self.spec.epoch });
+        }
+        match &write.op {
+            WriteOp::Upsert(points) => {
+                for point in points.iter() {
+                    for (name, vector) in &point.vectors {
+                        let (expected, got) = (self.spec.schema.vectors[name].dim, vector.len());
+                        if expected != got {
+                            let text = format!("Vector dimension error: expected dim: {expected}, got {got}");
+                            return Err(Error::BadInput(text));
+                        }
+                    }
+                }
+                let mut ids: Vec<PointId> = points.iter().map(|point| point.id).collect();
+                for point in points.iter() {
+                    let fields = point.payload.fields().unwrap();
+                    self.points.insert(point.id, Held { version: index, point: point.clone(), fields });
+                }
+                ids.sort_unstable();
+                ids.dedup();
+                Ok(ids.len() as u64)
+            }
+            WriteOp::Delete(ids) => Ok(ids.iter().filter(|id| self.points.remove(id).is_some()).count() as u64),
+            WriteOp::DeleteByFilter(logged) => {
+                let filter: Filter = serde_json::from_str(&logged.json).unwrap();
+                let before = self.points.len();
+                self.points.retain(|_, held| !held.matches(Some(&filter)));
+                Ok((before - self.points.len()) as u64)
+            }
+        }
+    }
+
+    fn stored(&self, id: PointId) -> Option<StoredPoint> {
+        let held = self.points.get(&id)?;
+        let Point { id, vectors, payload } = held.point.clone();
+        Some(StoredPoint { id, version: LogIndex(held.version), payload, vectors })
+    }
+
+    pub(super) fn scroll(&self, from: Option<PointId>, limit: usize, filter: Option<&Filter>) -> Vec<StoredPoint> {
+        let ids = self.points.iter().filter(|(id, _)| from.is_none_or(|from| **id >= from));
+        let matching = ids.filter(|(_, held)| held.matches(filter)).take(limit);
+        matching.filter_map(|(id, _)| self.stored(*id)).collect()
+    }
+
+    /// How many points match.
+    pub(super) fn count(&self, filter: &Filter) -> u64 {
+        self.points.values().filter(|held| held.matches(Some(filter))).count() as u64
+    }
+
+    /// What a search must say of a point, if it may find it at all.
+    pub(super) fn hit(&self, query: &NearestQuery, id: PointId) -> Option<ShardHit> {
+        self.points.get(&id)?.hit(query, self.kernel(query))
+    }
+
+    fn kernel(&self, query: &NearestQuery) -> Kernel {
+        Kernel::new(self.spec.schema.vectors[&query.vector_name].metric)
+    }
+
+    pub(super) fn search(&self, query: &NearestQuery) -> Vec<ShardHit> {
+        let kernel = self.kernel(query);
+        let mut hits: Vec<ShardHit> = self.points.values().filter_map(|held| held.hit(query, kernel)).collect();
+        hits.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
+        hits.truncate(query.k);
+        hits
+    }
+
+    /// Compares everything that can be read.
+    pub(super) fn check(&self, shard: &Shard) {
+        let view = shard.view();
+        self.check_view(&view);
+        assert_eq!(shard.applied(), self.log.last().map(|entry| entry.mark.clone()));
+        assert_eq!(shard.membership(), self.membership);
+        assert_eq!(shard.stats().points, self.points.len() as u64);
+    }
+
+    fn check_view(&self, view: &View) {
+        let stored = view.scroll(None, usize::MAX, None, &all_parts()).unwrap();
+        assert_eq!(stored, self.scroll(None, usize::MAX, None));
+        assert_eq!(view.count(None).unwrap(), self.points.len() as u64);
+    }
+
+    /// Gives a shard the entries that it has not applied, a few at a time, and checks what became of them.
+    pub(super) fn replay(&self, shard: &Shard) -> Result<(), Error> {
+        let applied = shard.applied().map_or(0, |mark| mark.index.0) as usize;
+        for (i, chunk) in self.log[applied..].chunks(5).enumerate() {
+            let first = applied + i * 5;
+            let outcomes = shard.apply(chunk.to_vec())?;
+            assert_eq!(outcomes, self.outcomes[first..first + chunk.len()]);
+        }
+        Ok(())
+    }
+}
+
+impl Held {
+    fn matches(&self, filter: Option<&Filter>) -> bool {
+        let Some(filter) = filter else { return true };
+        filter.matches(self.point.id, &self.fields, &|name| self.point.vectors.contains_key(name))
+    }
+
+    fn hit(&self, query: &NearestQuery, kernel: Kernel) -> Option<ShardHit> {
+        let vector = self.point.vectors.get(&query.vector_name)?;
+        let distance = kernel.distance(&query.vector, vector);
+        let is_near = distance <= query.distance_max.unwrap_or(f32::INFINITY);
+        let hit = ShardHit { distance, id: self.point.id, version: LogIndex(self.version) };
+        (is_near && self.matches(query.filter.as_deref())).then_some(hit)
+    }
+}
