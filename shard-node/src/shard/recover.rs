@@ -52,7 +52,6 @@ impl Shard {
         if manifest.spec_digest != spec_digest(&spec)? {
             return Err(Error::Corrupt(format!("MANIFEST: spec_digest: it is not of shard {} of SPEC", spec.shard)));
         }
-        remove_leftovers(disk, dir, &manifest).map_err(|e| Error::from(StepError::from(e)))?;
         let shard = Shard::at(env, dir, spec, manifest.next_file)?;
         let mut segments = Vec::with_capacity(manifest.segments.len());
         for record in &manifest.segments {
@@ -61,6 +60,8 @@ impl Shard {
             }
             segments.push(shard.open_segment(dir, record, record)?);
         }
+        // Only now: a manifest that does not fit its files may name too few of them.
+        remove_leftovers(disk, dir, &manifest).map_err(|e| Error::from(StepError::from(e)))?;
         let applied = manifest.mark.as_ref().map_or(LogIndex(0), |mark| mark.index);
         {
             let mut committed = shard.commit.lock();
