@@ -260,3 +260,6 @@ impl VectorIndex for HnswIndex {
         arrays.into_iter().chain(codes).map(|array| array.bytes().len() as u64).sum()
     }
 }
+
+#[cfg(test)]
+mod tests;
