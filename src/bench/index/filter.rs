@@ -212,6 +212,8 @@ fn scattered(row: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use vicinal_index::{FlatIndex, SearchParams, VectorIndex};
+
     use super::*;
 
     /// Points 0, 1, 2, ... on a line.
@@ -237,8 +239,9 @@ mod tests {
         let mean_gap = |workload: &Workload| {
             let gaps = (0..workload.len()).map(|number| {
                 let (query, mask) = workload.search(number);
-                let kernel = Kernel::new(Metric::Euclid);
-                mask.scan(&kernel, rows, queries.row(query), 1)[0].distance.sqrt()
+                let params = SearchParams { k: 1, ef: 1 };
+                let nearest = FlatIndex::new(Metric::Euclid).search(rows, queries.row(query), params, mask.accept());
+                nearest[0].distance.sqrt()
             });
             gaps.sum::<f32>() / workload.len() as f32
         };

@@ -18,9 +18,8 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use vicinal_common::distance::Kernel;
 use vicinal_common::metric::Metric;
-use vicinal_index::{Accept, Rows};
+use vicinal_index::{Accept, FlatIndex, Rows, VectorIndex};
 
 use self::family::{Beam, Built};
 use self::filter::{FilterKind, Material, Workload};
@@ -255,10 +254,11 @@ impl Bench<'_> {
         workload: &Workload,
         unfiltered: &mut BTreeMap<Option<usize>, f64>,
     ) -> anyhow::Result<()> {
-        let kernel = Kernel::new(self.metric);
+        let flat = FlatIndex::new(self.metric);
         let scan = |number| {
             let (query, mask) = workload.search(number);
-            mask.scan(&kernel, self.rows, self.queries.row(query), self.index.k)
+            let params = family::search_params(self.index.k, self.index.k);
+            flat.search(self.rows, self.queries.row(query), params, mask.accept())
         };
         let computed;
         let truth = match &workload.truth {
