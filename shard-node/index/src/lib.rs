@@ -7,12 +7,14 @@ mod codes;
 mod flat;
 pub mod hnsw;
 mod prefetch;
+mod row_set;
 mod top_k;
 
 use vicinal_common::metric::Metric;
 
 pub use array::Residency;
 pub use flat::FlatIndex;
+pub use row_set::RowSet;
 pub use top_k::TopK;
 
 /// The vectors of one segment or fresh run: row-major, `len = rows * dim`, already prepared for the metric.

@@ -1,13 +1,12 @@
 //! Nearest neighbours in a view: each run by itself, then the best of all.
 
-use roaring::RoaringBitmap;
 use vicinal_common::api::{NearestQuery, ShardHit};
 use vicinal_common::distance::Kernel;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::Filter;
 use vicinal_common::ids::LogIndex;
 use vicinal_common::metric::Metric;
-use vicinal_index::{Accept, FlatIndex, Hit, SearchParams, TopK, VectorIndex};
+use vicinal_index::{Accept, FlatIndex, Hit, RowSet, SearchParams, TopK, VectorIndex};
 
 use super::matching::Matcher;
 use super::select::{Reading, RunRef};
@@ -114,8 +113,9 @@ impl View {
                 rows_max.is_some_and(|few| few <= SCAN_ROWS_MAX.max(u64::from(source.run.rows()) / SCAN_SHARE));
             match (index, decided) {
                 (Some(index), Some(selection)) => {
-                    let mask = RowMask::of(selection.sure(), vectors);
-                    index.search(vectors.rows, query, params, mask.accept())
+                    let with_vector = selection.sure().iter().filter(|row| vectors.present.contains(*row));
+                    let set = RowSet::of(vectors.rows.len(), with_vector);
+                    index.search(vectors.rows, query, params, set.accept())
                 }
                 (Some(index), None) if !is_few => {
                     let matcher = matcher.remember();
@@ -150,29 +150,6 @@ impl View {
         let distance = Kernel::new(plan.metric).distance(&plan.query.vector, vector);
         let version = LogIndex(source.run.versions()[row as usize]);
         Ok(Some(ShardHit { distance, id: source.run.ids().get(row), version }))
-    }
-}
-
-/// Rows as a bitmap that a search can ask for every row it meets.
-struct RowMask {
-    words: Vec<u64>,
-    count: usize,
-}
-
-impl RowMask {
-    /// The rows that have the vector.
-    fn of(rows: &RoaringBitmap, vectors: Vectors<'_>) -> RowMask {
-        let mut words = vec![0u64; vectors.rows.len().div_ceil(64)];
-        for row in rows {
-            words[row as usize / 64] |= 1 << (row % 64);
-        }
-        words.iter_mut().zip(vectors.present.0).for_each(|(word, present)| *word &= present);
-        let count = words.iter().map(|word| word.count_ones() as usize).sum();
-        RowMask { words, count }
-    }
-
-    fn accept(&self) -> Accept<'_> {
-        Accept::Rows { words: &self.words, count: self.count }
     }
 }
 

@@ -10,10 +10,9 @@ use rand::{RngExt, SeedableRng};
 use serde::Deserialize;
 use vicinal_common::distance::Kernel;
 use vicinal_common::metric::Metric;
-use vicinal_index::{Hit, Rows};
+use vicinal_index::{Hit, RowSet, Rows};
 
 use super::condition::{Condition, matching_rows};
-use super::mask::Mask;
 use super::npz;
 use super::truth::{Truth, in_parallel};
 use crate::bench::npy::Matrix;
@@ -45,7 +44,7 @@ pub(super) struct Workload {
     pub(super) name: String,
     /// Share of accepted rows.
     pub(super) selectivity: f64,
-    masks: Vec<Mask>,
+    masks: Vec<RowSet>,
     /// The query and the mask of each search.
     searches: Vec<(usize, usize)>,
     /// Exact answers that come with the data set.
@@ -58,7 +57,7 @@ impl Workload {
     }
 
     /// Number of the query and the mask of a search.
-    pub(super) fn search(&self, number: usize) -> (usize, &Mask) {
+    pub(super) fn search(&self, number: usize) -> (usize, &RowSet) {
         let (query, mask) = self.searches[number];
         (query, &self.masks[mask])
     }
@@ -70,7 +69,7 @@ impl Workload {
 
     /// Accepted rows, on average.
     pub(super) fn matches(&self) -> f64 {
-        self.masks.iter().map(Mask::count).sum::<usize>() as f64 / self.masks.len() as f64
+        self.masks.iter().map(RowSet::count).sum::<usize>() as f64 / self.masks.len() as f64
     }
 }
 
@@ -92,7 +91,7 @@ impl Material<'_> {
             FilterKind::Independent | FilterKind::File => {
                 let mut order: Vec<(u64, u32)> = (0..rows as u64).map(scattered).zip(0..).collect();
                 order.sort_unstable();
-                let mask = Mask::of_rows(rows, order[..wanted].iter().map(|(_, row)| *row));
+                let mask = RowSet::of(rows, order[..wanted].iter().map(|(_, row)| *row));
                 (vec![mask], (0..queries).map(|query| (query, 0)).collect())
             }
             FilterKind::Positive => self.around_pivots(wanted),
@@ -107,7 +106,7 @@ impl Material<'_> {
     }
 
     /// Around each of several random queries: its nearest rows match, its nearest queries ask.
-    fn around_pivots(&self, wanted: usize) -> (Vec<Mask>, Vec<(usize, usize)>) {
+    fn around_pivots(&self, wanted: usize) -> (Vec<RowSet>, Vec<(usize, usize)>) {
         let queries = self.queries.rows();
         let mut rng = StdRng::seed_from_u64(SEED);
         let pivots: Vec<usize> = (0..PIVOTS.min(queries)).map(|_| rng.random_range(0..queries)).collect();
@@ -124,8 +123,8 @@ impl Material<'_> {
         (masks, searches)
     }
 
-    fn mask_of_extreme(&self, pivot: &[f32], wanted: usize, end: End) -> Mask {
-        Mask::of_rows(self.rows.len(), extreme(self.metric, self.rows, pivot, wanted, end))
+    fn mask_of_extreme(&self, pivot: &[f32], wanted: usize, end: End) -> RowSet {
+        RowSet::of(self.rows.len(), extreme(self.metric, self.rows, pivot, wanted, end))
     }
 
     /// The filters of a data set with payloads. Their exact answers come with it and are used for a k that they suffice
@@ -162,7 +161,7 @@ impl Material<'_> {
             let truth = truth.transpose().with_context(place)?;
             workloads.push(Workload {
                 selectivity: accepted.len() as f64 / rows as f64,
-                masks: vec![Mask::of_rows(rows, accepted)],
+                masks: vec![RowSet::of(rows, accepted)],
                 searches: (0..queries).map(|query| (query, 0)).collect(),
                 truth,
                 name,

@@ -4,7 +4,6 @@
 mod condition;
 mod family;
 mod filter;
-mod mask;
 mod npz;
 mod report;
 mod rounds;

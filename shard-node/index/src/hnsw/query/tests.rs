@@ -3,40 +3,26 @@
 use super::super::tests::{build_with, clustered, kinds};
 use super::*;
 use crate::hnsw::HnswParams;
-use crate::{FlatIndex, VectorIndex};
+use crate::{FlatIndex, RowSet, VectorIndex};
 
 const ROWS: usize = 12_000;
 const DIM: usize = 40;
 
-/// A filter as a bitmap.
-struct Mask {
-    words: Vec<u64>,
-    count: usize,
-}
-
-impl Mask {
-    fn of(accepts: impl Fn(u32) -> bool) -> Mask {
-        let mut words = vec![0u64; ROWS.div_ceil(64)];
-        let rows = (0..ROWS as u32).filter(|row| accepts(*row));
-        let count = rows.inspect(|row| words[*row as usize / 64] |= 1 << (row % 64)).count();
-        Mask { words, count }
-    }
-
-    fn accept(&self) -> Accept<'_> {
-        Accept::Rows { words: &self.words, count: self.count }
-    }
+/// The rows that pass.
+fn filter(accepts: impl Fn(u32) -> bool) -> RowSet {
+    RowSet::of(ROWS, (0..ROWS as u32).filter(|row| accepts(*row)))
 }
 
 /// For one query: rows by a hash, the nearest rows, the farthest rows; `percent` of all.
-fn masks(distances: &[f32], percent: usize) -> [(&'static str, Mask); 3] {
+fn masks(distances: &[f32], percent: usize) -> [(&'static str, RowSet); 3] {
     let mut sorted = distances.to_vec();
     sorted.sort_by(f32::total_cmp);
     let share = ROWS * percent / 100;
     let (near, far) = (sorted[share], sorted[ROWS - 1 - share]);
     [
-        ("independent", Mask::of(|row| mix(u64::from(row)) % 100 < percent as u64)),
-        ("near", Mask::of(|row| distances[row as usize] < near)),
-        ("far", Mask::of(|row| distances[row as usize] > far)),
+        ("independent", filter(|row| mix(u64::from(row)) % 100 < percent as u64)),
+        ("near", filter(|row| distances[row as usize] < near)),
+        ("far", filter(|row| distances[row as usize] > far)),
     ]
 }
 
