@@ -10,6 +10,8 @@ mod prefetch;
 mod row_set;
 mod top_k;
 
+use std::ops::Range;
+
 use vicinal_common::metric::Metric;
 
 pub use array::Residency;
@@ -67,6 +69,27 @@ pub struct SearchParams {
     pub k: usize,
     /// Query beam of a graph; raised to `k` when smaller. Ignored by exact indexes.
     pub ef: usize,
+    /// Whether the hits must be the nearest for certain: a graph then scans.
+    pub exact: bool,
+    /// Threads that one scan may spread over, at least 1: those of the thread pool of rayon that the caller runs in, or of
+    /// the global one. Walks are never spread.
+    pub threads: usize,
+}
+
+impl SearchParams {
+    /// The `k` nearest, as an index finds them with a beam of `ef`, on the calling thread.
+    pub fn new(k: usize, ef: usize) -> SearchParams {
+        SearchParams { k, ef, exact: false, threads: 1 }
+    }
+}
+
+/// What a search found, and what that took.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Searched {
+    /// Best first, in [`Hit::cmp_total`] order.
+    pub hits: Vec<Hit>,
+    /// Distances computed: of vectors and of codes, one for each row each time.
+    pub distances: u64,
 }
 
 /// The rows a search may return: tombstones and filters in one.
@@ -107,15 +130,21 @@ impl<'a> Accept<'a> {
 
     /// The rows that may be returned of so many, ascending.
     pub fn iter(&self, rows: usize) -> impl Iterator<Item = u32> {
+        self.iter_in(0..rows)
+    }
+
+    /// The rows of a range that may be returned, ascending. The range begins at a multiple of 64 or is empty.
+    pub(crate) fn iter_in(&self, rows: Range<usize>) -> impl Iterator<Item = u32> + use<'a> {
+        debug_assert!(rows.is_empty() || rows.start.is_multiple_of(64));
         let accept = *self;
-        (0..rows.div_ceil(64)).flat_map(move |word| {
+        (rows.start / 64..rows.end.div_ceil(64)).flat_map(move |word| {
             let first = word as u32 * 64;
             let mut bits = match accept {
                 Accept::Rows { words, .. } => words[word],
                 Accept::All | Accept::Test { .. } => u64::MAX,
             };
-            if rows - (first as usize) < 64 {
-                bits &= (1 << (rows % 64)) - 1;
+            if rows.end - (first as usize) < 64 {
+                bits &= (1 << (rows.end % 64)) - 1;
             }
             std::iter::from_fn(move || {
                 let row = first + (bits != 0).then(|| bits.trailing_zeros())?;
@@ -141,7 +170,12 @@ impl<'a> Accept<'a> {
 pub trait VectorIndex: Send + Sync {
     /// The nearest accepted rows to `query` (prepared, `dim` values), best first in [`Hit::cmp_total`] order, at most
     /// `params.k`. `rows` must be the rows the index was built on.
-    fn search(&self, rows: Rows<'_>, query: &[f32], params: SearchParams, accept: Accept<'_>) -> Vec<Hit>;
+    fn search(&self, rows: Rows<'_>, query: &[f32], params: SearchParams, accept: Accept<'_>) -> Vec<Hit> {
+        self.search_counted(rows, query, params, accept).hits
+    }
+
+    /// [`VectorIndex::search`], with what it took.
+    fn search_counted(&self, rows: Rows<'_>, query: &[f32], params: SearchParams, accept: Accept<'_>) -> Searched;
 
     /// Short name for people: `flat`, `hnsw`.
     fn name(&self) -> &'static str;

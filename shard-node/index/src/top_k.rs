@@ -28,7 +28,8 @@ impl Ord for Ranked {
     }
 }
 
-/// Keeps the `k` smallest hits by [`Hit::cmp_total`]; equal distances are decided by row.
+/// Keeps the `k` smallest hits by [`Hit::cmp_total`]; equal distances are decided by row. By default it keeps none.
+#[derive(Default)]
 pub struct TopK {
     k: usize,
     heap: BinaryHeap<Ranked>,

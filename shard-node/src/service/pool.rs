@@ -41,6 +41,11 @@ impl SearchPool {
         self.threads.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
     }
 
+    /// How many of the threads a job that runs now may use: all when it is alone.
+    pub(super) fn share(&self) -> usize {
+        (self.threads() / self.queued.load(Ordering::Relaxed).max(1)).max(1)
+    }
+
     /// [`SearchPool::timed`] without the times.
     pub async fn run<T: Send + 'static>(
         self: &Arc<Self>,
@@ -148,12 +153,17 @@ mod tests {
         let late = pool.run(Instant::now(), || Ok(())).await;
         assert!(matches!(late, Err(Error::Timeout(_))));
 
+        let alone = SearchPool::start(3, 2).unwrap();
+        let asked = alone.clone();
+        assert_eq!(alone.run(soon, move || Ok(asked.share())).await, Ok(3), "a job alone has all threads");
+
         let (release, hold) = std::sync::mpsc::channel::<()>();
         let waiting = pool.run(soon, move || {
             let _ = hold.recv();
             Ok(1)
         });
-        let second = pool.run(soon, || Ok(2));
+        let asked = pool.clone();
+        let second = pool.run(soon, move || Ok(1 + asked.share()));
         let third = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
             let refused = pool.run(soon, || Ok(3)).await;

@@ -94,7 +94,7 @@ async fn search_shard(
     deadline: Instant,
 ) -> Result<Vec<Vec<ShardHit>>> {
     let jobs = (0..queries.len()).step_by(chunk).map(|from| {
-        let (view, queries) = (view.clone(), queries.clone());
+        let (view, queries, pool) = (view.clone(), queries.clone(), node.env.search.clone());
         let to = (from + chunk).min(queries.len());
         node.env.search.timed(deadline, move || {
             let one = |query| {
@@ -102,7 +102,7 @@ async fn search_shard(
                 if Instant::now() >= deadline {
                     return Err(Error::Timeout("the search was not done by its deadline".into()));
                 }
-                view.search(query)
+                view.search_on(query, pool.share())
             };
             queries[from..to].iter().map(one).collect::<Result<Vec<_>>>()
         })

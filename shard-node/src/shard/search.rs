@@ -31,7 +31,12 @@ impl View {
     /// The nearest points to the query, best first: by distance, then by id. Exact in runs without an index.
     /// `BadInput` when there is no vector of that name or its dimension is another.
     pub fn search(&self, query: &NearestQuery) -> Result<Vec<ShardHit>> {
-        let plan = self.plan(query)?;
+        self.search_on(query, 1)
+    }
+
+    /// The same; a scan may be spread over so many threads of the pool of rayon that it runs in.
+    pub fn search_on(&self, query: &NearestQuery, threads: usize) -> Result<Vec<ShardHit>> {
+        let plan = self.plan(query, threads)?;
         if query.k == 0 {
             return Ok(Vec::new());
         }
@@ -50,7 +55,7 @@ impl View {
             None => {
                 for segment in &self.segments {
                     let index = segment.indexes[plan.ordinal].as_ref().map(|index| &index.hnsw);
-                    let index = index.filter(|_| !query.exact).map(|index| index as &dyn VectorIndex);
+                    let index = index.map(|index| index as &dyn VectorIndex);
                     self.search_run(&plan, RunRef::Segment(segment), index, &mut hits)?;
                 }
                 for fresh in &self.fresh {
@@ -66,7 +71,7 @@ impl View {
         Ok(hits)
     }
 
-    fn plan<'a>(&self, query: &'a NearestQuery) -> Result<Plan<'a>> {
+    fn plan<'a>(&self, query: &'a NearestQuery, threads: usize) -> Result<Plan<'a>> {
         let Some(ordinal) = self.layout.ordinal(&query.vector_name) else {
             let name = &query.vector_name;
             return Err(Error::BadInput(format!("Not existing vector name error: {name}")));
@@ -78,7 +83,8 @@ impl View {
         }
         // As clients of the API expect: the beam of a query is the beam of the build unless they say otherwise.
         let ef = query.ef.or(vector.hnsw.map(|hnsw| hnsw.ef_construction)).unwrap_or(0).max(query.k);
-        Ok(Plan { query, ordinal, metric: vector.metric, params: SearchParams { k: query.k, ef } })
+        let params = SearchParams { k: query.k, ef, exact: query.exact, threads };
+        Ok(Plan { query, ordinal, metric: vector.metric, params })
     }
 
     /// Adds the best rows of one run.
@@ -117,7 +123,7 @@ impl View {
                     let set = RowSet::of(vectors.rows.len(), with_vector);
                     index.search(vectors.rows, query, params, set.accept())
                 }
-                (Some(index), None) if !is_few => {
+                (Some(index), None) if !is_few && !params.exact => {
                     let matcher = matcher.remember();
                     let accept = |row: u32| alive(row) && matcher.accepts(row);
                     let found = index.search(vectors.rows, query, params, Accept::test(&accept));

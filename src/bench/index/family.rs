@@ -6,10 +6,10 @@ use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 use vicinal_common::metric::Metric;
 use vicinal_index::hnsw::{BuildControl, HnswIndex, HnswParams, Over};
-use vicinal_index::{FlatIndex, Rows, SearchParams, VectorIndex};
+use vicinal_index::{FlatIndex, Rows, VectorIndex};
 
 /// Their names.
-const FAMILIES: [&str; 3] = ["flat", "hnsw", "hnsw-f32"];
+const FAMILIES: [&str; 4] = ["flat", "flat-sq8", "hnsw", "hnsw-f32"];
 
 /// What the beam `ef` does to a family.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(super) struct Built {
 /// Refuses unknown families and parameters, before any file is read.
 pub(super) fn check(family: &str, params: &[(String, String)]) -> anyhow::Result<()> {
     match family {
-        "flat" => Params::new(params).finish(&[]),
+        "flat" | "flat-sq8" => Params::new(params).finish(&[]),
         "hnsw" => hnsw_params(params, Over::Codes).map(|_| ()),
         "hnsw-f32" => hnsw_params(params, Over::Vectors).map(|_| ()),
         other => bail!("unknown --family `{other}` (known: {})", FAMILIES.join(", ")),
@@ -49,19 +49,22 @@ pub(super) fn build(
     check(family, params)?;
     let (cancel, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let control = BuildControl { cancel: &cancel, done: &done, threads };
-    if family == "flat" {
-        return Ok(Built { index: Box::new(FlatIndex::new(metric)), params: Map::new(), beam: Beam::Ignored });
+    let flat = match family {
+        "flat" => Some(FlatIndex::new(metric)),
+        "flat-sq8" => {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+            Some(pool.install(|| FlatIndex::coded(rows, metric)).context("cannot code the vectors")?)
+        }
+        _ => None,
+    };
+    if let Some(flat) = flat {
+        return Ok(Built { index: Box::new(flat), params: Map::new(), beam: Beam::Ignored });
     }
     let params = hnsw_params(params, if family == "hnsw" { Over::Codes } else { Over::Vectors })?;
     let index = HnswIndex::build(rows, metric, params, control).context("cannot build the index")?;
     let report = json!({"m": params.m, "ef_construction": params.ef_construction, "seed": params.seed});
     let report = report.as_object().cloned().unwrap_or_default();
     Ok(Built { index: Box::new(index), params: report, beam: Beam::Matters })
-}
-
-/// What one search asks for.
-pub(super) fn search_params(k: usize, ef: usize) -> SearchParams {
-    SearchParams { k, ef }
 }
 
 fn hnsw_params(given: &[(String, String)], over: Over) -> anyhow::Result<HnswParams> {

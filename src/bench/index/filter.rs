@@ -238,7 +238,7 @@ mod tests {
         let mean_gap = |workload: &Workload| {
             let gaps = (0..workload.len()).map(|number| {
                 let (query, mask) = workload.search(number);
-                let params = SearchParams { k: 1, ef: 1 };
+                let params = SearchParams::new(1, 1);
                 let nearest = FlatIndex::new(Metric::Euclid).search(rows, queries.row(query), params, mask.accept());
                 nearest[0].distance.sqrt()
             });

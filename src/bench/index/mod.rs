@@ -1,6 +1,7 @@
 //! `vicinal bench index`: builds a vector index over a data set and measures how fast it answers at which recall. No
 //! server, no shards: the index alone, in this process, as other libraries are measured.
 
+mod bandwidth;
 mod condition;
 mod family;
 mod filter;
@@ -18,7 +19,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use clap::Args;
 use vicinal_common::metric::Metric;
-use vicinal_index::{Accept, FlatIndex, Rows, VectorIndex};
+use vicinal_index::{Accept, FlatIndex, Rows, SearchParams, Searched, VectorIndex};
 
 use self::family::{Beam, Built};
 use self::filter::{FilterKind, Material, Workload};
@@ -32,6 +33,8 @@ use super::npy::Matrix;
 const RECALL_ENOUGH: f64 = 0.9995;
 /// Queries by which the speed of an exact scan is measured; it does not depend on the query.
 const SCAN_QUERIES: usize = 200;
+/// Rounds of the same for the speed of memory.
+const READ_ROUNDS: usize = 5;
 const EF: [usize; 13] = [10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
 const SELECTIVITY: [f64; 5] = [0.5, 0.1, 0.03, 0.01, 0.001];
 
@@ -41,7 +44,7 @@ pub(crate) struct Index {
     /// Directory of the data set: base.npy (or base_u8.npy), query.npy, gt.npy, or the same as .fvecs/.bvecs and .ivecs
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Kind of index: flat or hnsw
+    /// Kind of index: flat, flat-sq8 (exact by 8-bit codes), hnsw or hnsw-f32 (without codes)
     #[arg(long, default_value = "hnsw")]
     family: String,
     /// What is near; by default what is usual for the data set of this name
@@ -68,6 +71,9 @@ pub(crate) struct Index {
     /// Threads that build; all processors by default
     #[arg(long)]
     build_threads: Option<usize>,
+    /// Threads that the scan of one query may be spread over
+    #[arg(long, default_value_t = 1)]
+    scan_threads: usize,
     /// Rounds over all queries; the fastest counts
     #[arg(long, default_value_t = 3)]
     repeat: usize,
@@ -126,7 +132,9 @@ pub(super) fn run(index: &Index) -> anyhow::Result<()> {
         build_s,
         index_mb: before.zip(after).map(|(before, after)| after.saturating_sub(before) as f64 / 1e6),
         build_threads,
-        search_threads: index.threads,
+        search_threads: index.threads * index.scan_threads,
+        read_bytes_s: (built.beam == Beam::Ignored)
+            .then(|| bandwidth::read(rows.data, index.threads * index.scan_threads, READ_ROUNDS)),
         format: if index.json { Format::Json } else { Format::Table },
     };
     run.print_head(index.filter.is_some());
@@ -145,6 +153,7 @@ impl Index {
             ("--queries", self.queries),
             ("--limit", self.limit.unwrap_or(1)),
             ("--threads", self.threads),
+            ("--scan-threads", self.scan_threads),
             ("--build-threads", self.build_threads.unwrap_or(1)),
             ("--repeat", self.repeat),
             ("--ef", self.ef.iter().copied().min().unwrap_or(0)),
@@ -169,7 +178,7 @@ impl Index {
             }
         }
         // A processor that does not exist is noticed now, and not after the build.
-        self.rounds().measure(0, |_| Vec::new())?;
+        self.rounds().measure(0, |_| Searched::default())?;
         Ok(())
     }
 
@@ -199,6 +208,10 @@ impl Index {
         beams.into_iter().map(Some).collect()
     }
 
+    fn search_params(&self, ef: Option<usize>) -> SearchParams {
+        SearchParams { threads: self.scan_threads, ..SearchParams::new(self.k, ef.unwrap_or(self.k)) }
+    }
+
     fn rounds(&self) -> Rounds {
         Rounds { threads: self.threads, repeat: self.repeat, pin: self.pin }
     }
@@ -220,7 +233,7 @@ impl Bench<'_> {
         let all: Vec<usize> = (0..self.queries.rows()).collect();
         for ef in self.index.beams(self.built.beam) {
             let measured = self.unfiltered(&all, ef)?;
-            let point = Point { ef, recall: truth.recall(&measured.answers), qps: measured.qps() };
+            let point = Point { ef, recall: truth.recall(&measured.answers), qps: measured.qps(), distances: measured.distances() };
             run.print_point(&point, None)?;
             if point.recall > RECALL_ENOUGH {
                 break;
@@ -256,14 +269,14 @@ impl Bench<'_> {
         let flat = FlatIndex::new(self.metric);
         let scan = |number| {
             let (query, mask) = workload.search(number);
-            let params = family::search_params(self.index.k, self.index.k);
-            flat.search(self.rows, self.queries.row(query), params, mask.accept())
+            let params = SearchParams::new(self.index.k, self.index.k);
+            flat.search_counted(self.rows, self.queries.row(query), params, mask.accept())
         };
         let computed;
         let truth = match &workload.truth {
             Some(truth) => truth,
             None => {
-                computed = Truth::of_hits(&truth::in_parallel(workload.len(), self.build_threads, scan));
+                computed = Truth::of_hits(&truth::in_parallel(workload.len(), self.build_threads, |number| scan(number).hits));
                 &computed
             }
         };
@@ -279,10 +292,10 @@ impl Bench<'_> {
             unfiltered.insert(ef, unfiltered_qps);
             let measured = self.index.rounds().measure(workload.len(), |number| {
                 let (query, mask) = workload.search(number);
-                let params = family::search_params(self.index.k, ef.unwrap_or(self.index.k));
-                self.built.index.search(self.rows, self.queries.row(query), params, mask.accept())
+                let params = self.index.search_params(ef);
+                self.built.index.search_counted(self.rows, self.queries.row(query), params, mask.accept())
             })?;
-            let point = Point { ef, recall: truth.recall(&measured.answers), qps: measured.qps() };
+            let point = Point { ef, recall: truth.recall(&measured.answers), qps: measured.qps(), distances: measured.distances() };
             let yardsticks = Yardsticks {
                 filter: &workload.name,
                 selectivity: workload.selectivity,
@@ -300,9 +313,9 @@ impl Bench<'_> {
     }
 
     fn unfiltered(&self, queries: &[usize], ef: Option<usize>) -> anyhow::Result<Measured> {
-        let params = family::search_params(self.index.k, ef.unwrap_or(self.index.k));
+        let params = self.index.search_params(ef);
         self.index.rounds().measure(queries.len(), |number| {
-            self.built.index.search(self.rows, self.queries.row(queries[number]), params, Accept::All)
+            self.built.index.search_counted(self.rows, self.queries.row(queries[number]), params, Accept::All)
         })
     }
 }

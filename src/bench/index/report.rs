@@ -20,6 +20,8 @@ pub(super) struct Run {
     pub(super) index_mb: Option<f64>,
     pub(super) build_threads: usize,
     pub(super) search_threads: usize,
+    /// Bytes per second that these threads can read, for families that read everything.
+    pub(super) read_bytes_s: Option<f64>,
     pub(super) format: Format,
 }
 
@@ -36,6 +38,8 @@ pub(super) struct Point {
     pub(super) ef: Option<usize>,
     pub(super) recall: f64,
     pub(super) qps: f64,
+    /// Distances computed per query.
+    pub(super) distances: f64,
 }
 
 /// What a filtered point is measured against.
@@ -64,8 +68,14 @@ struct Line<'a> {
     recall: f64,
     qps: f64,
     us_per_query: f64,
+    distances: f64,
     build_threads: usize,
     search_threads: usize,
+    /// Bytes of all vectors per time of a query, and what the machine can read: 10^9 bytes per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scan_gb_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_gb_s: Option<f64>,
     #[serde(flatten)]
     filtered: Option<Filtered<'a>>,
 }
@@ -104,7 +114,11 @@ impl Run {
             self.k,
             self.search_threads,
         ));
-        let columns = format!("{:>5} {:>8} {:>10} {:>9}", "ef", "recall", "qps", "us/query");
+        if let Some(bytes) = self.read_bytes_s {
+            let read_all_us = self.vector_bytes() / bytes * 1e6;
+            print_line(&format!("reading all vectors takes {read_all_us:.0} us: {:.1} GB/s", bytes / 1e9));
+        }
+        let columns = format!("{:>5} {:>8} {:>10} {:>9} {:>10}", "ef", "recall", "qps", "us/query", "distances");
         print_line(&if is_filtered {
             format!(
                 "{:<26} {:>9} {:>8} {columns} {:>10} {:>7} {:>10} {:>7}",
@@ -113,6 +127,10 @@ impl Run {
         } else {
             columns
         });
+    }
+
+    fn vector_bytes(&self) -> f64 {
+        (self.n * self.dim * size_of::<f32>()) as f64
     }
 
     /// One point.
@@ -142,8 +160,11 @@ impl Run {
             recall: rounded(point.recall, 4),
             qps: rounded(point.qps, 1),
             us_per_query: rounded(1e6 / point.qps, 1),
+            distances: rounded(point.distances, 1),
             build_threads: self.build_threads,
             search_threads: self.search_threads,
+            scan_gb_s: self.read_bytes_s.map(|_| rounded(self.vector_bytes() * point.qps / 1e9, 2)),
+            read_gb_s: self.read_bytes_s.map(|bytes| rounded(bytes / 1e9, 2)),
             filtered: yardsticks.map(|yardsticks| Filtered {
                 filter: yardsticks.filter,
                 selectivity: rounded(yardsticks.selectivity, 6),
@@ -160,7 +181,13 @@ impl Run {
 
 fn row(point: &Point, yardsticks: Option<&Yardsticks<'_>>) -> String {
     let ef = point.ef.map_or_else(|| "-".to_owned(), |ef| ef.to_string());
-    let columns = format!("{ef:>5} {:>8.4} {:>10.1} {:>9.1}", point.recall, point.qps, 1e6 / point.qps);
+    let columns = format!(
+        "{ef:>5} {:>8.4} {:>10.1} {:>9.1} {:>10.1}",
+        point.recall,
+        point.qps,
+        1e6 / point.qps,
+        point.distances
+    );
     match yardsticks {
         None => columns,
         Some(yardsticks) => format!(

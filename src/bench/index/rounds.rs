@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use vicinal_index::Hit;
+use vicinal_index::Searched;
 
 /// Queries before the clock starts.
 const WARM_UP: usize = 100;
@@ -26,12 +26,18 @@ pub(super) struct Measured {
     /// Of the fastest round.
     pub(super) time: Duration,
     /// Of each query.
-    pub(super) answers: Vec<Vec<Hit>>,
+    pub(super) answers: Vec<Searched>,
 }
 
 impl Measured {
     pub(super) fn qps(&self) -> f64 {
         self.answers.len() as f64 / self.time.as_secs_f64().max(1e-9)
+    }
+
+    /// Distances computed per query.
+    pub(super) fn distances(&self) -> f64 {
+        let all: u64 = self.answers.iter().map(|answer| answer.distances).sum();
+        all as f64 / self.answers.len().max(1) as f64
     }
 }
 
@@ -40,7 +46,7 @@ impl Rounds {
     pub(super) fn measure(
         &self,
         queries: usize,
-        search: impl Fn(usize) -> Vec<Hit> + Sync,
+        search: impl Fn(usize) -> Searched + Sync,
     ) -> anyhow::Result<Measured> {
         let measured = if self.threads == 1 {
             // A thread of its own: what is computed between two measurements is not bound to the processor.
@@ -51,14 +57,14 @@ impl Rounds {
         measured.ok().context("a search panicked")?
     }
 
-    fn on_one(&self, queries: usize, search: &impl Fn(usize) -> Vec<Hit>) -> anyhow::Result<Measured> {
+    fn on_one(&self, queries: usize, search: &impl Fn(usize) -> Searched) -> anyhow::Result<Measured> {
         if let Some(cpu) = self.pin {
             pin_this_thread(cpu)?;
         }
         for number in 0..queries.min(WARM_UP) {
             std::hint::black_box(search(number));
         }
-        let mut best = Measured { time: Duration::MAX, answers: vec![Vec::new(); queries] };
+        let mut best = Measured { time: Duration::MAX, answers: vec![Searched::default(); queries] };
         for _ in 0..self.repeat {
             let started = Instant::now();
             for (number, answer) in best.answers.iter_mut().enumerate() {
@@ -69,11 +75,11 @@ impl Rounds {
         Ok(best)
     }
 
-    fn on_many(&self, queries: usize, search: &(impl Fn(usize) -> Vec<Hit> + Sync)) -> Measured {
+    fn on_many(&self, queries: usize, search: &(impl Fn(usize) -> Searched + Sync)) -> Measured {
         for number in 0..queries.min(WARM_UP) {
             std::hint::black_box(search(number));
         }
-        let mut best = Measured { time: Duration::MAX, answers: vec![Vec::new(); queries] };
+        let mut best = Measured { time: Duration::MAX, answers: vec![Searched::default(); queries] };
         for _ in 0..self.repeat {
             let (next, start) = (AtomicUsize::new(0), Barrier::new(self.threads + 1));
             let worker = || {
@@ -97,8 +103,8 @@ impl Rounds {
                 for worker in workers {
                     let (ended, found) = worker.join().expect("a search does not panic");
                     time = time.max(ended.saturating_duration_since(started));
-                    for (number, hits) in found {
-                        best.answers[number] = hits;
+                    for (number, answer) in found {
+                        best.answers[number] = answer;
                     }
                 }
                 best.time = best.time.min(time);
@@ -139,9 +145,11 @@ mod tests {
     fn every_query_is_answered_on_one_thread_and_on_several() {
         for threads in [1, 3] {
             let rounds = Rounds { threads, repeat: 2, pin: None };
-            let measured = rounds.measure(21, |number| vec![Hit { distance: 0.0, row: number as u32 }]).unwrap();
-            let rows: Vec<u32> = measured.answers.iter().map(|hits| hits[0].row).collect();
-            assert_eq!(rows, (0..21).collect::<Vec<_>>());
+            let answer = |number| Searched { hits: Vec::new(), distances: number as u64 };
+            let measured = rounds.measure(21, answer).unwrap();
+            let numbers: Vec<u64> = measured.answers.iter().map(|answer| answer.distances).collect();
+            assert_eq!(numbers, (0..21).collect::<Vec<_>>());
+            assert_eq!(measured.distances(), 10.0);
             assert!(measured.qps() > 0.0);
         }
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, ensure};
 use vicinal_common::metric::Metric;
-use vicinal_index::{Accept, FlatIndex, Hit, Rows, SearchParams, VectorIndex};
+use vicinal_index::{Accept, FlatIndex, Hit, Rows, SearchParams, Searched, VectorIndex};
 
 use crate::bench::npy::Matrix;
 
@@ -40,7 +40,7 @@ impl Truth {
     /// Computed on `threads` threads.
     pub(super) fn compute(rows: Rows<'_>, queries: &Matrix<f32>, metric: Metric, k: usize, threads: usize) -> Truth {
         let flat = FlatIndex::new(metric);
-        let params = SearchParams { k, ef: k };
+        let params = SearchParams::new(k, k);
         let answers =
             in_parallel(queries.rows(), threads, |query| flat.search(rows, queries.row(query), params, Accept::All));
         Truth::of_hits(&answers)
@@ -53,7 +53,7 @@ impl Truth {
             let vector = queries.row(query);
             let listed = &self.0[query];
             let farthest = listed.iter().map(|row| kernel.distance(vector, rows.row(*row))).fold(f32::MIN, f32::max);
-            let params = SearchParams { k: listed.len(), ef: listed.len() };
+            let params = SearchParams::new(listed.len(), listed.len());
             let exact = FlatIndex::new(metric).search(rows, vector, params, Accept::All);
             let exact = exact.last().context("a query has no neighbours")?.distance;
             ensure!(
@@ -66,13 +66,13 @@ impl Truth {
     }
 
     /// Mean share of the exact neighbours that were found.
-    pub(super) fn recall(&self, answers: &[Vec<Hit>]) -> f64 {
+    pub(super) fn recall(&self, answers: &[Searched]) -> f64 {
         let wanted: usize = self.0.iter().map(Vec::len).sum();
         let found = self
             .0
             .iter()
             .zip(answers)
-            .map(|(exact, hits)| hits.iter().take(exact.len()).filter(|hit| exact.contains(&hit.row)).count());
+            .map(|(exact, found)| found.hits.iter().take(exact.len()).filter(|hit| exact.contains(&hit.row)).count());
         found.sum::<usize>() as f64 / wanted.max(1) as f64
     }
 }

@@ -10,8 +10,9 @@
 //! - L1: codes on one scale for the whole segment, and the sum of their absolute differences.
 //!
 //! What is left out (|q'|^2, <mean, q>) is the same for all rows of a query. Distances of codes are estimates: searches
-//! score the last candidates again with the vectors themselves.
+//! score the last candidates again with the vectors themselves, and exact scans know how wrong they can be ([`CodeErrors`]).
 
+mod errors;
 mod kernel;
 mod trial;
 
@@ -20,6 +21,7 @@ use std::io;
 use rayon::prelude::*;
 use vicinal_common::metric::Metric;
 
+pub(crate) use self::errors::{CodeErrors, CodeLimits};
 pub(crate) use self::kernel::{CodeKernel, CodeRows, LINE};
 use crate::Rows;
 use crate::array::{Array, HugeBytes};
@@ -70,6 +72,13 @@ pub(crate) struct CodedQuery {
     pub(crate) squared: f32,
 }
 
+impl CodedQuery {
+    /// How far apart two neighbouring codes of the query are.
+    fn step(&self, coder: &Coder) -> f32 {
+        -self.scale / coder.factor()
+    }
+}
+
 /// Codes of a row reach from 1 to 255, around 128.
 const LEVELS: f32 = 127.0;
 
@@ -116,8 +125,12 @@ impl Coder {
     }
 
     /// Bytes from one row of codes to the next.
-    pub(crate) fn stride(&self) -> usize {
-        self.dim().next_multiple_of(LINE)
+    pub(crate) fn stride(&self, packing: Packing) -> usize {
+        match packing {
+            // A sum of differences has no neutral query: the bytes behind a row must be its own, and zero.
+            Packing::Dense if self.metric != Metric::Manhattan => self.dim(),
+            Packing::Dense | Packing::Lines => self.dim().next_multiple_of(LINE),
+        }
     }
 
     /// Writes the codes of a vector to the first bytes of `out` (the rest stays), and returns its terms.
@@ -235,42 +248,68 @@ impl CodesView<'_> {
     }
 }
 
+/// How rows of codes lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packing {
+    /// Each begins a cache line: best where they are read at random.
+    Lines,
+    /// One directly after the other, where the metric allows it: best where they are read in order.
+    Dense,
+}
+
 /// Codes of all rows.
 pub(crate) struct Codes {
     pub(crate) coder: Coder,
+    pub(crate) packing: Packing,
     /// `rows * stride` bytes and one line more: the last row is read to the end of its last line.
     pub(crate) data: Array,
     /// [`RowTerms`] of each row.
     pub(crate) terms: Array,
     /// How much nearer than by its code a near row may be: a low quantile of squared distance by distance of codes.
     pub(crate) near_ratio: f32,
+    /// How far distances of codes can be from exact ones.
+    pub(crate) errors: CodeErrors,
 }
 
 impl Codes {
     /// Codes all rows, on the threads of the current pool. Fails when there is no memory.
-    pub(crate) fn of(rows: Rows<'_>, metric: Metric) -> io::Result<Codes> {
+    pub(crate) fn of(rows: Rows<'_>, metric: Metric, packing: Packing) -> io::Result<Codes> {
         let kernel = CodeKernel::new();
         let trial = trial::Trial::new(rows);
         let coder = Coder::train(rows, metric);
-        let stride = coder.stride();
+        let stride = coder.stride(packing);
         let mut data = HugeBytes::zeroed(rows.len() * stride + LINE)?;
         let mut terms = vec![RowTerms::default(); rows.len()];
-        data.bytes_mut()
-            .par_chunks_exact_mut(stride)
-            .zip(rows.data.par_chunks_exact(rows.dim))
-            .zip(&mut terms)
-            .for_each_init(Vec::new, |work, ((out, vector), terms)| {
-                *terms = coder.encode(kernel, vector, work, out);
-            });
+        let encoded = data.bytes_mut().par_chunks_exact_mut(stride).zip(rows.data.par_chunks_exact(rows.dim));
+        let errors = encoded.zip(&mut terms).map_init(Vec::new, |work, ((out, vector), terms)| {
+            *terms = coder.encode(kernel, vector, work, out);
+            CodeErrors::of_row(&coder, vector, out, *terms)
+        });
+        let errors = errors.reduce(CodeErrors::default, CodeErrors::max);
         let terms = Array::copy(&terms)?;
-        let mut codes = Codes { coder, data: Array::Owned(data), terms, near_ratio: 1.0 };
+        let mut codes = Codes { coder, packing, data: Array::Owned(data), terms, near_ratio: 1.0, errors };
         codes.near_ratio = trial.near_ratio(&codes.view(), kernel);
         Ok(codes)
     }
 
+    /// How many rows there are.
+    pub(crate) fn rows(&self) -> usize {
+        self.terms.of::<RowTerms>().len()
+    }
+
+    /// Bytes from one row of codes to the next.
+    pub(crate) fn stride(&self) -> usize {
+        self.coder.stride(self.packing)
+    }
+
+    /// Bytes of codes and terms.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.data.bytes().len() + self.terms.bytes().len()) as u64
+    }
+
     /// The codes, borrowed.
     pub(crate) fn view(&self) -> CodesView<'_> {
-        let rows = CodeRows { data: self.data.bytes(), stride: self.coder.stride() };
+        let rows = CodeRows { data: self.data.bytes(), stride: self.stride() };
         CodesView { coder: &self.coder, rows, terms: self.terms.of() }
     }
 }

@@ -76,6 +76,14 @@ impl Beam {
         self.worst = u64::MAX;
     }
 
+    /// Keeps more nodes from now on; what was too far before is not taken back.
+    pub(super) fn widen(&mut self, capacity: usize) {
+        if capacity > self.capacity {
+            self.capacity = capacity;
+            self.worst = u64::MAX;
+        }
+    }
+
     /// Offers a node that was not offered before. Returns whether it was kept.
     #[inline(always)]
     pub(super) fn insert(&mut self, found: Found) -> bool {
@@ -95,30 +103,6 @@ impl Beam {
         true
     }
 
-    /// Offers a node, like [`Beam::insert`], out of very many: sorted only once in a while. [`Beam::settle`] must follow.
-    #[inline(always)]
-    pub(super) fn collect(&mut self, found: Found) {
-        let slot = Slot::new(found);
-        if slot.0 < self.worst {
-            self.slots.push(slot);
-            if self.slots.len() >= self.capacity.saturating_mul(2) {
-                self.settle();
-            }
-        }
-    }
-
-    /// Sorts what was collected and keeps the best.
-    pub(super) fn settle(&mut self) {
-        if self.slots.len() > self.capacity {
-            self.slots.select_nth_unstable(self.capacity - 1);
-            self.slots.truncate(self.capacity);
-        }
-        self.slots.sort_unstable();
-        if self.slots.len() == self.capacity {
-            self.worst = self.slots.last().map_or(u64::MAX, |last| last.0);
-        }
-    }
-
     /// The nearest node not yet expanded, which then counts as expanded. `None`: the search is over.
     #[inline]
     pub(super) fn expand_next(&mut self) -> Option<u32> {
@@ -130,11 +114,6 @@ impl Beam {
             }
         }
         None
-    }
-
-    /// Whether it holds as many nodes as it keeps.
-    pub(super) fn is_full(&self) -> bool {
-        self.slots.len() == self.capacity
     }
 
     /// What the beam holds, nearest first.
@@ -197,6 +176,8 @@ pub(super) struct ScoreBuffers {
     pub(super) products: Vec<i32>,
     /// Rows of the nodes asked for.
     pub(super) rows: Vec<u32>,
+    /// Distances computed since somebody set it to 0.
+    pub(super) scored: u64,
 }
 
 /// The working memory of one search.

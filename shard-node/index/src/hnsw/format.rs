@@ -10,13 +10,13 @@ use super::graph::{GraphView, LAYERS_MAX, NONE, ROWS_MAX, StoredGraph};
 use super::{HnswIndex, HnswParams, Over};
 use crate::Rows;
 use crate::array::{Array, HugeBytes, Residency};
-use crate::codes::{Coder, Codes, LINE, RowTerms};
+use crate::codes::{CodeErrors, Coder, Codes, LINE, Packing, RowTerms};
 
 #[cfg(target_endian = "big")]
 compile_error!("the arrays of a mapped graph are little-endian and are used in place");
 
 const MAGIC: [u8; 8] = *b"VCNLHNSW";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const HEADER_BYTES: usize = 384;
 const HEADER_CRC_AT: usize = HEADER_BYTES - 4;
 const LAYER_NODES_AT: usize = 64;
@@ -41,6 +41,10 @@ mod field {
     pub(super) const OVER: usize = 56;
     pub(super) const STEP: usize = 60;
     pub(super) const NEAR_RATIO: usize = 296;
+    pub(super) const ERROR_STEPS: usize = 300;
+    pub(super) const NORM_STEPS: usize = 304;
+    pub(super) const STEP_MAX: usize = 308;
+    pub(super) const LENGTH_MAX: usize = 312;
 }
 
 fn corrupt(what: &str) -> Error {
@@ -91,6 +95,11 @@ impl HnswIndex {
         let coder = self.codes.as_ref().map(|codes| &codes.coder);
         put(field::STEP, &coder.map_or(0.0, |coder| coder.step).to_le_bytes());
         put(field::NEAR_RATIO, &self.codes.as_ref().map_or(0.0, |codes| codes.near_ratio).to_le_bytes());
+        let errors = self.codes.as_ref().map_or(CodeErrors::default(), |codes| codes.errors);
+        put(field::ERROR_STEPS, &errors.error_steps.to_le_bytes());
+        put(field::NORM_STEPS, &errors.norm_steps.to_le_bytes());
+        put(field::STEP_MAX, &errors.step_max.to_le_bytes());
+        put(field::LENGTH_MAX, &errors.length_max.to_le_bytes());
         let sections: [&[u8]; SECTIONS] = [
             self.graph.base.bytes(),
             self.graph.upper_rows.bytes(),
@@ -191,9 +200,17 @@ impl HnswIndex {
                 let float_at = |at: usize| f32::from_bits(u32_at(at));
                 let mean = bytemuck::cast_slice(bytes(4)).to_vec();
                 let coder = Coder::new(metric, mean, float_at(field::STEP));
-                let codes = Codes { coder, data: read(5)?, terms: read(6)?, near_ratio: float_at(field::NEAR_RATIO) };
+                let errors = CodeErrors {
+                    error_steps: float_at(field::ERROR_STEPS),
+                    norm_steps: float_at(field::NORM_STEPS),
+                    step_max: float_at(field::STEP_MAX),
+                    length_max: float_at(field::LENGTH_MAX),
+                };
+                let near_ratio = float_at(field::NEAR_RATIO);
+                let (data, terms) = (read(5)?, read(6)?);
+                let codes = Codes { coder, packing: Packing::Lines, data, terms, near_ratio, errors };
                 let fits = codes.coder.dim() == rows.dim
-                    && codes.data.bytes().len() == rows.len() * codes.coder.stride() + LINE
+                    && codes.data.bytes().len() == rows.len() * codes.stride() + LINE
                     && codes.terms.bytes().len() == rows.len() * size_of::<RowTerms>();
                 if !fits {
                     return Err(corrupt("a section of the codes has the wrong length"));

@@ -10,13 +10,12 @@ mod build;
 mod duplicates;
 mod format;
 mod graph;
-
 mod query;
 mod repair;
 mod search;
 mod select;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -30,7 +29,7 @@ pub(crate) use self::build::mix;
 use self::graph::{GraphView, ROWS_MAX, StoredGraph};
 use self::select::{Geometry, Space};
 use crate::Rows;
-use crate::codes::{CodeKernel, Codes, LINE, RowTerms};
+use crate::codes::{CodeKernel, Codes, LINE, Packing, RowTerms};
 
 /// What a graph is built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +199,7 @@ impl HnswIndex {
                     .map_err(|error| BuildError::Threads(error.to_string()))?,
             ),
         };
-        let make_codes = || Codes::of(rows, metric).map_err(BuildError::from);
+        let make_codes = || Codes::of(rows, metric, Packing::Lines).map_err(BuildError::from);
         let codes = match (params.over, &pool) {
             (Over::Vectors, _) => None,
             (Over::Codes, Some(pool)) => Some(pool.install(make_codes)?),

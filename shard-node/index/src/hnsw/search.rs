@@ -26,6 +26,7 @@ pub(super) struct VectorScorer<'a> {
 
 impl Scorer for VectorScorer<'_> {
     fn score(&self, rows: &[u32], buffers: &mut ScoreBuffers) {
+        buffers.scored += rows.len() as u64;
         let out = &mut buffers.distances;
         out.clear();
         let (quads, rest) = rows.as_chunks::<4>();
@@ -51,6 +52,7 @@ pub(super) struct CodeScorer<'a> {
 
 impl Scorer for CodeScorer<'_> {
     fn score(&self, rows: &[u32], buffers: &mut ScoreBuffers) {
+        buffers.scored += rows.len() as u64;
         let ScoreBuffers { distances, products, .. } = buffers;
         self.codes.score(self.kernel, self.query, rows, products, distances);
     }
@@ -98,7 +100,13 @@ pub(super) fn greedy<S: Scorer>(layer: Layer<'_>, scorer: &S, start: Found, buff
 
 /// Fills `scratch.beam` with the `ef` nodes nearest by the graph, starting from `scratch.entries`.
 pub(super) fn search_layer<S: Scorer>(layer: Layer<'_>, scorer: &S, ef: usize, scratch: &mut Scratch) {
-    let Scratch { beam, visited, buffers, entries, .. } = scratch;
+    start_layer(layer, ef, scratch);
+    walk_layer(layer, scorer, usize::MAX, scratch);
+}
+
+/// Makes `scratch.entries` the beginning of a walk with a beam of `ef`.
+pub(super) fn start_layer(layer: Layer<'_>, ef: usize, scratch: &mut Scratch) {
+    let Scratch { beam, visited, entries, .. } = scratch;
     beam.reset(ef);
     visited.reset(layer.links.len() / layer.degree);
     for &entry in entries.iter() {
@@ -106,7 +114,13 @@ pub(super) fn search_layer<S: Scorer>(layer: Layer<'_>, scorer: &S, ef: usize, s
             beam.insert(entry);
         }
     }
-    while let Some(node) = beam.expand_next() {
+}
+
+/// Goes on with a walk, for so many steps at most.
+pub(super) fn walk_layer<S: Scorer>(layer: Layer<'_>, scorer: &S, steps_max: usize, scratch: &mut Scratch) {
+    let Scratch { beam, visited, buffers, .. } = scratch;
+    for _ in 0..steps_max {
+        let Some(node) = beam.expand_next() else { return };
         let before = visited.len();
         for &neighbour in layer.neighbours(node) {
             if neighbour == NONE {
@@ -180,45 +194,17 @@ pub(super) fn search_accepted<S: Scorer>(
     }
 }
 
-/// A short walk over all rows near the query, from `scratch.entries`: the accepted ones among the rows it scores are what
-/// the beam holds afterwards, not expanded, `ef` of them at most. Returns how many rows were scored, and how many of them
-/// are accepted.
-pub(super) fn look_around<S: Scorer>(
-    layer: Layer<'_>,
-    scorer: &S,
-    (steps, ef): (usize, usize),
-    is_accepted: impl Fn(u32) -> bool,
-    scratch: &mut Scratch,
-) -> (usize, usize) {
-    search_layer(layer, scorer, steps, scratch);
+/// Leaves in the beam the accepted ones among the rows that a walk visited, not expanded, `ef` of them at most.
+pub(super) fn keep_accepted<S: Scorer>(scorer: &S, ef: usize, is_accepted: impl Fn(u32) -> bool, scratch: &mut Scratch) {
     let Scratch { beam, visited, buffers, accepted, .. } = scratch;
     accepted.clear();
     accepted.extend(visited.since(0).iter().copied().filter(|node| is_accepted(*node)));
     // Scored once more, a share of the few: cheaper than to remember the distances of all walks.
     scorer.score(accepted, buffers);
-    let scored = visited.len();
     beam.reset(ef);
     for (node, distance) in accepted.iter().zip(&buffers.distances) {
         beam.insert(Found { distance: *distance, node: *node });
     }
-    (scored, accepted.len())
-}
-
-/// Fills `scratch.beam` with the `ef` nearest of some rows by scoring all of them.
-pub(super) fn scan_rows<S: Scorer>(rows: impl Iterator<Item = u32>, scorer: &S, ef: usize, scratch: &mut Scratch) {
-    const BLOCK: usize = 128;
-    let Scratch { beam, buffers, accepted, .. } = scratch;
-    beam.reset(ef);
-    let mut rows = rows.peekable();
-    while rows.peek().is_some() {
-        accepted.clear();
-        accepted.extend(rows.by_ref().take(BLOCK));
-        scorer.score(accepted, buffers);
-        for (row, distance) in accepted.iter().zip(&buffers.distances) {
-            beam.collect(Found { distance: *distance, node: *row });
-        }
-    }
-    beam.settle();
 }
 
 /// Rows asked for while the neighbours are still being gathered; scoring asks for the rest.

@@ -10,7 +10,7 @@ use crate::{Accept, FlatIndex, Hit, SearchParams, VectorIndex};
 pub(super) const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
 
 /// `rows` prepared vectors around 100 centres whose lengths differ, row-major.
-pub(super) fn clustered(metric: Metric, rows: usize, dim: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn clustered(metric: Metric, rows: usize, dim: usize, seed: u64) -> Vec<f32> {
     let unit = |n: u64| (build::mix(n) >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
     let mut data = Vec::with_capacity(rows * dim);
     for row in 0..rows as u64 {
@@ -79,7 +79,7 @@ fn recall_is_high_and_grows_with_ef_for_every_metric() {
         let index = build_default(rows, metric, over);
         assert_eq!(reachable(&index), rows.len(), "{metric:?} {over:?}");
         let recalls =
-            [16, 32, 64, 128, 256].map(|ef| recall(&index, rows, &queries, SearchParams { k: 10, ef }, Accept::All));
+            [16, 32, 64, 128, 256].map(|ef| recall(&index, rows, &queries, SearchParams::new(10, ef), Accept::All));
         assert!(recalls[3] >= 0.97, "{metric:?} {over:?} {recalls:?}");
         assert!(recalls.is_sorted_by(|a, b| *b >= a - 0.005), "{metric:?} {over:?} {recalls:?}");
     }
@@ -109,7 +109,7 @@ fn filters_do_not_collapse() {
         let index = build_default(rows, metric, over);
         for (per_mille, ef) in [(999, 64), (500, 64), (100, 16), (100, 4), (10, 64), (1, 64), (0, 64)] {
             let accept = |row: u32| build::mix(u64::from(row)) % 1000 < per_mille;
-            let recall = recall(&index, rows, &queries, SearchParams { k: 10, ef }, Accept::test(&accept));
+            let recall = recall(&index, rows, &queries, SearchParams::new(10, ef), Accept::test(&accept));
             assert!(recall >= 0.9, "{metric:?} {over:?} {per_mille}/1000 ef {ef}: {recall}");
         }
         // Only rows far from the query: correlation against the filter.
@@ -119,7 +119,7 @@ fn filters_do_not_collapse() {
         distances.sort_by(f32::total_cmp);
         let far = |row: u32| kernel.distance(query, rows.row(row)) > distances[6000];
         assert!(
-            recall(&index, rows, query, SearchParams { k: 10, ef: 64 }, Accept::test(&far)) >= 0.9,
+            recall(&index, rows, query, SearchParams::new(10, 64), Accept::test(&far)) >= 0.9,
             "{metric:?} {over:?}"
         );
     }
@@ -139,7 +139,7 @@ fn thousands_of_equal_rows_are_all_found_in_row_order() {
         let odd = |row: u32| row % 2 == 1;
         let flat = FlatIndex::new(metric);
         for k in [1, 10, 100] {
-            let params = SearchParams { k, ef: 32 };
+            let params = SearchParams::new(k, 32);
             assert_eq!(
                 index.search(rows, &equal, params, Accept::All),
                 flat.search(rows, &equal, params, Accept::All),
@@ -153,7 +153,7 @@ fn thousands_of_equal_rows_are_all_found_in_row_order() {
         }
         let queries = clustered(metric, 50, 4, 8);
         assert!(
-            recall(&index, rows, &queries, SearchParams { k: 10, ef: 64 }, Accept::All) >= 0.97,
+            recall(&index, rows, &queries, SearchParams::new(10, 64), Accept::All) >= 0.97,
             "{metric:?} {over:?}"
         );
     }
@@ -175,7 +175,7 @@ fn degenerate_rows_give_exact_answers() {
             assert_eq!(reachable(&index), 2000, "{metric:?} {over:?}");
             let flat = FlatIndex::new(metric);
             for query in [[0.0], [700.0], [-1.0]] {
-                for params in [SearchParams { k: 10, ef: 40 }, SearchParams { k: 3000, ef: 1 }] {
+                for params in [SearchParams::new(10, 40), SearchParams::new(3000, 1)] {
                     let distances = |hits: Vec<Hit>| hits.iter().map(|hit| hit.distance).collect::<Vec<_>>();
                     let expected = distances(flat.search(rows, &query, params, Accept::All));
                     let got = distances(index.search(rows, &query, params, Accept::All));
@@ -204,9 +204,9 @@ fn few_rows_and_odd_parameters() {
             let params = HnswParams { m: 2, ef_construction: 1, seed: 1, over };
             let index = build_with(rows, metric, params, 1);
             for (k, ef) in [(0, 10), (1, 0), (5, 1), (count, 2), (count + 10, 3), (usize::MAX, usize::MAX)] {
-                let hits = index.search(rows, &[0.1, 0.2, 0.3], SearchParams { k, ef }, Accept::All);
+                let hits = index.search(rows, &[0.1, 0.2, 0.3], SearchParams::new(k, ef), Accept::All);
                 assert_eq!(hits.len(), k.min(count), "{metric:?} {over:?} {count} {k} {ef}");
-                assert!(index.search(rows, &[0.1; 3], SearchParams { k, ef }, Accept::test(&|_| false)).is_empty());
+                assert!(index.search(rows, &[0.1; 3], SearchParams::new(k, ef), Accept::test(&|_| false)).is_empty());
             }
         }
     }

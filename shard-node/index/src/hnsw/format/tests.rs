@@ -47,7 +47,7 @@ fn sample(metric: Metric, over: Over) -> (Vec<f32>, Vec<u8>) {
 }
 
 fn search_all(index: &HnswIndex, rows: Rows<'_>) -> Vec<crate::Hit> {
-    let params = SearchParams { k: 5, ef: 8 };
+    let params = SearchParams::new(5, 8);
     (0..20).flat_map(|row| index.search(rows, rows.row(row), params, Accept::All)).collect()
 }
 
@@ -77,7 +77,7 @@ fn an_empty_graph_round_trips() {
     build_default(rows, Metric::Dot, Over::Vectors).encode(&mut bytes);
     assert_eq!(bytes.len(), HEADER_BYTES);
     let opened = HnswIndex::open(mapping(&bytes), rows, Residency::Memory).unwrap();
-    assert!(opened.search(rows, &[0.0; 9], SearchParams { k: 1, ef: 1 }, Accept::All).is_empty());
+    assert!(opened.search(rows, &[0.0; 9], SearchParams::new(1, 1), Accept::All).is_empty());
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn recall_does_not_collapse_under_any_filter() {
         let rows = Rows { data: &data, dim: DIM };
         let index = build_with(rows, metric, HnswParams { over, ..HnswParams::default() }, 2);
         let (flat, kernel) = (FlatIndex::new(metric), vicinal_common::distance::Kernel::new(metric));
-        let params = SearchParams { k: 10, ef: 64 };
+        let params = SearchParams::new(10, 64);
         for percent in [70, 50, 20, 10, 5, 2] {
             let mut found = [0usize; 3];
             for query in queries.chunks_exact(DIM) {

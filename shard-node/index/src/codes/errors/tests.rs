@@ -1,0 +1,75 @@
+//! The bounds hold for every pair, and are not much wider than they must be.
+
+use proptest::prelude::*;
+use vicinal_common::distance::Kernel;
+
+use super::*;
+use crate::Rows;
+use crate::codes::{CodeKernel, Codes, Packing};
+
+const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
+
+/// For each row its distance by code, the limit at its exact distance, and the looser limit for any row.
+fn limits(data: &[f32], dim: usize, metric: Metric, query: &[f32]) -> Vec<[f32; 3]> {
+    let rows = Rows { data, dim };
+    let (kernel, code_kernel) = (Kernel::new(metric), CodeKernel::new());
+    let codes = Codes::of(rows, metric, Packing::Dense).unwrap();
+    let mut coded = CodedQuery::default();
+    codes.coder.query(code_kernel, query, &mut coded);
+    let limits = CodeLimits::new(&codes.coder, codes.errors, query, &coded);
+    let all: Vec<u32> = (0..rows.len() as u32).collect();
+    let (mut products, mut by_code) = (Vec::new(), Vec::new());
+    codes.view().score(code_kernel, &coded, &all, &mut products, &mut by_code);
+    let of_row = |row: u32| {
+        let exact = kernel.distance(query, rows.row(row));
+        let step = codes.view().terms[row as usize].scale;
+        [by_code[row as usize], limits.of(exact, step), limits.of_any(exact)]
+    };
+    all.into_iter().map(of_row).collect()
+}
+
+proptest! {
+    #[test]
+    fn no_row_is_farther_by_its_code_than_its_limit(
+        values in prop::collection::vec(prop_oneof![4 => -1f32..1.0, 1 => -1e6f32..1e6, 1 => Just(0f32), 1 => -1e-35f32..1e-35], 1..700),
+        dim in 1usize..70,
+        shift in prop_oneof![Just(0f32), -1e3f32..1e3],
+    ) {
+        let mut data = values;
+        data.resize(data.len().next_multiple_of(dim) + dim, 0.5);
+        data.iter_mut().for_each(|x| *x += shift);
+        for metric in METRICS {
+            let mut data = data.clone();
+            data.chunks_exact_mut(dim).for_each(|row| metric.prepare(row));
+            let (query, rows) = data.split_at(dim);
+            for (row, [by_code, limit, any]) in limits(rows, dim, metric, query).into_iter().enumerate() {
+                prop_assert!(by_code <= limit, "{metric:?} row {row}: {by_code} by code, the limit is {limit}");
+                prop_assert!(limit <= any, "{metric:?} row {row}: {limit}, but {any} for any row");
+            }
+        }
+    }
+}
+
+#[test]
+fn limits_are_near_what_is_limited() {
+    let dim = 96;
+    for metric in METRICS {
+        let data = crate::hnsw::tests::clustered(metric, 400, dim, 5);
+        let (query, rows) = data.split_at(dim);
+        let distances = limits(rows, dim, metric, query);
+        let mean = |of: &dyn Fn(&[f32; 3]) -> f32| distances.iter().map(of).sum::<f32>() / distances.len() as f32;
+        let spread = mean(&|[by_code, ..]| (by_code - mean(&|[by_code, ..]| *by_code)).abs());
+        let gap = mean(&|[by_code, limit, _]| limit - by_code);
+        assert!(gap < 0.25 * spread, "{metric:?}: limits are {gap} away, distances {spread} apart");
+    }
+}
+
+#[test]
+fn what_has_no_bound_rules_nothing_out() {
+    let data = [f32::MAX, -f32::MAX, 1.0, 2.0, f32::MAX, 3.0];
+    for metric in METRICS {
+        for [by_code, limit, any] in limits(&data, 2, metric, &[f32::MAX, f32::MIN]) {
+            assert!(by_code <= limit && by_code <= any, "{metric:?}: {by_code} {limit} {any}");
+        }
+    }
+}

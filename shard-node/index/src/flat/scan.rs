@@ -1,0 +1,162 @@
+//! Scans: over the vectors, or over codes that leave only few vectors to be read. Both give the same hits. A scan may be
+//! spread over threads: they take chunks of rows until there is none left.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use vicinal_common::distance::Kernel;
+
+use crate::codes::{CodeKernel, CodeLimits, CodedQuery, Codes};
+use crate::prefetch::prefetch;
+use crate::{Accept, Hit, Rows, SearchParams, Searched, TopK};
+
+/// Bytes that a thread takes at a time: some ten microseconds of reading, so that no thread waits long for another.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Rows scored in one go.
+const BLOCK: usize = 64;
+
+/// The best of what `scan` finds in all chunks of the rows, on up to `params.threads` threads.
+fn in_chunks(
+    (rows, row_bytes): (usize, usize),
+    params: SearchParams,
+    scan: impl Fn(Range<usize>, &mut Worker) + Sync,
+) -> Searched {
+    let chunk = (CHUNK_BYTES / row_bytes.max(1)).next_multiple_of(64).max(64);
+    let chunks = rows.div_ceil(chunk);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut worker = Worker { best: TopK::new(params.k, rows), ..Worker::default() };
+        loop {
+            // Relaxed: only the number counts; results are handed over by the lock, or never leave this thread.
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= chunks {
+                return worker;
+            }
+            scan(number * chunk..rows.min((number + 1) * chunk), &mut worker);
+        }
+    };
+    let helpers = params.threads.min(chunks).saturating_sub(1);
+    if helpers == 0 {
+        return work().searched();
+    }
+    let all = Mutex::new(Worker { best: TopK::new(params.k, rows), ..Worker::default() });
+    rayon::scope(|scope| {
+        for _ in 0..helpers {
+            scope.spawn(|_| {
+                // A helper that starts late finds nothing left and costs nothing.
+                if next.load(Ordering::Relaxed) < chunks {
+                    all.lock().merge(work());
+                }
+            });
+        }
+        let own = work();
+        all.lock().merge(own);
+    });
+    all.into_inner().searched()
+}
+
+/// What one thread scans with.
+#[derive(Default)]
+struct Worker {
+    best: TopK,
+    distances: u64,
+    block: Vec<u32>,
+    coded: Vec<f32>,
+    products: Vec<i32>,
+}
+
+impl Worker {
+    fn merge(&mut self, other: Worker) {
+        self.distances += other.distances;
+        for hit in other.best.into_sorted() {
+            self.best.push(hit);
+        }
+    }
+
+    fn searched(self) -> Searched {
+        Searched { hits: self.best.into_sorted(), distances: self.distances }
+    }
+
+    /// Scores the vectors of the rows of the block, four at a time.
+    fn score_block(&mut self, kernel: &Kernel, rows: Rows<'_>, query: &[f32]) {
+        self.distances += self.block.len() as u64;
+        let (quads, rest) = self.block.as_chunks::<4>();
+        for (i, quad) in quads.iter().enumerate() {
+            // Rows in a row are fetched ahead by the hardware; after gaps it has to be told.
+            self.block[4 * (i + 1)..].iter().take(4).for_each(|row| prefetch(rows.row(*row)));
+            let distances = kernel.distance4(query, quad.map(|row| rows.row(row)));
+            for (row, distance) in quad.iter().zip(distances) {
+                self.best.push(Hit { distance, row: *row });
+            }
+        }
+        for row in rest {
+            self.best.push(Hit { distance: kernel.distance(query, rows.row(*row)), row: *row });
+        }
+    }
+}
+
+/// The exact k nearest accepted rows, best first.
+pub(crate) fn scan(
+    kernel: &Kernel,
+    rows: Rows<'_>,
+    query: &[f32],
+    params: SearchParams,
+    accept: Accept<'_>,
+) -> Searched {
+    if params.k == 0 {
+        return Searched::default();
+    }
+    in_chunks((rows.len(), 4 * rows.dim), params, |chunk, worker| {
+        let mut accepted = accept.iter_in(chunk);
+        loop {
+            worker.block.clear();
+            worker.block.extend(accepted.by_ref().take(BLOCK));
+            if worker.block.is_empty() {
+                return;
+            }
+            worker.score_block(kernel, rows, query);
+        }
+    })
+}
+
+/// The same by codes: the vectors of those rows alone are read that could be among the best.
+pub(crate) fn scan_codes(
+    (codes, code_kernel): (&Codes, CodeKernel),
+    (kernel, rows): (&Kernel, Rows<'_>),
+    (query, coded): (&[f32], &CodedQuery),
+    params: SearchParams,
+    accept: Accept<'_>,
+) -> Searched {
+    if params.k == 0 {
+        return Searched::default();
+    }
+    let view = codes.view();
+    let limits = CodeLimits::new(&codes.coder, codes.errors, query, coded);
+    in_chunks((rows.len(), codes.stride()), params, |chunk, worker| {
+        let mut accepted = accept.iter_in(chunk);
+        let mut worst = worker.best.worst().map(|hit| hit.distance);
+        let mut limit = worst.map_or(f32::INFINITY, |worst| limits.of_any(worst));
+        loop {
+            worker.block.clear();
+            worker.block.extend(accepted.by_ref().take(BLOCK));
+            if worker.block.is_empty() {
+                return;
+            }
+            view.score(code_kernel, coded, &worker.block, &mut worker.products, &mut worker.coded);
+            worker.distances += worker.block.len() as u64;
+            for (row, by_code) in worker.block.iter().zip(&worker.coded) {
+                let is_out = |worst| *by_code > limits.of(worst, view.terms[*row as usize].scale);
+                if *by_code > limit || worst.is_some_and(is_out) {
+                    continue;
+                }
+                worker.distances += 1;
+                let distance = kernel.distance(query, rows.row(*row));
+                if worker.best.push(Hit { distance, row: *row }) {
+                    worst = worker.best.worst().map(|hit| hit.distance);
+                    limit = worst.map_or(f32::INFINITY, |worst| limits.of_any(worst));
+                }
+            }
+        }
+    })
+}

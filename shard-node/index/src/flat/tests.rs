@@ -1,0 +1,86 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Hit, RowSet};
+
+const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
+
+proptest! {
+    #[test]
+    fn equals_sorting_everything(
+        values in prop::collection::vec(-3i8..3, 0..600),
+        dim in 1usize..6,
+        k in 0usize..40,
+        modulus in 1u32..5,
+    ) {
+        let mut data: Vec<f32> = values.into_iter().map(f32::from).collect();
+        data.truncate(data.len() / dim * dim);
+        let query = vec![0.5; dim];
+        for metric in METRICS {
+            let mut data = data.clone();
+            data.chunks_exact_mut(dim).for_each(|row| metric.prepare(row));
+            let rows = Rows { data: &data, dim };
+            let kernel = Kernel::new(metric);
+            let mut expected: Vec<Hit> = (0..rows.len() as u32)
+                .filter(|row| row % modulus == 0)
+                .map(|row| Hit { distance: kernel.distance(&query, rows.row(row)), row })
+                .collect();
+            expected.sort_by(Hit::cmp_total);
+            expected.truncate(k);
+            let test = |row: u32| row % modulus == 0;
+            let accept = Accept::test(&test);
+            let got = FlatIndex::new(metric).search(rows, &query, SearchParams::new(k, 0), accept);
+            prop_assert_eq!(&got, &expected);
+            let coded = FlatIndex::coded(rows, metric).unwrap();
+            prop_assert_eq!(coded.search(rows, &query, SearchParams::new(k, 0), accept), expected, "{:?}", metric);
+        }
+    }
+}
+
+/// Many chunks, so that threads really share.
+#[test]
+fn codes_and_threads_change_nothing() {
+    const ROWS: usize = 30_000;
+    const DIM: usize = 48;
+    for metric in METRICS {
+        let data = crate::hnsw::tests::clustered(metric, ROWS, DIM, 3);
+        let queries = crate::hnsw::tests::clustered(metric, 8, DIM, 4);
+        let rows = Rows { data: &data, dim: DIM };
+        let (plain, coded) = (FlatIndex::new(metric), FlatIndex::coded(rows, metric).unwrap());
+        let some = RowSet::of(ROWS, (0..ROWS as u32).filter(|row| row % 7 < 3));
+        for query in queries.chunks_exact(DIM) {
+            for accept in [Accept::All, some.accept(), Accept::test(&|row| row > 20_000)] {
+                for k in [1, 10, 3_000] {
+                    let one = SearchParams::new(k, 0);
+                    let several = SearchParams { threads: 3, ..one };
+                    let expected = plain.search_counted(rows, query, one, accept);
+                    assert_eq!(expected.distances, accept.iter(ROWS).count() as u64);
+                    assert_eq!(plain.search_counted(rows, query, several, accept), expected);
+                    for params in [one, several] {
+                        let got = coded.search_counted(rows, query, params, accept);
+                        assert_eq!(got.hits, expected.hits, "{metric:?} k {k}");
+                        assert!(k > 10 || got.distances < 2 * expected.distances, "codes rule nothing out");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn k_beyond_the_rows_returns_every_row() {
+    let data = [1.0, 0.0, 2.0];
+    let rows = Rows { data: &data, dim: 1 };
+    for index in [FlatIndex::new(Metric::Euclid), FlatIndex::coded(rows, Metric::Euclid).unwrap()] {
+        let hits = index.search(rows, &[0.0], SearchParams::new(usize::MAX, 1), Accept::All);
+        assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), [1, 0, 2]);
+    }
+}
+
+#[test]
+fn no_rows_no_hits() {
+    let rows = Rows { data: &[], dim: 7 };
+    for index in [FlatIndex::new(Metric::Dot), FlatIndex::coded(rows, Metric::Dot).unwrap()] {
+        assert!(index.search(rows, &[0.0; 7], SearchParams::new(3, 3), Accept::All).is_empty());
+    }
+}
