@@ -79,6 +79,15 @@ proptest! {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn neon_is_among_them_and_is_chosen() {
+    for metric in METRICS {
+        assert!(kernels().iter().any(|(of, kernel)| *of == metric && kernel.isa() == Isa::Neon), "{metric:?}");
+        assert_eq!(Kernel::new(metric).isa(), Isa::Neon);
+    }
+}
+
 #[test]
 fn overflow_is_clamped_and_zero_has_no_sign() {
     for (metric, kernel) in kernels() {

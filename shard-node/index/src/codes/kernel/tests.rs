@@ -5,6 +5,12 @@ use vicinal_common::distance::Isa;
 
 use super::{CodeKernel, CodeRows, LINE};
 
+/// Arbitrary, and the same for the same number. By itself: these tests are also compiled without the rest of the crate.
+fn byte_of(number: u64) -> u8 {
+    let number = (number ^ number >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    ((number ^ number >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 56) as u8
+}
+
 fn kernels() -> impl Iterator<Item = (Isa, CodeKernel)> {
     Isa::ALL.into_iter().filter_map(|isa| Some((isa, CodeKernel::with_isa(isa)?)))
 }
@@ -17,7 +23,7 @@ proptest! {
         extreme in any::<bool>(),
     ) {
         let stride = dim.next_multiple_of(LINE);
-        let byte = |n: u64| (crate::hnsw::mix(seed ^ n) >> 56) as u8;
+        let byte = |n: u64| byte_of(seed ^ n);
         // The extremes are where narrow sums would saturate.
         let code = |n: u64| if extreme { 255 * (byte(n) & 1) } else { byte(n) };
         let data: Vec<u8> = (0..(rows * stride) as u64).map(code).collect();
@@ -29,7 +35,7 @@ proptest! {
         }
         // A sum of differences has no zero to hide the rest of the row behind: all bytes count.
         unsigned.iter_mut().enumerate().for_each(|(i, q)| *q = code(1 << 33 | i as u64));
-        let order: Vec<u32> = (0..rows as u64 + 5).map(|i| (crate::hnsw::mix(i ^ seed) % rows as u64) as u32).collect();
+        let order: Vec<u32> = (0..rows as u64 + 5).map(|i| u32::from(byte_of(seed ^ 1 << 34 ^ i)) % rows as u32).collect();
         let row = |row: u32| &data[row as usize * stride..][..stride];
         let dots: Vec<i32> = order
             .iter()
@@ -47,6 +53,13 @@ proptest! {
             prop_assert_eq!(&out, &sads, "{:?}", isa);
         }
     }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn neon_is_among_them_and_is_chosen() {
+    assert!(kernels().any(|(isa, _)| isa == Isa::Neon));
+    assert!(std::ptr::eq(CodeKernel::new().table, &super::neon::TABLE));
 }
 
 #[test]
