@@ -233,7 +233,12 @@ impl Bench<'_> {
         let all: Vec<usize> = (0..self.queries.rows()).collect();
         for ef in self.index.beams(self.built.beam) {
             let measured = self.unfiltered(&all, ef)?;
-            let point = Point { ef, recall: truth.recall(&measured.answers), qps: measured.qps(), distances: measured.distances() };
+            let point = Point {
+                ef,
+                recall: truth.recall(&measured.answers),
+                qps: measured.qps(),
+                distances: measured.distances(),
+            };
             run.print_point(&point, None)?;
             if point.recall > RECALL_ENOUGH {
                 break;
@@ -276,7 +281,8 @@ impl Bench<'_> {
         let truth = match &workload.truth {
             Some(truth) => truth,
             None => {
-                computed = Truth::of_hits(&truth::in_parallel(workload.len(), self.build_threads, |number| scan(number).hits));
+                computed =
+                    Truth::of_hits(&truth::in_parallel(workload.len(), self.build_threads, |number| scan(number).hits));
                 &computed
             }
         };
@@ -295,7 +301,12 @@ impl Bench<'_> {
                 let params = self.index.search_params(ef);
                 self.built.index.search_counted(self.rows, self.queries.row(query), params, mask.accept())
             })?;
-            let point = Point { ef, recall: truth.recall(&measured.answers), qps: measured.qps(), distances: measured.distances() };
+            let point = Point {
+                ef,
+                recall: truth.recall(&measured.answers),
+                qps: measured.qps(),
+                distances: measured.distances(),
+            };
             let yardsticks = Yardsticks {
                 filter: &workload.name,
                 selectivity: workload.selectivity,

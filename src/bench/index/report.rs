@@ -181,13 +181,8 @@ impl Run {
 
 fn row(point: &Point, yardsticks: Option<&Yardsticks<'_>>) -> String {
     let ef = point.ef.map_or_else(|| "-".to_owned(), |ef| ef.to_string());
-    let columns = format!(
-        "{ef:>5} {:>8.4} {:>10.1} {:>9.1} {:>10.1}",
-        point.recall,
-        point.qps,
-        1e6 / point.qps,
-        point.distances
-    );
+    let columns =
+        format!("{ef:>5} {:>8.4} {:>10.1} {:>9.1} {:>10.1}", point.recall, point.qps, 1e6 / point.qps, point.distances);
     match yardsticks {
         None => columns,
         Some(yardsticks) => format!(

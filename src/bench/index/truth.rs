@@ -68,11 +68,10 @@ impl Truth {
     /// Mean share of the exact neighbours that were found.
     pub(super) fn recall(&self, answers: &[Searched]) -> f64 {
         let wanted: usize = self.0.iter().map(Vec::len).sum();
-        let found = self
-            .0
-            .iter()
-            .zip(answers)
-            .map(|(exact, found)| found.hits.iter().take(exact.len()).filter(|hit| exact.contains(&hit.row)).count());
+        let found =
+            self.0.iter().zip(answers).map(|(exact, found)| {
+                found.hits.iter().take(exact.len()).filter(|hit| exact.contains(&hit.row)).count()
+            });
         found.sum::<usize>() as f64 / wanted.max(1) as f64
     }
 }

@@ -94,7 +94,10 @@ impl CodeLimits {
             pairs().map(|((x, low), code)| f64::from((x - low) - coder.step * f32::from(*code as u8)).abs()).sum()
         } else {
             let step = coded.step(coder);
-            pairs().map(|((x, mean), level)| f64::from((x - mean) - step * f32::from(*level)).powi(2)).sum::<f64>().sqrt()
+            pairs()
+                .map(|((x, mean), level)| f64::from((x - mean) - step * f32::from(*level)).powi(2))
+                .sum::<f64>()
+                .sqrt()
         };
         let norm = |of: &dyn Fn(f32, f32) -> f32| {
             query.iter().zip(&coder.mean).map(|(x, mean)| f64::from(of(*x, *mean)).powi(2)).sum::<f64>().sqrt()

@@ -214,11 +214,12 @@ impl CodesView<'_> {
         query.bytes.resize(count.next_multiple_of(LINE), 0);
     }
 
-    /// Asks for the codes of a row ahead of scoring it.
+    /// Asks for the codes and the terms of a row ahead of scoring it.
     #[inline(always)]
     pub(crate) fn prefetch(&self, row: u32) {
         let start = row as usize * self.rows.stride;
         prefetch(&self.rows.data[start..start + self.coder.dim()]);
+        prefetch(&self.terms[row as usize..][..1]);
     }
 
     /// The distances of rows to a query, in order. `products` is working memory.

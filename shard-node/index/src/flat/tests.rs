@@ -22,12 +22,12 @@ proptest! {
             let rows = Rows { data: &data, dim };
             let kernel = Kernel::new(metric);
             let mut expected: Vec<Hit> = (0..rows.len() as u32)
-                .filter(|row| row % modulus == 0)
+                .filter(|row| row.is_multiple_of(modulus))
                 .map(|row| Hit { distance: kernel.distance(&query, rows.row(row)), row })
                 .collect();
             expected.sort_by(Hit::cmp_total);
             expected.truncate(k);
-            let test = |row: u32| row % modulus == 0;
+            let test = |row: u32| row.is_multiple_of(modulus);
             let accept = Accept::test(&test);
             let got = FlatIndex::new(metric).search(rows, &query, SearchParams::new(k, 0), accept);
             prop_assert_eq!(&got, &expected);

@@ -6,8 +6,8 @@ use super::HnswIndex;
 use super::beam::{Found, Scratch};
 use super::build::mix;
 use super::search::{
-    AcceptedBounds, CodeScorer, Scorer, VectorScorer, descend, keep_accepted, search_accepted, search_graph, start_layer,
-    walk_layer,
+    AcceptedBounds, CodeScorer, Scorer, VectorScorer, descend, keep_accepted, search_accepted, search_graph,
+    start_layer, walk_layer,
 };
 use crate::codes::Codes;
 use crate::flat::{scan, scan_codes};
@@ -84,13 +84,7 @@ impl HnswIndex {
 
     /// Fills the beam of `scratch` with the nodes nearest by `scorer`. False: too few of them are accepted, or a scan is the
     /// better way.
-    fn walk<S: Scorer>(
-        &self,
-        scorer: &S,
-        way: Way,
-        (k, accept): (usize, Accept<'_>),
-        scratch: &mut Scratch,
-    ) -> bool {
+    fn walk<S: Scorer>(&self, scorer: &S, way: Way, (k, accept): (usize, Accept<'_>), scratch: &mut Scratch) -> bool {
         let graph = self.graph();
         let is_done = match way {
             Way::Scan => false,

@@ -85,6 +85,7 @@ pub(super) fn greedy<S: Scorer>(layer: Layer<'_>, scorer: &S, start: Found, buff
         let here = best;
         let list = layer.neighbours(here.node);
         let count = list.iter().position(|node| *node == NONE).unwrap_or(list.len());
+        list[..count].iter().for_each(|node| scorer.prefetch(layer.row(*node)));
         score_nodes(layer, scorer, &list[..count], buffers);
         for (node, distance) in list.iter().zip(&buffers.distances) {
             let found = Found { distance: *distance, node: *node };
@@ -126,7 +127,7 @@ pub(super) fn walk_layer<S: Scorer>(layer: Layer<'_>, scorer: &S, steps_max: usi
             if neighbour == NONE {
                 break;
             }
-            if visited.insert(neighbour) && visited.len() - before <= AHEAD {
+            if visited.insert(neighbour) {
                 scorer.prefetch(layer.row(neighbour));
             }
         }
@@ -195,7 +196,12 @@ pub(super) fn search_accepted<S: Scorer>(
 }
 
 /// Leaves in the beam the accepted ones among the rows that a walk visited, not expanded, `ef` of them at most.
-pub(super) fn keep_accepted<S: Scorer>(scorer: &S, ef: usize, is_accepted: impl Fn(u32) -> bool, scratch: &mut Scratch) {
+pub(super) fn keep_accepted<S: Scorer>(
+    scorer: &S,
+    ef: usize,
+    is_accepted: impl Fn(u32) -> bool,
+    scratch: &mut Scratch,
+) {
     let Scratch { beam, visited, buffers, accepted, .. } = scratch;
     accepted.clear();
     accepted.extend(visited.since(0).iter().copied().filter(|node| is_accepted(*node)));
@@ -206,9 +212,6 @@ pub(super) fn keep_accepted<S: Scorer>(scorer: &S, ef: usize, is_accepted: impl 
         beam.insert(Found { distance: *distance, node: *node });
     }
 }
-
-/// Rows asked for while the neighbours are still being gathered; scoring asks for the rest.
-const AHEAD: usize = 8;
 
 /// From the entry point through the upper layers to where a search of layer 0 starts, which becomes the only one of
 /// `scratch.entries`. The graph must not be empty.

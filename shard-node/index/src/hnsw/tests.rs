@@ -152,10 +152,7 @@ fn thousands_of_equal_rows_are_all_found_in_row_order() {
             );
         }
         let queries = clustered(metric, 50, 4, 8);
-        assert!(
-            recall(&index, rows, &queries, SearchParams::new(10, 64), Accept::All) >= 0.97,
-            "{metric:?} {over:?}"
-        );
+        assert!(recall(&index, rows, &queries, SearchParams::new(10, 64), Accept::All) >= 0.97, "{metric:?} {over:?}");
     }
 }
 

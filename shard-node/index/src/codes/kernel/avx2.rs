@@ -1,4 +1,5 @@
-//! Kernels for AVX2: codes widened to 16 bits, because the 8-bit multiply-add saturates; two rows at a time.
+//! Kernels for AVX2: even and odd codes are multiplied as 16 bits, because the 8-bit multiply-add saturates; four rows at a
+//! time.
 
 use std::arch::x86_64::*;
 
@@ -25,18 +26,40 @@ fn reduce_longs(sum: __m256i) -> i32 {
     _mm_cvtsi128_si32(one)
 }
 
+/// The sums of four registers of i32 at once.
+#[target_feature(enable = "avx2")]
+fn reduce_words4(sums: [__m256i; 4]) -> [i32; 4] {
+    let [a, b, c, d] = sums;
+    let halves = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    let all = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+    let mut out = [0; 4];
+    // SAFETY: `out` has room for four i32.
+    unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), all) };
+    out
+}
+
+#[target_feature(enable = "avx2")]
+fn reduce_longs4(sums: [__m256i; 4]) -> [i32; 4] {
+    sums.map(|sum| reduce_longs(sum))
+}
+
+/// 32 signed codes of a query as 16 bits: the even ones, the odd ones. Once for all rows of a call.
+#[target_feature(enable = "avx2")]
+fn dot_query(q: __m256i) -> [__m256i; 2] {
+    [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(q)), _mm256_srai_epi16::<8>(q)]
+}
+
 /// One step of the inner product over 32 codes: no product of u8 and i8, and no pair of them, leaves 32 bits.
 #[target_feature(enable = "avx2")]
-fn dot_step(acc: __m256i, q: __m256i, c: __m256i) -> __m256i {
-    let low = _mm256_madd_epi16(
-        _mm256_cvtepi8_epi16(_mm256_castsi256_si128(q)),
-        _mm256_cvtepu8_epi16(_mm256_castsi256_si128(c)),
-    );
-    let high = _mm256_madd_epi16(
-        _mm256_cvtepi8_epi16(_mm256_extracti128_si256::<1>(q)),
-        _mm256_cvtepu8_epi16(_mm256_extracti128_si256::<1>(c)),
-    );
-    _mm256_add_epi32(acc, _mm256_add_epi32(low, high))
+fn dot_step(acc: __m256i, [even, odd]: [__m256i; 2], c: __m256i) -> __m256i {
+    let evens = _mm256_madd_epi16(even, _mm256_and_si256(c, _mm256_set1_epi16(0xFF)));
+    let odds = _mm256_madd_epi16(odd, _mm256_srli_epi16::<8>(c));
+    _mm256_add_epi32(acc, _mm256_add_epi32(evens, odds))
+}
+
+#[target_feature(enable = "avx2")]
+fn sad_query(q: __m256i) -> __m256i {
+    q
 }
 
 #[target_feature(enable = "avx2")]
@@ -46,27 +69,27 @@ fn sad_step(acc: __m256i, q: __m256i, c: __m256i) -> __m256i {
 
 /// Defines the kernel over all rows from the step over 32 codes and the reduction.
 macro_rules! kernel {
-    ($name:ident, $query:ty, $step:ident, $reduce:ident) => {
+    ($name:ident, $query:ty, $prepare:ident, $step:ident, $reduce4:ident, $reduce:ident) => {
         #[target_feature(enable = "avx2")]
         fn $name(query: &[$query], codes: CodeRows<'_>, rows: &[u32], out: &mut [i32]) {
             let bytes = query.len();
             let query = query.as_ptr();
-            let (pairs, rest) = rows.as_chunks::<2>();
-            let (out_pairs, out_rest) = out.as_chunks_mut::<2>();
-            for (i, (pair, out)) in pairs.iter().zip(out_pairs).enumerate() {
-                ahead(codes, &rows[2 * (i + 1)..], bytes);
-                let starts = pair.map(|row| codes.start(row));
-                let mut sums = [_mm256_setzero_si256(); 2];
+            let (quads, rest) = rows.as_chunks::<4>();
+            let (out_quads, out_rest) = out.as_chunks_mut::<4>();
+            for (i, (quad, out)) in quads.iter().zip(out_quads).enumerate() {
+                ahead(codes, &rows[4 * (i + 1)..], bytes);
+                let starts = quad.map(|row| codes.start(row));
+                let mut sums = [_mm256_setzero_si256(); 4];
                 for at in (0..bytes).step_by(LANES) {
                     // SAFETY: at + LANES <= bytes, the length of the query and at most that of a row.
-                    let q = unsafe { _mm256_loadu_si256(query.add(at).cast()) };
+                    let q = $prepare(unsafe { _mm256_loadu_si256(query.add(at).cast()) });
                     for (sum, start) in sums.iter_mut().zip(starts) {
                         // SAFETY: as above.
                         let c = unsafe { _mm256_loadu_si256(start.add(at).cast()) };
                         *sum = $step(*sum, q, c);
                     }
                 }
-                *out = [$reduce(sums[0]), $reduce(sums[1])];
+                *out = $reduce4(sums);
             }
             for (row, out) in rest.iter().zip(out_rest) {
                 let start = codes.start(*row);
@@ -75,7 +98,7 @@ macro_rules! kernel {
                     // SAFETY: as above.
                     let (q, c) =
                         unsafe { (_mm256_loadu_si256(query.add(at).cast()), _mm256_loadu_si256(start.add(at).cast())) };
-                    sum = $step(sum, q, c);
+                    sum = $step(sum, $prepare(q), c);
                 }
                 *out = $reduce(sum);
             }
@@ -83,10 +106,10 @@ macro_rules! kernel {
     };
 }
 
-/// Asks for the lines of the next two rows while the present two are computed.
+/// Asks for the lines of the next four rows while the present four are computed.
 #[inline(always)]
 fn ahead(codes: CodeRows<'_>, next: &[u32], bytes: usize) {
-    for row in next.iter().take(2) {
+    for row in next.iter().take(4) {
         let start = codes.start(*row);
         for at in (0..bytes).step_by(LINE) {
             // SAFETY: a prefetch reads nothing and cannot fault, whatever the address.
@@ -95,8 +118,8 @@ fn ahead(codes: CodeRows<'_>, next: &[u32], bytes: usize) {
     }
 }
 
-kernel!(dots, i8, dot_step, reduce_words);
-kernel!(sads, u8, sad_step, reduce_longs);
+kernel!(dots, i8, dot_query, dot_step, reduce_words4, reduce_words);
+kernel!(sads, u8, sad_query, sad_step, reduce_longs4, reduce_longs);
 
 #[target_feature(enable = "avx2")]
 fn spread(vector: &[f32], mean: &[f32]) -> f32 {
