@@ -49,14 +49,22 @@ pub(super) fn build(
     check(family, params)?;
     let (cancel, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let control = BuildControl { cancel: &cancel, done: &done, threads };
-    if family == "flat" {
+    let Some(params) = graph_params(family, params)? else {
         return Ok(Built { index: Box::new(FlatIndex::new(metric)), params: Map::new(), beam: Beam::Ignored });
-    }
-    let params = hnsw_params(params, if family == "hnsw" { Over::Codes } else { Over::Vectors })?;
+    };
     let index = HnswIndex::build(rows, metric, params, control).context("cannot build the index")?;
     let report = json!({"m": params.m, "ef_construction": params.ef_construction, "seed": params.seed});
     let report = report.as_object().cloned().unwrap_or_default();
     Ok(Built { index: Box::new(index), params: report, beam: Beam::Matters })
+}
+
+/// What the graph of a family is built with; `None` where there is nothing to build.
+pub(super) fn graph_params(family: &str, params: &[(String, String)]) -> anyhow::Result<Option<HnswParams>> {
+    match family {
+        "flat" => Ok(None),
+        "hnsw" => hnsw_params(params, Over::Codes).map(Some),
+        _ => hnsw_params(params, Over::Vectors).map(Some),
+    }
 }
 
 /// What one search asks for.
