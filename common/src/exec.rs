@@ -1,5 +1,5 @@
-//! The one way off the async threads, as a seam: work that blocks or computes ([`blocking`]) and workers that live long
-//! ([`Worker`]). A server runs them on threads of their own. In a simulation nothing may run beside the one simulated
+//! The one way off the async threads, as a seam: work that blocks or computes ([`blocking`]), work that others must not
+//! notice ([`in_background`]) and workers that live long ([`Worker`]). A server runs them on threads of their own. In a simulation nothing may run beside the one simulated
 //! thread, because the order would be the operating system's: there the same work runs in place, as part of a task, and
 //! takes as much virtual time as the simulation says.
 //!
@@ -46,6 +46,45 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|e| Error::Internal(format!("work off the async threads ended early: {e}")))
 }
+
+/// How much nicer than its process background work is: beside a busy thread it gets a tenth of a processor, not nothing,
+/// because a load that only an index would make light must not keep that index from being built.
+const BACKGROUND_NICE: i32 = 10;
+/// The nicest there is.
+const NICE_MAX: i32 = 19;
+
+/// Runs work that computes for long while others are waited for by somebody: on a thread of low priority, and so are all
+/// threads that it starts. Alone on the machine it is as fast as any. Blocks until the work is done; a panic in it goes on
+/// in the caller. Fails when the system has no thread for it.
+///
+/// The work should hold no lock that others wait for: they would wait for the priority as well.
+pub fn in_background<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    if is_simulated() {
+        return Ok(work());
+    }
+    let run = || {
+        be_nice();
+        work()
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name(name.into()).spawn_scoped(scope, run)?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// Lowers the priority of the calling thread for good.
+#[cfg(target_os = "linux")]
+fn be_nice() {
+    use rustix::process::{getpriority_process, setpriority_process};
+    // Here a thread is a process of its own to the scheduler. Without it the work is done all the same.
+    if let Ok(nice) = getpriority_process(None) {
+        let _ = setpriority_process(None, (nice + BACKGROUND_NICE).min(NICE_MAX));
+    }
+}
+
+/// Elsewhere it would be the priority of the whole process.
+#[cfg(not(target_os = "linux"))]
+fn be_nice() {}
 
 /// Wakes workers that wait. No wake-up is lost: one that comes while a worker is busy makes it look again.
 #[derive(Default)]
@@ -233,6 +272,23 @@ mod tests {
         });
         assert!(worker.unwrap().join().is_err());
         assert_eq!(done.iter().count(), 3);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn background_work_and_the_threads_it_starts_are_nicer_than_their_caller() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let before = nice();
+        let (own, of_started) = in_background("test", || (nice(), thread::spawn(nice).join().unwrap())).unwrap();
+        let expected = (before + BACKGROUND_NICE).min(NICE_MAX);
+        assert_eq!((own, of_started, nice()), (expected, expected, before));
+    }
+
+    #[test]
+    fn a_panic_in_the_background_goes_on_in_the_caller() {
+        let panicked = std::panic::catch_unwind(|| in_background("test", || panic!("on purpose")));
+        let panic = panicked.map(|result: io::Result<()>| result.is_ok()).unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"on purpose"));
     }
 
     #[tokio::test]

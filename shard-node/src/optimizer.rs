@@ -33,6 +33,12 @@ pub struct SegmentStats {
     pub fields_missing: usize,
 }
 
+impl SegmentStats {
+    fn has_index(&self) -> bool {
+        self.vectors.iter().any(|vector| vector.indexed)
+    }
+}
+
 /// Settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -67,8 +73,9 @@ pub fn next_action(segments: &[SegmentStats], policy: &Policy) -> Action {
     if let Some(numbers) = segments_to_merge(segments, policy) {
         return Action::Merge(numbers);
     }
-    let rewrite = segments.iter().find(|segment| segment.dead > 0 && is_mostly_dead(segment));
-    if let Some(segment) = rewrite {
+    let rewrites = segments.iter().filter(|segment| is_mostly_dead(segment));
+    let (costly, cheap): (Vec<_>, Vec<_>) = rewrites.partition(|segment| segment.has_index());
+    if let Some(segment) = cheap.first() {
         return Action::Merge(vec![segment.number]);
     }
     // Before graphs, which take far longer: the largest segment first, as there.
@@ -76,7 +83,19 @@ pub fn next_action(segments: &[SegmentStats], policy: &Policy) -> Action {
     if let Some(segment) = unindexed.max_by_key(|segment| (segment.rows, u64::MAX - segment.number)) {
         return Action::IndexPayload(segment.number);
     }
-    segment_to_index(segments, policy).unwrap_or(Action::Nothing)
+    if let Some(action) = segment_to_index(segments, policy) {
+        return action;
+    }
+    // Last, because they take as long as their graph, which serves meanwhile, while searches scan what has none.
+    costly.first().map_or(Action::Nothing, |segment| Action::Merge(vec![segment.number]))
+}
+
+/// Whether a merge builds the graph of one vector before it takes the place of its inputs: when most of the rows have
+/// lost nothing yet, having a graph now. With less, as in a load, a graph would only keep the next merge waiting.
+///
+/// Rows with that vector: those of inputs with a graph, and all of the merged segment.
+pub fn keeps_index(rows_indexed: u64, rows_merged: u64) -> bool {
+    rows_indexed > 0 && rows_indexed.saturating_mul(2) >= rows_merged
 }
 
 /// Whether a vector of this many bytes gets an index.
@@ -85,7 +104,7 @@ pub fn wants_index(policy: &Policy, ordinal: usize, bytes: u64) -> bool {
 }
 
 fn is_mostly_dead(segment: &SegmentStats) -> bool {
-    segment.dead * 100 >= segment.rows * DEAD_PERCENT_MAX
+    segment.dead > 0 && segment.dead * 100 >= segment.rows * DEAD_PERCENT_MAX
 }
 
 /// The bytes that would be left of a segment.
@@ -223,6 +242,22 @@ mod tests {
         }
         let loaded = 1_000 * 100 * ROW_BYTES;
         assert!(written < 20 * loaded, "each byte was written {} times", written / loaded);
+    }
+
+    #[test]
+    fn what_has_a_graph_is_rewritten_after_what_has_none_got_one() {
+        let with_graph = |number, rows, dead| {
+            let vectors = vec![VectorStats { bytes: rows * 64, indexed: true }];
+            SegmentStats { vectors, fields_missing: 0, ..segment(number, rows, dead) }
+        };
+        let build = Action::BuildIndex { segment: 6, ordinal: 0 };
+        let mut segments = vec![with_graph(3, 9_000, 3_000), segment(6, 1_000, 0), segment(9, 5_000, 2_000)];
+        assert_eq!(next_action(&segments, &policy(4)), Action::Merge(vec![9]));
+        segments.pop();
+        assert_eq!(next_action(&segments, &policy(4)), build);
+        segments.pop();
+        assert_eq!(next_action(&segments, &policy(4)), Action::Merge(vec![3]));
+        assert!(keeps_index(3_000, 6_000) && !keeps_index(2_999, 6_000) && !keeps_index(0, 0));
     }
 
     #[test]

@@ -127,7 +127,13 @@ pub(super) fn push_vector(body: &mut String, vector: &[f32]) {
     body.push(']');
 }
 
-async fn upload(rest: &Rest, path: &str, bodies: &Arc<Vec<Bytes>>, clients: usize) -> anyhow::Result<Latencies> {
+/// Sends all bodies, `clients` at a time.
+pub(super) async fn upload(
+    rest: &Rest,
+    path: &str,
+    bodies: &Arc<Vec<Bytes>>,
+    clients: usize,
+) -> anyhow::Result<Latencies> {
     let next = Arc::new(AtomicUsize::new(0));
     let tasks: Vec<_> = (0..clients)
         .map(|_| {

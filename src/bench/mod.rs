@@ -6,6 +6,7 @@ mod index;
 mod ingest;
 mod npy;
 mod query;
+mod rebuild;
 mod timing;
 
 use std::path::PathBuf;

@@ -12,10 +12,10 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::data;
 use super::ingest::push_vector;
 use super::npy::Matrix;
 use super::timing::{Latencies, merged, per_second};
+use super::{data, rebuild};
 use crate::rest::Rest;
 
 /// Its flags.
@@ -48,6 +48,10 @@ pub(crate) struct Query {
     /// Scan exactly instead of using the index
     #[arg(long)]
     exact: bool,
+    /// Then have the server build every index again, by writing a quarter of the points again as they are, and ask until
+    /// it has; for a collection that nobody else writes to
+    #[arg(long, conflicts_with = "exact")]
+    rebuild: bool,
 }
 
 /// Queries asked before the clock starts, so that connections and mapped files are warm.
@@ -61,15 +65,28 @@ pub(super) async fn run(query: &Query) -> anyhow::Result<Value> {
         bail!("--queries and --clients must be 1 or larger");
     }
     let rest = Rest::new(&query.url)?;
+    let collection = format!("/collections/{}", query.collection);
+    let indexed = match query.rebuild {
+        true => Some(rebuild::indexed_at_rest(&rest, &collection).await?),
+        false => None,
+    };
     let (vectors, truth) = vectors(query, &rest).await?;
     let bodies: Arc<Vec<Bytes>> = Arc::new((0..vectors.rows()).map(|row| encode(query, vectors.row(row))).collect());
-    let path = format!("/collections/{}/points/query", query.collection);
+    let path = format!("{collection}/points/query");
 
     let warm_up: Vec<Bytes> = bodies.iter().take(WARM_UP).cloned().collect();
     ask(&rest, &path, &Arc::new(warm_up), WARM_UP.min(bodies.len()), query.clients).await?;
     let started = Instant::now();
     let (latencies, answers) = ask(&rest, &path, &bodies, query.queries, query.clients).await?;
     let time = started.elapsed();
+    let rebuild = match (indexed, latencies.clone().spread()) {
+        (Some(indexed), Some(idle)) => {
+            let asking =
+                rebuild::Asking { rest: &rest, collection: &collection, bodies, clients: query.clients, indexed };
+            asking.measure(idle).await?
+        }
+        _ => Value::Null,
+    };
     let recall = truth.map(|truth| recall(&answers, &truth, query.limit)).transpose()?;
     Ok(merged([
         json!({
@@ -86,6 +103,7 @@ pub(super) async fn run(query: &Query) -> anyhow::Result<Value> {
             "recall": recall,
         }),
         latencies.summary(),
+        rebuild,
     ]))
 }
 

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::Instant;
 use vicinal_common::api::BuildStatus;
 use vicinal_common::error::Error;
+use vicinal_common::exec;
 
 use super::Shard;
 use super::commit::{Committed, CommittedSegment, StepError};
 use super::flush::translate;
 use super::view::{LiveSegment, SegmentIndex, View};
-use crate::optimizer::{Action, Policy, SegmentStats, VectorStats, next_action};
-use crate::segment::{Run, Source, StoredFile, Tombstones, write_whole};
+use crate::optimizer::{Action, Policy, SegmentStats, VectorStats, keeps_index, next_action, wants_index};
+use crate::segment::{Run, Segment, Source, StoredFile, Tombstones, write_whole};
 use vicinal_index::hnsw::{BuildControl, BuildError, HnswIndex, HnswParams, Over};
 use vicinal_index::{Residency, VectorIndex};
 
@@ -82,25 +83,7 @@ impl Shard {
     /// Writes one segment out of several, without the rows that are dead in the durable state.
     fn merge(&self, numbers: &[u64]) -> Result<(), StepError> {
         let inputs = self.committed_segments(numbers);
-        let sources: Vec<Source<'_>> =
-            inputs.iter().map(|input| Source { run: &*input.segment, dead: &input.dead }).collect();
-        self.check_room(inputs.iter().map(|input| input.segment.file().info().bytes).sum())?;
-        // The order of the rows is held in memory, the rows are not.
-        let rows: u64 = sources.iter().map(|source| u64::from(source.run.rows())).sum();
-        let reserved = self.env.builder.reserve(rows * 8);
-        let mut merged = self.write_new_segment(&sources)?;
-        drop(reserved);
-        // Before it takes the place of the inputs: a filter would read every payload meanwhile.
-        if let Some(live) = &mut merged {
-            let fields = Arc::clone(&self.commit.lock().fields);
-            match self.write_fields(live.number, &live.segment, &fields.fields) {
-                Ok(built) => live.fields = built,
-                Err(error) => {
-                    self.drop_uncommitted(merged, &error);
-                    return Err(error);
-                }
-            }
-        }
+        let mut merged = self.in_background(|| self.write_merged(&inputs))?;
 
         let mut committed = self.commit.lock();
         if !holds_all(&committed, &inputs) {
@@ -141,6 +124,68 @@ impl Shard {
         Ok(())
     }
 
+    /// Writes the segment that takes the place of `inputs`, with what reads of it need to be as fast as before.
+    fn write_merged(&self, inputs: &[CommittedSegment]) -> Result<Option<LiveSegment>, StepError> {
+        let sources: Vec<Source<'_>> =
+            inputs.iter().map(|input| Source { run: &*input.segment, dead: &input.dead }).collect();
+        self.check_room(inputs.iter().map(|input| input.segment.file().info().bytes).sum())?;
+        // The order of the rows is held in memory, the rows are not.
+        let rows: u64 = sources.iter().map(|source| u64::from(source.run.rows())).sum();
+        let reserved = self.env.builder.reserve(rows * 8);
+        let mut merged = self.write_new_segment(&sources)?;
+        drop(reserved);
+        if let Some(live) = &mut merged {
+            // A filter would read every payload, and a search every vector, until these are there.
+            let result = self.write_fields_of(live).and_then(|()| self.write_kept_indexes(inputs, live));
+            if let Err(error) = result {
+                self.drop_uncommitted(merged, &error);
+                return Err(error);
+            }
+        }
+        Ok(merged)
+    }
+
+    fn write_fields_of(&self, live: &mut LiveSegment) -> Result<(), StepError> {
+        let fields = Arc::clone(&self.commit.lock().fields);
+        live.fields = self.write_fields(live.number, &live.segment, &fields.fields)?;
+        Ok(())
+    }
+
+    /// Builds the graphs that most rows of a merge would lose.
+    fn write_kept_indexes(&self, inputs: &[CommittedSegment], live: &mut LiveSegment) -> Result<(), StepError> {
+        for ordinal in 0..self.layout.vectors.len() {
+            let rows = live.segment.vectors(ordinal).present.count();
+            let indexed = inputs.iter().filter(|input| input.indexes[ordinal].is_some());
+            let alive = |input: &CommittedSegment| {
+                let present = input.segment.vectors(ordinal).present.count();
+                present.saturating_sub(u64::from(input.dead.count()))
+            };
+            let rows_indexed = indexed.map(alive).sum();
+            let bytes = rows * self.layout.vectors[ordinal].dim as u64 * 4;
+            if !keeps_index(rows_indexed, rows) || !wants_index(&self.policy, ordinal, bytes) {
+                continue;
+            }
+            match self.write_index(live.number, &live.segment, ordinal) {
+                Ok(index) => live.indexes[ordinal] = Some(Arc::new(index)),
+                // The merge gives room back: it is done without, and the graph is built when there is room again.
+                Err(StepError::DiskFull(error)) => {
+                    tracing::warn!(shard = %self.spec.shard, %error, "no room for the index of a merged segment yet");
+                }
+                Err(error @ (StepError::Closed | StepError::Fatal(_))) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the long part of a step, which holds no lock, so that searches get the processors when they need them.
+    pub(super) fn in_background<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, StepError> + Send,
+    ) -> Result<T, StepError> {
+        // No thread is like no room: tried again later, and everything else goes on meanwhile.
+        exec::in_background("optimize", work).unwrap_or_else(|error| Err(StepError::DiskFull(error)))
+    }
+
     /// The published view reads the merged segment instead of the inputs. The commit lock is held.
     fn swap_merged(&self, inputs: &[CommittedSegment], merged: Option<LiveSegment>) {
         let writer = self.writer.lock();
@@ -163,7 +208,7 @@ impl Shard {
     /// Builds the index of one vector of a segment, beside the segment's file.
     fn build_index(&self, number: u64, ordinal: usize) -> Result<(), StepError> {
         let Some(input) = self.committed_segments(&[number]).pop() else { return Ok(()) };
-        let index = Arc::new(self.write_index(&input, ordinal)?);
+        let index = Arc::new(self.in_background(|| self.write_index(number, &input.segment, ordinal))?);
 
         let mut committed = self.commit.lock();
         if !holds_all(&committed, std::slice::from_ref(&input)) {
@@ -192,15 +237,15 @@ impl Shard {
     }
 
     /// Builds, writes and maps an index.
-    fn write_index(&self, input: &CommittedSegment, ordinal: usize) -> Result<SegmentIndex, StepError> {
+    fn write_index(&self, number: u64, segment: &Segment, ordinal: usize) -> Result<SegmentIndex, StepError> {
         let vector = &self.layout.vectors[ordinal];
         let config = vector.hnsw.unwrap_or_default();
         let (m, ef_construction) = (config.m, config.ef_construction);
-        let params = HnswParams { m, ef_construction, seed: input.number, over: Over::best_for(vector.dim) };
-        let rows = input.segment.vectors(ordinal).rows;
+        let params = HnswParams { m, ef_construction, seed: number, over: Over::best_for(vector.dim) };
+        let rows = segment.vectors(ordinal).rows;
         self.check_room(params.file_bytes(rows.len(), rows.dim))?;
         let done = Arc::new(AtomicU64::new(0));
-        let _running = self.announce(input.number, ordinal, rows.len() as u64, &done);
+        let _running = self.announce(number, ordinal, rows.len() as u64, &done);
         let _reserved = self.env.builder.reserve(params.build_bytes(rows.len(), rows.dim));
         if let Some(build) = &mut *self.build.lock() {
             build.waits_for_memory = false;
@@ -222,7 +267,7 @@ impl Shard {
         built.encode(&mut bytes);
         drop(built);
 
-        let path = self.dir.join(super::files::index_name(input.number, ordinal as u32));
+        let path = self.dir.join(super::files::index_name(number, ordinal as u32));
         let disk = &self.env.disk;
         let info = write_whole(&**disk, &path, &bytes)?;
         drop(bytes);

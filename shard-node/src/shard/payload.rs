@@ -132,7 +132,7 @@ impl Shard {
             (input, Arc::clone(&committed.fields))
         };
         let Some(input) = input else { return Ok(()) };
-        let built = self.write_fields(number, &input.segment, &input.missing(&set))?;
+        let built = self.in_background(|| self.write_fields(number, &input.segment, &input.missing(&set)))?;
 
         let mut committed = self.commit.lock();
         let mut next = committed.clone();

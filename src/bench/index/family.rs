@@ -51,20 +51,26 @@ pub(super) fn build(
     let control = BuildControl { cancel: &cancel, done: &done, threads };
     let flat = match family {
         "flat" => Some(FlatIndex::new(metric)),
-        "flat-sq8" => {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-            Some(pool.install(|| FlatIndex::coded(rows, metric)).context("cannot code the vectors")?)
-        }
+        "flat-sq8" => Some(FlatIndex::coded(rows, metric, threads).context("cannot code the vectors")?),
         _ => None,
     };
     if let Some(flat) = flat {
         return Ok(Built { index: Box::new(flat), params: Map::new(), beam: Beam::Ignored });
     }
-    let params = hnsw_params(params, if family == "hnsw" { Over::Codes } else { Over::Vectors })?;
+    let params = graph_params(family, params)?.context("families without a graph were dealt with")?;
     let index = HnswIndex::build(rows, metric, params, control).context("cannot build the index")?;
     let report = json!({"m": params.m, "ef_construction": params.ef_construction, "seed": params.seed});
     let report = report.as_object().cloned().unwrap_or_default();
     Ok(Built { index: Box::new(index), params: report, beam: Beam::Matters })
+}
+
+/// What the graph of a family is built with; `None` where there is nothing to build.
+pub(super) fn graph_params(family: &str, params: &[(String, String)]) -> anyhow::Result<Option<HnswParams>> {
+    match family {
+        "flat" | "flat-sq8" => Ok(None),
+        "hnsw" => hnsw_params(params, Over::Codes).map(Some),
+        _ => hnsw_params(params, Over::Vectors).map(Some),
+    }
 }
 
 fn hnsw_params(given: &[(String, String)], over: Over) -> anyhow::Result<HnswParams> {
@@ -118,7 +124,7 @@ pub(super) fn parse_param(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use vicinal_index::Accept;
+    use vicinal_index::{Accept, SearchParams};
 
     use super::*;
 
@@ -148,7 +154,7 @@ mod tests {
         let rows = Rows { data: &data, dim: 2 };
         for family in FAMILIES {
             let built = build(family, &[], rows, Metric::Euclid, 1).unwrap();
-            let hits = built.index.search(rows, rows.row(5), search_params(3, 50), Accept::All);
+            let hits = built.index.search(rows, rows.row(5), SearchParams::new(3, 50), Accept::All);
             assert_eq!((hits.len(), hits[0].distance), (3, 0.0), "{family}");
         }
     }

@@ -6,6 +6,7 @@ mod condition;
 mod family;
 mod filter;
 mod npz;
+mod rebuild;
 mod report;
 mod rounds;
 mod set;
@@ -23,7 +24,7 @@ use vicinal_index::{Accept, FlatIndex, Rows, SearchParams, Searched, VectorIndex
 
 use self::family::{Beam, Built};
 use self::filter::{FilterKind, Material, Workload};
-use self::report::{Format, Point, Run, Yardsticks};
+use self::report::{Beside, Columns, Format, Point, Run, Yardsticks};
 use self::rounds::{Measured, Rounds, resident_bytes};
 use self::set::MetricName;
 use self::truth::Truth;
@@ -89,6 +90,12 @@ pub(crate) struct Index {
     /// Shares of rows that a synthetic filter accepts [default: 0.5,0.1,0.03,0.01,0.001]
     #[arg(long, value_delimiter = ',', requires = "filter")]
     selectivity: Option<Vec<f64>>,
+    /// Compare the latency of searches with that while another thread builds the same index again; for one --ef
+    #[arg(long, conflicts_with = "filter")]
+    during_build: bool,
+    /// Bind that building thread to this processor
+    #[arg(long, value_name = "CPU", requires = "during_build")]
+    pin_build: Option<usize>,
     /// Print a line of JSON for each point instead of a table
     #[arg(long)]
     json: bool,
@@ -137,10 +144,15 @@ pub(super) fn run(index: &Index) -> anyhow::Result<()> {
             .then(|| bandwidth::read(rows.data, index.threads * index.scan_threads, READ_ROUNDS)),
         format: if index.json { Format::Json } else { Format::Table },
     };
-    run.print_head(index.filter.is_some());
-    match (index.filter, truth) {
+    run.print_head(match (index.filter, index.during_build) {
+        (Some(_), _) => Columns::Filtered,
+        (None, true) => Columns::DuringBuild,
+        (None, false) => Columns::Plain,
+    });
+    match (index.filter, truth.context("there is nothing to measure recall against")) {
         (Some(kind), _) => bench.filtered(&run, kind),
-        (None, truth) => bench.sweep(&run, &truth.context("there is nothing to measure recall against")?),
+        (None, truth) if index.during_build => bench.during_build(&run, &truth?),
+        (None, truth) => bench.sweep(&run, &truth?),
     }
 }
 
@@ -176,6 +188,9 @@ impl Index {
                 let path = self.data.join(name);
                 ensure!(path.exists(), "--filter file: there is no {}", path.display());
             }
+        }
+        if self.during_build {
+            self.check_during_build()?;
         }
         // A processor that does not exist is noticed now, and not after the build.
         self.rounds().measure(0, |_| Searched::default())?;
@@ -239,7 +254,7 @@ impl Bench<'_> {
                 qps: measured.qps(),
                 distances: measured.distances(),
             };
-            run.print_point(&point, None)?;
+            run.print_point(&point, Beside::Nothing)?;
             if point.recall > RECALL_ENOUGH {
                 break;
             }
@@ -315,7 +330,7 @@ impl Bench<'_> {
                 scan_qps,
                 unfiltered_qps,
             };
-            run.print_point(&point, Some(&yardsticks))?;
+            run.print_point(&point, Beside::Yardsticks(&yardsticks))?;
             if point.recall > RECALL_ENOUGH {
                 break;
             }

@@ -3,7 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::rebuild::Compared;
 use crate::bench::print_line;
+use crate::bench::timing::Spread;
 
 /// What all points of a run have in common.
 pub(super) struct Run {
@@ -54,6 +56,22 @@ pub(super) struct Yardsticks<'a> {
     pub(super) unfiltered_qps: f64,
 }
 
+/// What is printed of a point beside its recall and speed.
+#[derive(Clone, Copy)]
+pub(super) enum Beside<'a> {
+    Nothing,
+    Yardsticks(&'a Yardsticks<'a>),
+    Build(&'a Compared),
+}
+
+/// What the table has columns for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Columns {
+    Plain,
+    Filtered,
+    DuringBuild,
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     peer: &'a str,
@@ -78,6 +96,29 @@ struct Line<'a> {
     read_gb_s: Option<f64>,
     #[serde(flatten)]
     filtered: Option<Filtered<'a>>,
+    #[serde(flatten)]
+    during_build: Option<DuringBuild>,
+}
+
+#[derive(Serialize)]
+struct DuringBuild {
+    idle_us: Percentiles,
+    during_build_us: Percentiles,
+    p50_ratio: f64,
+    p99_ratio: f64,
+    searches: usize,
+    /// Rows that the builds inserted while searches were measured.
+    rows_inserted: u64,
+    builds: f64,
+    /// Share of its time that the building thread had a processor.
+    build_running: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Percentiles {
+    p50: f64,
+    p99: f64,
+    max: f64,
 }
 
 #[derive(Serialize)]
@@ -94,7 +135,7 @@ struct Filtered<'a> {
 
 impl Run {
     /// What comes before the points.
-    pub(super) fn print_head(&self, is_filtered: bool) {
+    pub(super) fn print_head(&self, columns: Columns) {
         if self.format == Format::Json {
             return;
         }
@@ -118,14 +159,17 @@ impl Run {
             let read_all_us = self.vector_bytes() / bytes * 1e6;
             print_line(&format!("reading all vectors takes {read_all_us:.0} us: {:.1} GB/s", bytes / 1e9));
         }
-        let columns = format!("{:>5} {:>8} {:>10} {:>9} {:>10}", "ef", "recall", "qps", "us/query", "distances");
-        print_line(&if is_filtered {
-            format!(
-                "{:<26} {:>9} {:>8} {columns} {:>10} {:>7} {:>10} {:>7}",
+        let common = format!("{:>5} {:>8} {:>10} {:>9} {:>10}", "ef", "recall", "qps", "us/query", "distances");
+        print_line(&match columns {
+            Columns::Plain => common,
+            Columns::Filtered => format!(
+                "{:<26} {:>9} {:>8} {common} {:>10} {:>7} {:>10} {:>7}",
                 "filter", "share", "rows", "scan", "ratio", "no filter", "ratio"
-            )
-        } else {
-            columns
+            ),
+            Columns::DuringBuild => format!(
+                "{common} {:>9} {:>9} {:>9} {:>10} {:>9} {:>9} {:>6} {:>6} {:>10} {:>8}",
+                "idle p50", "p99", "max us", "build: p50", "p99", "max us", "p50 x", "p99 x", "inserted", "running"
+            ),
         });
     }
 
@@ -134,15 +178,15 @@ impl Run {
     }
 
     /// One point.
-    pub(super) fn print_point(&self, point: &Point, yardsticks: Option<&Yardsticks<'_>>) -> anyhow::Result<()> {
+    pub(super) fn print_point(&self, point: &Point, beside: Beside<'_>) -> anyhow::Result<()> {
         match self.format {
-            Format::Json => print_line(&serde_json::to_string(&self.line(point, yardsticks))?),
-            Format::Table => print_line(&row(point, yardsticks)),
+            Format::Json => print_line(&serde_json::to_string(&self.line(point, beside))?),
+            Format::Table => print_line(&row(point, beside)),
         }
         Ok(())
     }
 
-    fn line<'a>(&'a self, point: &Point, yardsticks: Option<&'a Yardsticks<'_>>) -> Line<'a> {
+    fn line<'a>(&'a self, point: &Point, beside: Beside<'a>) -> Line<'a> {
         let mut params = self.params.clone();
         if let Some(ef) = point.ef {
             params.insert("ef".to_owned(), ef.into());
@@ -165,27 +209,55 @@ impl Run {
             search_threads: self.search_threads,
             scan_gb_s: self.read_bytes_s.map(|_| rounded(self.vector_bytes() * point.qps / 1e9, 2)),
             read_gb_s: self.read_bytes_s.map(|bytes| rounded(bytes / 1e9, 2)),
-            filtered: yardsticks.map(|yardsticks| Filtered {
-                filter: yardsticks.filter,
-                selectivity: rounded(yardsticks.selectivity, 6),
-                matches: rounded(yardsticks.matches, 1),
-                queries: yardsticks.queries,
-                scan_qps: rounded(yardsticks.scan_qps, 1),
-                unfiltered_qps: rounded(yardsticks.unfiltered_qps, 1),
-                of_scan: rounded(point.qps / yardsticks.scan_qps, 3),
-                of_unfiltered: rounded(point.qps / yardsticks.unfiltered_qps, 3),
-            }),
+            filtered: match beside {
+                Beside::Yardsticks(yardsticks) => Some(filtered(point, yardsticks)),
+                Beside::Nothing | Beside::Build(_) => None,
+            },
+            during_build: match beside {
+                Beside::Build(compared) => Some(during_build(compared)),
+                Beside::Nothing | Beside::Yardsticks(_) => None,
+            },
         }
     }
 }
 
-fn row(point: &Point, yardsticks: Option<&Yardsticks<'_>>) -> String {
+fn filtered<'a>(point: &Point, yardsticks: &'a Yardsticks<'_>) -> Filtered<'a> {
+    Filtered {
+        filter: yardsticks.filter,
+        selectivity: rounded(yardsticks.selectivity, 6),
+        matches: rounded(yardsticks.matches, 1),
+        queries: yardsticks.queries,
+        scan_qps: rounded(yardsticks.scan_qps, 1),
+        unfiltered_qps: rounded(yardsticks.unfiltered_qps, 1),
+        of_scan: rounded(point.qps / yardsticks.scan_qps, 3),
+        of_unfiltered: rounded(point.qps / yardsticks.unfiltered_qps, 3),
+    }
+}
+
+fn during_build(compared: &Compared) -> DuringBuild {
+    let percentiles = |spread: &Spread| {
+        let micros = |latency: std::time::Duration| rounded(latency.as_secs_f64() * 1e6, 1);
+        Percentiles { p50: micros(spread.p50), p99: micros(spread.p99), max: micros(spread.max) }
+    };
+    DuringBuild {
+        idle_us: percentiles(&compared.idle),
+        during_build_us: percentiles(&compared.building),
+        p50_ratio: rounded(compared.ratio(|spread| spread.p50), 2),
+        p99_ratio: rounded(compared.ratio(|spread| spread.p99), 2),
+        searches: compared.searches,
+        rows_inserted: compared.rows_inserted,
+        builds: rounded(compared.builds, 2),
+        build_running: compared.build_running.map(|share| rounded(share, 3)),
+    }
+}
+
+fn row(point: &Point, beside: Beside<'_>) -> String {
     let ef = point.ef.map_or_else(|| "-".to_owned(), |ef| ef.to_string());
     let columns =
         format!("{ef:>5} {:>8.4} {:>10.1} {:>9.1} {:>10.1}", point.recall, point.qps, 1e6 / point.qps, point.distances);
-    match yardsticks {
-        None => columns,
-        Some(yardsticks) => format!(
+    match beside {
+        Beside::Nothing => columns,
+        Beside::Yardsticks(yardsticks) => format!(
             "{:<26} {:>9.4} {:>8.0} {columns} {:>10.1} {:>7.2} {:>10.1} {:>7.2}",
             yardsticks.filter,
             yardsticks.selectivity,
@@ -195,6 +267,23 @@ fn row(point: &Point, yardsticks: Option<&Yardsticks<'_>>) -> String {
             yardsticks.unfiltered_qps,
             point.qps / yardsticks.unfiltered_qps,
         ),
+        Beside::Build(compared) => {
+            let figures = during_build(compared);
+            let (idle, building) = (&figures.idle_us, &figures.during_build_us);
+            let running = figures.build_running.map_or_else(|| "-".to_owned(), |share| format!("{share:.3}"));
+            format!(
+                "{columns} {:>9.1} {:>9.1} {:>9.1} {:>10.1} {:>9.1} {:>9.1} {:>6.2} {:>6.2} {:>10} {running:>8}",
+                idle.p50,
+                idle.p99,
+                idle.max,
+                building.p50,
+                building.p99,
+                building.max,
+                figures.p50_ratio,
+                figures.p99_ratio,
+                figures.rows_inserted,
+            )
+        }
     }
 }
 
@@ -222,25 +311,26 @@ mod tests {
             index_mb: Some(12.34),
             build_threads: 2,
             search_threads: 1,
+            read_bytes_s: None,
             format: Format::Json,
         }
     }
 
     #[test]
     fn a_line_has_the_fields_that_comparisons_read() {
-        let point = Point { ef: Some(32), recall: 0.98765, qps: 4_000.04 };
-        let line = serde_json::to_value(run().line(&point, None)).unwrap();
+        let point = Point { ef: Some(32), recall: 0.98765, qps: 4_000.04, distances: 700.0 };
+        let line = serde_json::to_value(run().line(&point, Beside::Nothing)).unwrap();
         let expected = json!({
             "peer": "vicinal-hnsw", "dataset": "set", "n": 100, "dim": 2, "metric": "l2", "k": 10,
             "params": {"m": 16, "ef": 32}, "build_s": 1.23, "index_mb": 12.3, "recall": 0.9877, "qps": 4000.0,
-            "us_per_query": 250.0, "build_threads": 2, "search_threads": 1,
+            "us_per_query": 250.0, "distances": 700.0, "build_threads": 2, "search_threads": 1,
         });
         assert_eq!(line, expected);
     }
 
     #[test]
     fn a_filtered_line_has_both_ratios() {
-        let point = Point { ef: None, recall: 1.0, qps: 500.0 };
+        let point = Point { ef: None, recall: 1.0, qps: 500.0, distances: 700.0 };
         let yardsticks = Yardsticks {
             filter: "positive",
             selectivity: 0.1,
@@ -249,9 +339,32 @@ mod tests {
             scan_qps: 250.0,
             unfiltered_qps: 1_000.0,
         };
-        let line = serde_json::to_value(run().line(&point, Some(&yardsticks))).unwrap();
+        let line = serde_json::to_value(run().line(&point, Beside::Yardsticks(&yardsticks))).unwrap();
         assert_eq!((&line["of_scan"], &line["of_unfiltered"]), (&json!(2.0), &json!(0.5)));
         assert_eq!(line["params"], json!({"m": 16}));
-        assert!(row(&point, Some(&yardsticks)).starts_with("positive "));
+        assert!(row(&point, Beside::Yardsticks(&yardsticks)).starts_with("positive "));
+    }
+
+    #[test]
+    fn a_line_of_a_build_compares_both() {
+        let spread = |micros: u64| {
+            let latency = std::time::Duration::from_micros(micros);
+            Spread { mean: latency, p50: latency, p99: latency * 2, max: latency * 3 }
+        };
+        let compared = Compared {
+            idle: spread(100),
+            building: spread(150),
+            searches: 40,
+            rows_inserted: 130,
+            builds: 1.3,
+            build_running: Some(0.99),
+            answers: Vec::new(),
+        };
+        let point = Point { ef: Some(64), recall: 1.0, qps: 10_000.0, distances: 700.0 };
+        let line = serde_json::to_value(run().line(&point, Beside::Build(&compared))).unwrap();
+        assert_eq!(line["idle_us"], json!({"p50": 100.0, "p99": 200.0, "max": 300.0}));
+        assert_eq!((&line["during_build_us"]["p99"], &line["p99_ratio"]), (&json!(300.0), &json!(1.5)));
+        assert_eq!((&line["rows_inserted"], &line["build_running"]), (&json!(130), &json!(0.99)));
+        assert!(row(&point, Beside::Build(&compared)).ends_with("0.990"));
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use vicinal_index::Searched;
 
 /// Queries before the clock starts.
-const WARM_UP: usize = 100;
+pub(super) const WARM_UP: usize = 100;
 /// Queries that a thread takes at a time when there are several.
 const SHARE: usize = 8;
 
@@ -36,9 +36,14 @@ impl Measured {
 
     /// Distances computed per query.
     pub(super) fn distances(&self) -> f64 {
-        let all: u64 = self.answers.iter().map(|answer| answer.distances).sum();
-        all as f64 / self.answers.len().max(1) as f64
+        mean_distances(&self.answers)
     }
+}
+
+/// Distances computed per query.
+pub(super) fn mean_distances(answers: &[Searched]) -> f64 {
+    let all: u64 = answers.iter().map(|answer| answer.distances).sum();
+    all as f64 / answers.len().max(1) as f64
 }
 
 impl Rounds {
@@ -59,7 +64,7 @@ impl Rounds {
 
     fn on_one(&self, queries: usize, search: &impl Fn(usize) -> Searched) -> anyhow::Result<Measured> {
         if let Some(cpu) = self.pin {
-            pin_this_thread(cpu)?;
+            pin_this_thread("--pin", cpu)?;
         }
         for number in 0..queries.min(WARM_UP) {
             std::hint::black_box(search(number));
@@ -114,20 +119,22 @@ impl Rounds {
     }
 }
 
+/// Binds the calling thread to a processor, as a flag asks for.
 #[cfg(target_os = "linux")]
-fn pin_this_thread(cpu: usize) -> anyhow::Result<()> {
+pub(super) fn pin_this_thread(flag: &str, cpu: usize) -> anyhow::Result<()> {
     use rustix::thread::{CpuSet, sched_setaffinity};
     if cpu >= CpuSet::MAX_CPU {
-        bail!("--pin {cpu}: there is no such processor");
+        bail!("{flag} {cpu}: there is no such processor");
     }
     let mut set = CpuSet::new();
     set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("--pin {cpu}: cannot bind the thread to this processor"))
+    sched_setaffinity(None, &set).with_context(|| format!("{flag} {cpu}: cannot bind the thread to this processor"))
 }
 
+/// Binds the calling thread to a processor, as a flag asks for.
 #[cfg(not(target_os = "linux"))]
-fn pin_this_thread(cpu: usize) -> anyhow::Result<()> {
-    bail!("--pin {cpu}: not supported on this system");
+pub(super) fn pin_this_thread(flag: &str, cpu: usize) -> anyhow::Result<()> {
+    bail!("{flag} {cpu}: not supported on this system");
 }
 
 /// Resident memory of this process, in bytes; `None` where the system does not tell.

@@ -113,8 +113,9 @@ mod tests {
         assert_eq!(truth.0, [[1, 2], [3, 2]]);
         truth.check(POINTS, &query(), Metric::Euclid).unwrap();
         let hit = |row| Hit { distance: 0.0, row };
-        assert_eq!(truth.recall(&[vec![hit(2), hit(1)], vec![hit(3), hit(0)]]), 0.75);
-        assert_eq!(truth.recall(&[vec![], vec![hit(3)]]), 0.25);
+        let found = |hits| Searched { hits, distances: 0 };
+        assert_eq!(truth.recall(&[found(vec![hit(2), hit(1)]), found(vec![hit(3), hit(0)])]), 0.75);
+        assert_eq!(truth.recall(&[found(vec![]), found(vec![hit(3)])]), 0.25);
     }
 
     #[test]

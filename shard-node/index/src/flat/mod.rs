@@ -27,10 +27,11 @@ impl FlatIndex {
         FlatIndex { metric, kernel: Kernel::new(metric), codes: None }
     }
 
-    /// Reads 8-bit codes of all rows, a quarter of the bytes, and few vectors; finds the same. Fails when there is no memory
-    /// for the codes.
-    pub fn coded(rows: Rows<'_>, metric: Metric) -> io::Result<FlatIndex> {
-        let codes = Codes::of(rows, metric, Packing::Dense)?;
+    /// Reads 8-bit codes of all rows, a quarter of the bytes, and few vectors; finds the same. Codes are made on so many
+    /// threads. Fails when there is no memory for them, or no thread.
+    pub fn coded(rows: Rows<'_>, metric: Metric, threads: usize) -> io::Result<FlatIndex> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build().map_err(io::Error::other)?;
+        let codes = pool.install(|| Codes::of(rows, metric, Packing::Dense))?;
         Ok(FlatIndex { codes: Some((codes, CodeKernel::new())), ..FlatIndex::new(metric) })
     }
 }

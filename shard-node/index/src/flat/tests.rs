@@ -31,7 +31,7 @@ proptest! {
             let accept = Accept::test(&test);
             let got = FlatIndex::new(metric).search(rows, &query, SearchParams::new(k, 0), accept);
             prop_assert_eq!(&got, &expected);
-            let coded = FlatIndex::coded(rows, metric).unwrap();
+            let coded = FlatIndex::coded(rows, metric, 1).unwrap();
             prop_assert_eq!(coded.search(rows, &query, SearchParams::new(k, 0), accept), expected, "{:?}", metric);
         }
     }
@@ -46,7 +46,7 @@ fn codes_and_threads_change_nothing() {
         let data = crate::hnsw::tests::clustered(metric, ROWS, DIM, 3);
         let queries = crate::hnsw::tests::clustered(metric, 8, DIM, 4);
         let rows = Rows { data: &data, dim: DIM };
-        let (plain, coded) = (FlatIndex::new(metric), FlatIndex::coded(rows, metric).unwrap());
+        let (plain, coded) = (FlatIndex::new(metric), FlatIndex::coded(rows, metric, 1).unwrap());
         let some = RowSet::of(ROWS, (0..ROWS as u32).filter(|row| row % 7 < 3));
         for query in queries.chunks_exact(DIM) {
             for accept in [Accept::All, some.accept(), Accept::test(&|row| row > 20_000)] {
@@ -71,7 +71,7 @@ fn codes_and_threads_change_nothing() {
 fn k_beyond_the_rows_returns_every_row() {
     let data = [1.0, 0.0, 2.0];
     let rows = Rows { data: &data, dim: 1 };
-    for index in [FlatIndex::new(Metric::Euclid), FlatIndex::coded(rows, Metric::Euclid).unwrap()] {
+    for index in [FlatIndex::new(Metric::Euclid), FlatIndex::coded(rows, Metric::Euclid, 1).unwrap()] {
         let hits = index.search(rows, &[0.0], SearchParams::new(usize::MAX, 1), Accept::All);
         assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), [1, 0, 2]);
     }
@@ -80,7 +80,7 @@ fn k_beyond_the_rows_returns_every_row() {
 #[test]
 fn no_rows_no_hits() {
     let rows = Rows { data: &[], dim: 7 };
-    for index in [FlatIndex::new(Metric::Dot), FlatIndex::coded(rows, Metric::Dot).unwrap()] {
+    for index in [FlatIndex::new(Metric::Dot), FlatIndex::coded(rows, Metric::Dot, 1).unwrap()] {
         assert!(index.search(rows, &[0.0; 7], SearchParams::new(3, 3), Accept::All).is_empty());
     }
 }

@@ -12,7 +12,7 @@ use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, PointId};
 
-use super::super::{Shard, ShardOptions, View};
+use super::super::{Shard, ShardEnv, ShardOptions, View};
 use super::harness::{Model, Work, env_with, filter, spec};
 
 const ROWS: u64 = 5_000;
@@ -48,9 +48,22 @@ fn recall(view: &View, queries: &[NearestQuery]) -> f64 {
     found as f64 / (queries.len() * 10) as f64
 }
 
-#[test]
-fn a_graph_is_built_and_finds_nearly_everything() {
-    let dir = tempfile::tempdir().unwrap();
+fn point(id: u64, work: &mut Work) -> Point {
+    let payload = json!({"tenth": id.is_multiple_of(10)});
+    Point {
+        id: PointId::Num(id),
+        vectors: BTreeMap::from([(String::new(), vector(work))]),
+        payload: Payload::from_fields(payload.as_object().unwrap()).unwrap(),
+    }
+}
+
+fn upsert(shard: &Shard, log: &mut Model, points: Vec<Point>) {
+    let request = log.log.len() as u64;
+    shard.apply(vec![log.push(super::harness::write_of(WriteOp::Upsert(Arc::new(points)), request))]).unwrap();
+}
+
+/// A shard of [`ROWS`] points, all of them in graphs.
+fn settled(path: &Path, work: &mut Work, log: &mut Model) -> (ShardEnv, Arc<Shard>) {
     let mut options = ShardOptions { seal_bytes: 200_000, ..ShardOptions::default() };
     options.background = super::super::Background::Manual;
     let env = env_with(Arc::new(RealDisk), options);
@@ -61,19 +74,9 @@ fn a_graph_is_built_and_finds_nearly_everything() {
         indexing_threshold_kib: 100,
     };
     let spec = ReplicaSpec { schema, ..spec() };
-    let path = dir.path().join("shard");
-    let shard = Shard::create(&env, &path, &spec).unwrap();
-
-    let mut work = Work::new(1);
-    let mut log = Model::default();
+    let shard = Shard::create(&env, path, &spec).unwrap();
     for first in (0..ROWS).step_by(250) {
-        let point = |id: u64| Point {
-            id: PointId::Num(id),
-            vectors: BTreeMap::from([(String::new(), vector(&mut work))]),
-            payload: Payload::from_fields(json!({"tenth": id.is_multiple_of(10)}).as_object().unwrap()).unwrap(),
-        };
-        let points: Vec<Point> = (first..first + 250).map(point).collect();
-        shard.apply(vec![log.push(super::harness::write_of(WriteOp::Upsert(Arc::new(points)), first))]).unwrap();
+        upsert(&shard, log, (first..first + 250).map(|id| point(id, work)).collect());
         shard.maintain_once().unwrap();
     }
     shard.flush_blocking().unwrap();
@@ -81,6 +84,15 @@ fn a_graph_is_built_and_finds_nearly_everything() {
     let stats = shard.stats();
     assert!(stats.segments <= 4 && !stats.optimizing, "{stats:?}");
     assert_eq!(stats.indexed_vectors, ROWS);
+    (env, shard)
+}
+
+#[test]
+fn a_graph_is_built_and_finds_nearly_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shard");
+    let (mut work, mut log) = (Work::new(1), Model::default());
+    let (env, shard) = settled(&path, &mut work, &mut log);
 
     let queries: Vec<NearestQuery> = (0..100).map(|_| query(&mut work, false)).collect();
     let found = recall(&shard.view(), &queries);
@@ -111,5 +123,32 @@ fn a_graph_is_built_and_finds_nearly_everything() {
     while shard.maintain_once().unwrap() {}
     check(&shard);
     shard.close();
-    check(&Shard::open(&env, Path::new(&path)).unwrap());
+    check(&Shard::open(&env, &path).unwrap());
+}
+
+#[test]
+fn rows_in_a_graph_stay_in_one_while_their_segment_is_rewritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut work, mut log) = (Work::new(2), Model::default());
+    let (_env, shard) = settled(&dir.path().join("shard"), &mut work, &mut log);
+    let before: BTreeSet<u64> = shard.view().segments.iter().map(|segment| segment.number).collect();
+
+    // Enough for every segment to be rewritten.
+    let written: Vec<u64> = (0..ROWS).filter(|id| id % 3 == 0).collect();
+    for ids in written.chunks(250) {
+        upsert(&shard, &mut log, ids.iter().map(|id| point(*id, &mut work)).collect());
+    }
+    shard.flush_blocking().unwrap();
+    let kept = ROWS - written.len() as u64;
+    for step in 0.. {
+        let indexed = shard.stats().indexed_vectors;
+        assert!(indexed >= kept, "step {step}: {indexed} of {kept} rows that were in graphs still are");
+        if !shard.maintain_once().unwrap() {
+            break;
+        }
+    }
+    let stats = shard.stats();
+    assert!(stats.indexed_vectors == ROWS && !stats.optimizing, "{stats:?}");
+    let after: BTreeSet<u64> = shard.view().segments.iter().map(|segment| segment.number).collect();
+    assert!(before.is_disjoint(&after), "{before:?} were not all rewritten: {after:?}");
 }
