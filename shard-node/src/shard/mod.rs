@@ -196,7 +196,7 @@ impl Shard {
             if live.indexes[ordinal].is_none() && wants_index(&self.policy, ordinal, bytes) {
                 return 0;
             }
-            let words = present.0.iter().enumerate();
+            let words = present.words().iter().enumerate();
             words.map(|(word, rows)| u64::from((rows & !live.dead.word(word)).count_ones())).sum()
         });
         vectors.sum()
