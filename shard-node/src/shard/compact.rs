@@ -14,8 +14,8 @@ use super::flush::translate;
 use super::view::{LiveSegment, SegmentIndex, View};
 use crate::optimizer::{Action, Policy, SegmentStats, VectorStats, next_action};
 use crate::segment::{Run, Source, StoredFile, Tombstones, write_whole};
+use vicinal_index::VectorIndex;
 use vicinal_index::hnsw::{BuildControl, BuildError, HnswIndex, HnswParams, Over};
-use vicinal_index::{Residency, VectorIndex};
 
 /// A vector index that is being built.
 pub(super) struct RunningBuild {
@@ -59,7 +59,7 @@ impl Shard {
             dead: u64::from(segment.dead.count()),
             bytes: segment.segment.file().info().bytes,
             vectors: vectors.collect(),
-            fields_missing: segment.missing(&self.view.load().fields).len(),
+            fields_missing: segment.missing(&self.view.load().wanted).len(),
         }
     }
 
@@ -92,8 +92,8 @@ impl Shard {
         drop(reserved);
         // Before it takes the place of the inputs: a filter would read every payload meanwhile.
         if let Some(live) = &mut merged {
-            let fields = Arc::clone(&self.commit.lock().fields);
-            match self.write_fields(live.number, &live.segment, &fields.fields) {
+            let wanted = Arc::clone(&self.commit.lock().wanted);
+            match self.write_fields(live.number, &live.segment, &wanted.fields) {
                 Ok(built) => live.fields = built,
                 Err(error) => {
                     self.drop_uncommitted(merged, &error);
@@ -111,7 +111,7 @@ impl Shard {
         if let Some(live) = &mut merged {
             // The set may have changed while the merge was running.
             live.fields.retain(|field| {
-                let is_wanted = committed.fields.fields.contains(field.index.field());
+                let is_wanted = committed.wanted.fields.contains(field.index.field());
                 if !is_wanted {
                     field.file.mark_obsolete();
                 }
@@ -181,13 +181,10 @@ impl Shard {
             return Err(error);
         }
         *committed = next;
-        let writer = self.writer.lock();
-        let mut view = View::clone(&self.view.load());
-        for live in view.segments.iter_mut().filter(|live| live.number == number) {
-            live.indexes[ordinal] = Some(Arc::clone(&index));
-        }
-        self.view.store(Arc::new(view));
-        drop(writer);
+        self.show_indexes(&committed);
+        drop(committed);
+        // It was opened where it was to be at the end of the build, which may have changed.
+        self.schedule_opening();
         Ok(())
     }
 
@@ -226,13 +223,11 @@ impl Shard {
         let disk = &self.env.disk;
         let info = write_whole(&**disk, &path, &bytes)?;
         drop(bytes);
-        let file = StoredFile::new(Arc::clone(disk), path.clone(), info);
-        let opened = disk.sync_dir(&self.dir).map_err(StepError::from).and_then(|()| {
-            let mapping = disk.map(&path)?;
-            HnswIndex::open(mapping, rows, Residency::Memory).map_err(StepError::Fatal)
-        });
-        match opened {
-            Ok(hnsw) => Ok(SegmentIndex { hnsw, file }),
+        let file = Arc::new(StoredFile::new(Arc::clone(disk), path.clone(), info));
+        let residency = self.view.load().wanted.residency(ordinal);
+        let synced = disk.sync_dir(&self.dir).map_err(StepError::from);
+        match synced.and_then(|()| self.open_graph(&path, rows, residency)) {
+            Ok(hnsw) => Ok(SegmentIndex { hnsw, residency, file }),
             Err(error) => {
                 file.mark_obsolete();
                 Err(error)
