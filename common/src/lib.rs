@@ -23,3 +23,4 @@ pub mod rng;
 pub mod telemetry;
 pub mod topk;
 pub mod transport;
+pub mod tuning;

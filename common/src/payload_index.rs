@@ -62,11 +62,6 @@ impl fmt::Display for FieldType {
     }
 }
 
-/// The payload indexes that a collection wants. They change only how fast a filter is decided, never what it matches.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PayloadIndexes {
-    /// Grows with every change: of two sets the one with the larger revision is right. 0: never changed.
-    pub revision: u64,
-    /// By the text form of the key path.
-    pub fields: BTreeMap<String, FieldType>,
-}
+/// The payload indexes that a collection wants, by the text form of the key path. They change only how fast a filter is
+/// decided, never what it matches.
+pub type PayloadIndexes = BTreeMap<String, FieldType>;

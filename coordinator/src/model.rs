@@ -15,9 +15,9 @@ use vicinal_common::filter::Filter;
 use vicinal_common::ids::{CollectionId, Epoch, LogIndex, NodeId, RequestId, ShardId};
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
-use vicinal_common::payload_index::PayloadIndexes;
 use vicinal_common::point::{Point, PointId, UNNAMED, Vectors};
 use vicinal_common::ring::TokenTable;
+use vicinal_common::tuning::{GraphPlacement, Tuning};
 
 use crate::meta::{Collection, CollectionState, Shard, StrictMode};
 use crate::shard_client::NodeDirectory;
@@ -35,7 +35,14 @@ pub(crate) struct ModelShard {
     /// Answers by request: a repeated one is applied once.
     pub(crate) seen: HashMap<(RequestId, u32), WriteAck>,
     metrics: BTreeMap<String, Metric>,
-    indexes: PayloadIndexes,
+    tuning: Tuning,
+}
+
+impl ModelShard {
+    /// Where it was told that open graphs are.
+    pub(crate) fn graphs(&self) -> &GraphPlacement {
+        &self.tuning.graphs
+    }
 }
 
 /// Changes shards at a chosen moment.
@@ -123,7 +130,7 @@ impl ModelCluster {
             replication_factor: replicas as u32,
             write_consistency_factor: 1,
             config_json: "{}".into(),
-            payload_indexes: PayloadIndexes::default(),
+            tuning: Tuning::default(),
             strict: StrictMode::default(),
             created_ms: 0,
         };
@@ -296,15 +303,15 @@ impl ShardApi for ModelNode {
         Ok(())
     }
 
-    async fn set_payload_indexes(&self, request: SetPayloadIndexes) -> Result<()> {
+    async fn tune(&self, request: Tune) -> Result<()> {
         self.hang().await;
         let mut model = self.model.lock();
         if model.dead.contains(&self.id) {
             return Err(Error::Unavailable("the node is down".into()));
         }
         let shard = model.shards.get_mut(&request.shard).ok_or(Error::NoSuchShard(request.shard))?;
-        if request.indexes.revision > shard.indexes.revision {
-            shard.indexes = request.indexes;
+        if request.tuning.revision > shard.tuning.revision {
+            shard.tuning = request.tuning;
         }
         Ok(())
     }
@@ -424,10 +431,10 @@ impl ShardApi for ModelNode {
                 points,
                 indexed_vectors: points,
                 segments: 1,
+                tuning: shard.tuning.revision,
                 payload: PayloadStatus {
-                    revision: shard.indexes.revision,
                     missing: 0,
-                    points: shard.indexes.fields.keys().map(|field| (field.clone(), points)).collect(),
+                    points: shard.tuning.payload_indexes.keys().map(|field| (field.clone(), points)).collect(),
                 },
                 ..ReplicaStatus::unknown(*id, shard.collection?)
             })

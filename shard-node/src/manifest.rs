@@ -11,7 +11,8 @@ use vicinal_common::api::ReplicaSpec;
 use vicinal_common::disk::{Disk, prepare_file};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::RequestId;
-use vicinal_common::payload_index::{FieldType, PayloadIndexes};
+use vicinal_common::payload_index::FieldType;
+use vicinal_common::tuning::Tuning;
 
 use crate::segment::{FileInfo, Tombstones};
 use crate::shard::{ApplyOutcome, LogMark};
@@ -23,7 +24,7 @@ pub const SPEC: &str = "SPEC";
 
 const MANIFEST_MAGIC: [u8; 8] = *b"VICNLMAN";
 const SPEC_MAGIC: [u8; 8] = *b"VICNLSPC";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const HEADER_BYTES: usize = 24;
 
 /// A remembered request: a retry of it is answered with this.
@@ -95,8 +96,8 @@ pub struct Manifest {
     pub membership: Option<(LogMark, Bytes)>,
     /// Remembered requests in log order.
     pub requests: Vec<RequestRecord>,
-    /// The payload indexes that are wanted.
-    pub payload_indexes: PayloadIndexes,
+    /// What is wanted beside the points.
+    pub tuning: Tuning,
     /// The segments.
     pub segments: Vec<SegmentRecord>,
     /// Number of the next file: all files of the manifest have smaller ones.
@@ -269,6 +270,7 @@ fn corrupt(what: &str) -> Error {
 mod tests {
     use proptest::prelude::*;
     use vicinal_common::ids::LogIndex;
+    use vicinal_common::tuning::GraphPlacement;
 
     use super::*;
 
@@ -283,7 +285,11 @@ mod tests {
                 RequestRecord { request: RequestId(1), part: 0, index: 6, outcome: Ok(3) },
                 RequestRecord { request: RequestId(2), part: 1, index: 7, outcome: Err(Error::BadInput("x".into())) },
             ],
-            payload_indexes: PayloadIndexes { revision: 2, fields: [("a[].b".to_owned(), FieldType::Integer)].into() },
+            tuning: Tuning {
+                revision: 2,
+                payload_indexes: [("a[].b".to_owned(), FieldType::Integer)].into(),
+                graphs: GraphPlacement { on_disk: true, vectors: [("v".to_owned(), false)].into() },
+            },
             segments: vec![SegmentRecord {
                 number: 3,
                 rows: 10_000,

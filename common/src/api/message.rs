@@ -12,9 +12,9 @@ use crate::error::Result;
 use crate::filter::Filter;
 use crate::ids::{CollectionId, Epoch, LogIndex, NodeId, RequestId, ShardId};
 use crate::payload::Payload;
-use crate::payload_index::PayloadIndexes;
 use crate::point::{Point, PointId, Vectors};
 use crate::transport::Address;
+use crate::tuning::Tuning;
 
 /// What a replica is created from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,15 +59,15 @@ pub enum MembersChange {
     },
 }
 
-/// The payload indexes that a replica shall have.
+/// What a replica shall have beside its points.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SetPayloadIndexes {
+pub struct Tune {
     /// The shard.
     pub shard: ShardId,
     /// The collection it must be part of.
     pub collection: CollectionId,
-    /// The indexes.
-    pub indexes: PayloadIndexes,
+    /// What it shall have.
+    pub tuning: Tuning,
 }
 
 /// One write to one shard.
@@ -317,6 +317,8 @@ pub struct ReplicaStatus {
     pub fresh_rows: u64,
     /// Bytes of segment and index files.
     pub disk_bytes: u64,
+    /// Revision of the [`Tuning`] that it follows.
+    pub tuning: u64,
     /// Payload indexes.
     pub payload: PayloadStatus,
     /// Whether background work (sealing, merging, index building) is under way or due.
@@ -355,8 +357,6 @@ impl BuildStatus {
 /// Payload indexes of a replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PayloadStatus {
-    /// Revision of the set that it builds.
-    pub revision: u64,
     /// Indexes of segments that are not built yet.
     pub missing: u64,
     /// Per field, live points that have a value in its index. Rows that are not indexed yet do not count.
@@ -397,6 +397,7 @@ impl ReplicaStatus {
             segments: 0,
             fresh_rows: 0,
             disk_bytes: 0,
+            tuning: 0,
             payload: PayloadStatus::default(),
             optimizing: false,
             builds: Vec::new(),

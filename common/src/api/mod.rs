@@ -29,9 +29,9 @@ pub trait ShardApi: Send + Sync + 'static {
     /// Removes the replica and its data from this node; a missing one is fine.
     async fn drop_replica(&self, shard: ShardId) -> Result<()>;
 
-    /// Tells the replica which payload indexes its collection wants. An older revision than it knows changes nothing.
-    /// Returns once the set is durable; the indexes are built in the background.
-    async fn set_payload_indexes(&self, request: SetPayloadIndexes) -> Result<()>;
+    /// Tells the replica what its collection wants beside its points. An older revision than it knows changes nothing.
+    /// Returns once that is durable; indexes are built, and graphs opened where they shall be, in the background.
+    async fn tune(&self, request: Tune) -> Result<()>;
 
     /// Writes to one shard. Returns once the write is durable on a majority and applied at the leader. The same
     /// request id is applied once and answered alike.

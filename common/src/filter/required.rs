@@ -33,7 +33,7 @@ fn required(filter: &Filter, outer: Option<&KeyPath>, indexes: &PayloadIndexes) 
 
 fn check(path: &KeyPath, types: &[FieldType], indexes: &PayloadIndexes) -> Option<RequiredIndex> {
     let field = path.to_string();
-    let is_served = indexes.fields.get(&field).is_some_and(|found| types.contains(found));
+    let is_served = indexes.get(&field).is_some_and(|found| types.contains(found));
     (!is_served).then(|| RequiredIndex { field, types: types.to_vec() })
 }
 
@@ -69,7 +69,7 @@ mod tests {
     fn missing(filter: Value) -> Option<String> {
         let fields = [("city", FieldType::Keyword), ("a[].b", FieldType::Integer), ("when", FieldType::Datetime)];
         let fields = fields.map(|(name, of)| (name.to_owned(), of)).into();
-        let required = Filter::parse(&filter).unwrap().required_index(&PayloadIndexes { revision: 1, fields });
+        let required = Filter::parse(&filter).unwrap().required_index(&fields);
         required.map(|required| required.field)
     }
 

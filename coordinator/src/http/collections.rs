@@ -8,11 +8,12 @@ use vicinal_common::error::Error;
 
 use super::answer::{Answer, Failure};
 use super::body::JsonBody;
-use super::decode::{AliasesBody, CreateBody, NamePlace, check_name};
+use super::decode::{AliasesBody, ChangeBody, CreateBody, NamePlace, check_change, check_name};
 use super::info;
 use super::params::Params;
 use crate::Coordinator;
 use crate::meta::CreateCollection;
+use crate::placement::announce_tuning;
 
 type Shared = State<Arc<Coordinator>>;
 
@@ -50,10 +51,24 @@ pub(super) async fn create(State(coordinator): Shared, params: Params, body: Jso
         write_consistency_factor: new.write_consistency_factor,
         config_json: new.config.to_string(),
         strict: new.strict,
+        graphs: new.graphs,
     };
     let (nodes, members) = (coordinator.shards.nodes.clone(), coordinator.members.clone());
     let is_connected = move |node| nodes.get(node).is_some() && members.may_take_more(node);
     coordinator.catalog.create_collection(create, is_connected, params.deadline).await?;
+    Answer::json(&true)
+}
+
+/// `PATCH /collections/{collection}`: answers once the change is agreed on; replicas follow in the background.
+pub(super) async fn change(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
+    let before = coordinator.collection(params.collection())?;
+    let change = body.decode(ChangeBody::into_change).await?;
+    check_change(&change, &before.schema)?;
+    coordinator.catalog.place_graphs(before.id, change, params.deadline).await?;
+    let collection = coordinator.same_collection(params.collection(), before.id)?;
+    let nodes = coordinator.shards.nodes.clone();
+    // Ends by itself: every call in it is bounded. Whoever is not reached hears of it later.
+    tokio::spawn(async move { announce_tuning(&nodes, &collection).await });
     Answer::json(&true)
 }
 

@@ -14,7 +14,7 @@ use super::decode::{IndexBody, NewIndex, index_path};
 use super::params::Params;
 use crate::Coordinator;
 use crate::meta::Collection;
-use crate::placement::{announce_indexes, wait_for_indexes};
+use crate::placement::{announce_tuning, wait_for_indexes};
 use crate::shards::CollectionRef;
 
 type Shared = State<Arc<Coordinator>>;
@@ -38,11 +38,11 @@ pub(super) async fn delete(State(coordinator): Shared, params: Params) -> Result
 /// Tells the replicas. The change itself is durable: whoever is not reached hears of it later.
 async fn changed(coordinator: &Coordinator, params: &Params, before: &Collection) -> Result<Answer, Failure> {
     let collection: CollectionRef = coordinator.same_collection(params.collection(), before.id)?;
-    let operation = collection.payload_indexes.revision;
+    let operation = collection.tuning.revision;
     let nodes = coordinator.shards.nodes.clone();
     let status = if params.wait {
         let deadline = params.deadline;
-        let announced = tokio::time::timeout_at(deadline, announce_indexes(&nodes, &collection)).await;
+        let announced = tokio::time::timeout_at(deadline, announce_tuning(&nodes, &collection)).await;
         // The answer must still get out before the client's own time is up.
         let until = deadline - deadline.saturating_duration_since(Instant::now()) / 10;
         match announced.is_ok() && wait_for_indexes(&nodes, &collection, until).await {
@@ -51,7 +51,7 @@ async fn changed(coordinator: &Coordinator, params: &Params, before: &Collection
         }
     } else {
         // Ends by itself: every call in it is bounded.
-        tokio::spawn(async move { announce_indexes(&nodes, &collection).await });
+        tokio::spawn(async move { announce_tuning(&nodes, &collection).await });
         "acknowledged"
     };
     Answer::json(&json!({"operation_id": operation, "status": status}))
@@ -70,7 +70,8 @@ pub(super) fn check_filter(collection: &Collection, filter: Option<&Filter>, pur
         Purpose::Read => collection.strict.only_indexed_reads,
         Purpose::Update => collection.strict.only_indexed_updates,
     };
-    let required = filter.filter(|_| is_strict).and_then(|filter| filter.required_index(&collection.payload_indexes));
+    let required =
+        filter.filter(|_| is_strict).and_then(|filter| filter.required_index(&collection.tuning.payload_indexes));
     let Some(required) = required else { return Ok(()) };
     let types: Vec<&str> = required.types.iter().map(|of| of.name()).collect();
     Err(Error::BadInput(format!(

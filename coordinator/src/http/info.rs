@@ -9,6 +9,8 @@ use tokio::time::{Instant, timeout_at};
 use vicinal_common::api::ReplicaStatus;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{NodeId, ShardId};
+use vicinal_common::point::UNNAMED;
+use vicinal_common::tuning::GraphPlacement;
 
 use crate::meta::Collection;
 use crate::shards::ShardAccess;
@@ -37,8 +39,6 @@ pub(super) async fn describe(access: &ShardAccess, collection: &Collection, dead
     }
     let replicas: Vec<&ReplicaStatus> =
         collection.shard_ids().filter_map(|shard| chosen.get(&shard)).map(|(_, replica)| replica).collect();
-    let config: Value = serde_json::from_str(&collection.config_json)
-        .map_err(|e| Error::Corrupt(format!("the collection's stored configuration: {e}")))?;
     let info = json!({
         "status": status(collection, &replicas),
         "optimizer_status": optimizer_status(&replicas),
@@ -46,10 +46,24 @@ pub(super) async fn describe(access: &ShardAccess, collection: &Collection, dead
         "points_count": replicas.iter().map(|replica| replica.points).sum::<u64>(),
         "builds": builds(&replicas),
         "segments_count": replicas.iter().map(|replica| replica.segments).sum::<u64>(),
-        "config": config,
+        "config": config(collection)?,
         "payload_schema": payload_schema(collection, &replicas),
     });
     Ok(info.to_string().into_bytes())
+}
+
+/// The configuration of a collection: what it was created with, and what can change since.
+pub(super) fn config(collection: &Collection) -> Result<Value> {
+    let mut config: Value = serde_json::from_str(&collection.config_json)
+        .map_err(|e| Error::Corrupt(format!("the collection's stored configuration: {e}")))?;
+    let GraphPlacement { on_disk, vectors } = &collection.tuning.graphs;
+    config["hnsw_config"]["on_disk"] = json!(on_disk);
+    for (name, own) in vectors {
+        let shown = &mut config["params"]["vectors"];
+        let shown = if name == UNNAMED { shown } else { &mut shown[name] };
+        shown["hnsw_config"]["on_disk"] = json!(own);
+    }
+    Ok(config)
 }
 
 /// The vector indexes that are being built.
@@ -74,7 +88,7 @@ fn builds(replicas: &[&ReplicaStatus]) -> Value {
 /// The payload indexes, each with the number of points that have a value in it.
 fn payload_schema(collection: &Collection, replicas: &[&ReplicaStatus]) -> Value {
     let points = |field: &String| replicas.iter().filter_map(|replica| replica.payload.points.get(field)).sum::<u64>();
-    let fields = collection.payload_indexes.fields.iter();
+    let fields = collection.tuning.payload_indexes.iter();
     fields.map(|(field, of)| (field.clone(), json!({"data_type": of.name(), "points": points(field)}))).collect()
 }
 

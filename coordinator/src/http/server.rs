@@ -33,7 +33,7 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/aliases", post(collections::update_aliases))
         .route(
             "/collections/{collection}",
-            get(collections::describe).put(collections::create).delete(collections::delete),
+            get(collections::describe).put(collections::create).patch(collections::change).delete(collections::delete),
         )
         .route("/collections/{collection}/exists", get(collections::exists))
         .route("/collections/{collection}/aliases", get(collections::aliases))

@@ -8,12 +8,12 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use vicinal_common::clock::rfc3339;
-use vicinal_common::error::Error;
 use vicinal_common::ids::ShardId;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::answer::{Answer, Failure};
 use super::cluster::{self, Replica, Survey, replicas};
+use super::info;
 use super::params::Params;
 use crate::Coordinator;
 use crate::meta::{Collection, GroupStatus};
@@ -90,8 +90,7 @@ fn app(coordinator: &Coordinator) -> Value {
 }
 
 fn shown(wanted: &Wanted, survey: &Survey, collection: &Collection) -> Result<Value, Failure> {
-    let config: Value = serde_json::from_str(&collection.config_json)
-        .map_err(|e| Error::Corrupt(format!("the collection's stored configuration: {e}")))?;
+    let config = info::config(collection)?;
     let rows = replicas(survey, collection);
     if wanted.details_level < LEVEL_SHARDS {
         let points: u64 = collection.shards.iter().map(|shard| points(&rows, shard.id)).sum();

@@ -30,6 +30,7 @@ use crate::model::{Model, nodes};
 use crate::placement::Reconciler;
 use crate::{Coordinator, CoordinatorOptions};
 
+mod change;
 mod degraded;
 mod indexes;
 

@@ -1,12 +1,11 @@
 //! Applies commands to the state: a pure function of both, the same on every coordinator and in every replay.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vicinal_common::error::Error;
 use vicinal_common::ids::{CollectionId, Epoch};
 use vicinal_common::limits::PAYLOAD_INDEXES_MAX;
-use vicinal_common::payload_index::{FieldType, PayloadIndexes};
+use vicinal_common::tuning::{GraphPlacement, Tuning};
 
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};
 use super::state::{
@@ -71,21 +70,23 @@ impl MetaState {
                 self.replace_replica(*collection, *shard, *from, *to)
             }
             MetaCommand::ForgetNode { node } => self.forget_node(*node),
-            MetaCommand::CreateIndex { collection, field, of } => {
-                self.change_indexes(*collection, |fields| match fields.insert(field.clone(), *of) {
-                    Some(before) if before == *of => Ok(Changed::Nothing),
-                    None if fields.len() > PAYLOAD_INDEXES_MAX => Err(Error::BadInput(format!(
+            MetaCommand::CreateIndex { collection, field, of } => self.retune(*collection, |tuning| {
+                tuning.payload_indexes.insert(field.clone(), *of);
+                match tuning.payload_indexes.len() > PAYLOAD_INDEXES_MAX {
+                    true => Err(Error::BadInput(format!(
                         "the collection has {PAYLOAD_INDEXES_MAX} payload indexes, which is the most it can have"
                     ))),
-                    Some(_) | None => Ok(Changed::Something),
-                })
-            }
-            MetaCommand::DropIndex { collection, field } => {
-                self.change_indexes(*collection, |fields| match fields.remove(field) {
-                    Some(_) => Ok(Changed::Something),
-                    None => Ok(Changed::Nothing),
-                })
-            }
+                    false => Ok(()),
+                }
+            }),
+            MetaCommand::DropIndex { collection, field } => self.retune(*collection, |tuning| {
+                tuning.payload_indexes.remove(field);
+                Ok(())
+            }),
+            MetaCommand::PlaceGraphs { collection, change } => self.retune(*collection, |tuning| {
+                tuning.graphs = tuning.graphs.changed(change);
+                Ok(())
+            }),
         }
     }
 
@@ -142,7 +143,12 @@ impl MetaState {
             replication_factor: create.replication_factor,
             write_consistency_factor: create.write_consistency_factor,
             config_json: create.config_json.clone(),
-            payload_indexes: PayloadIndexes::default(),
+            // A new replica follows revision 0, which is the default.
+            tuning: Tuning {
+                revision: u64::from(create.graphs != GraphPlacement::default()),
+                graphs: create.graphs.clone(),
+                ..Tuning::default()
+            },
             strict: create.strict,
             created_ms: create.now_ms,
         };
@@ -197,25 +203,21 @@ impl MetaState {
         MetaReply::Done
     }
 
-    fn change_indexes(
-        &mut self,
-        id: CollectionId,
-        change: impl FnOnce(&mut BTreeMap<String, FieldType>) -> Result<Changed, Error>,
-    ) -> MetaReply {
+    /// Changes what replicas shall have; a new revision only when that makes a difference.
+    fn retune(&mut self, id: CollectionId, change: impl FnOnce(&mut Tuning) -> Result<(), Error>) -> MetaReply {
         let Some(collection) = self.collections.get_mut(&id).filter(|found| found.state != CollectionState::Deleting)
         else {
             return refuse(Error::NotFound(format!("Collection {id} was deleted")));
         };
-        let mut indexes = collection.payload_indexes.clone();
-        match change(&mut indexes.fields) {
-            Ok(Changed::Nothing) => MetaReply::Done,
-            Ok(Changed::Something) => {
-                indexes.revision += 1;
-                Arc::make_mut(collection).payload_indexes = indexes;
-                MetaReply::Done
-            }
-            Err(error) => refuse(error),
+        let mut tuning = collection.tuning.clone();
+        if let Err(error) = change(&mut tuning) {
+            return refuse(error);
         }
+        if tuning != collection.tuning {
+            tuning.revision += 1;
+            Arc::make_mut(collection).tuning = tuning;
+        }
+        MetaReply::Done
     }
 
     fn begin_operation(&mut self, kind: OperationKind, collection: CollectionId, started_ms: u64, steps: usize) {
@@ -228,12 +230,6 @@ impl MetaState {
     fn end_operations(&mut self, collection: CollectionId) {
         self.operations.retain(|_, operation| operation.collection != collection);
     }
-}
-
-/// Whether a command made a difference.
-enum Changed {
-    Something,
-    Nothing,
 }
 
 pub(super) fn refuse(error: Error) -> MetaReply {

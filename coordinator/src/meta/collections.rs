@@ -10,6 +10,7 @@ use vicinal_common::exec;
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 use vicinal_common::payload_index::FieldType;
 use vicinal_common::ring::TokenTable;
+use vicinal_common::tuning::{GraphPlacement, GraphPlacementChange};
 
 use super::catalog::Catalog;
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply};
@@ -37,6 +38,8 @@ pub struct CreateCollection {
     pub config_json: String,
     /// What requests may not do.
     pub strict: StrictMode,
+    /// Where open graphs are.
+    pub graphs: GraphPlacement,
 }
 
 impl Catalog {
@@ -110,6 +113,16 @@ impl Catalog {
         self.change(MetaCommand::DropIndex { collection, field }, deadline).await
     }
 
+    /// Changes where the collection's open graphs are.
+    pub async fn place_graphs(
+        &self,
+        collection: CollectionId,
+        change: GraphPlacementChange,
+        deadline: Instant,
+    ) -> Result<()> {
+        self.change(MetaCommand::PlaceGraphs { collection, change }, deadline).await
+    }
+
     /// Changes aliases in order, all of them or none.
     pub async fn update_aliases(&self, changes: Vec<AliasChange>, deadline: Instant) -> Result<()> {
         self.change(MetaCommand::UpdateAliases(changes), deadline).await
@@ -169,6 +182,7 @@ fn plan(
         write_consistency_factor: create.write_consistency_factor,
         config_json: create.config_json.clone(),
         strict: create.strict,
+        graphs: create.graphs.clone(),
         now_ms,
     })
 }

@@ -9,6 +9,7 @@ use vicinal_common::error::Error;
 use vicinal_common::ids::{ClusterId, CollectionId, NodeId, RequestId, ShardId};
 use vicinal_common::payload_index::FieldType;
 use vicinal_common::ring::TokenTable;
+use vicinal_common::tuning::{GraphPlacement, GraphPlacementChange};
 
 use super::state::{OperationId, Registration, Shard, StrictMode};
 
@@ -99,6 +100,13 @@ pub enum MetaCommand {
         /// Text form of the key path.
         field: String,
     },
+    /// Changes where open graphs are.
+    PlaceGraphs {
+        /// The collection.
+        collection: CollectionId,
+        /// The change.
+        change: GraphPlacementChange,
+    },
 }
 
 /// A new collection, with its placement and token table decided.
@@ -126,6 +134,8 @@ pub struct CreateCommand {
     pub config_json: String,
     /// What requests may not do.
     pub strict: StrictMode,
+    /// Where open graphs are.
+    pub graphs: GraphPlacement,
     /// The time, in Unix milliseconds.
     pub now_ms: u64,
 }
@@ -183,6 +193,7 @@ impl fmt::Display for MetaRequest {
             MetaCommand::ForgetNode { .. } => "forget node",
             MetaCommand::CreateIndex { .. } => "create payload index",
             MetaCommand::DropIndex { .. } => "drop payload index",
+            MetaCommand::PlaceGraphs { .. } => "place graphs",
         };
         write!(f, "{what} ({})", self.request)
     }

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{ClusterId, CollectionId, Epoch, NodeId, RequestId, ShardId};
-use vicinal_common::payload_index::PayloadIndexes;
 use vicinal_common::ring::TokenTable;
 use vicinal_common::transport::Address;
+use vicinal_common::tuning::Tuning;
 
 use super::command::MetaReply;
 
@@ -99,10 +99,10 @@ pub struct Collection {
     pub replication_factor: u32,
     /// Replicas a write waits for, as asked for. Raft's majority is the least in any case.
     pub write_consistency_factor: u32,
-    /// The client's create body after validation, echoed when the collection is described.
+    /// The client's create body after validation, echoed when the collection is described: without what `tuning` says.
     pub config_json: String,
-    /// The payload indexes that its replicas shall have.
-    pub payload_indexes: PayloadIndexes,
+    /// What its replicas shall have beside its points.
+    pub tuning: Tuning,
     /// What requests may not do although it would work.
     pub strict: StrictMode,
     /// When it was created, in Unix milliseconds.

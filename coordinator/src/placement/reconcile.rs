@@ -21,7 +21,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 use vicinal_common::transport::Address;
 
-use super::indexes::outdated;
+use super::tuning::{announce_tuning, outdated};
 use crate::members::Members;
 use crate::meta::{Catalog, Collection, CollectionState, MetaCommand, MetaState, Shard};
 use crate::shard_client::NodeDirectory;
@@ -73,7 +73,7 @@ impl Reconciler {
         let mut running: BTreeMap<CollectionId, AbortHandle> = BTreeMap::new();
         let mut next_sweep = None;
         let mut forgetting: Option<AbortHandle> = None;
-        let mut indexing: Option<AbortHandle> = None;
+        let mut tuning: Option<AbortHandle> = None;
         loop {
             // Marked as seen before the state is read: a change in between wakes the wait below.
             changed.borrow_and_update();
@@ -99,9 +99,9 @@ impl Reconciler {
                 if !forgettable.is_empty() && forgetting.as_ref().is_none_or(AbortHandle::is_finished) {
                     forgetting = Some(works.spawn(self.clone().forget(forgettable)));
                 }
-                let outdated = self.outdated_indexes(&state);
-                if !outdated.is_empty() && indexing.as_ref().is_none_or(AbortHandle::is_finished) {
-                    indexing = Some(works.spawn(self.clone().send_indexes(outdated)));
+                let outdated = self.outdated(&state);
+                if !outdated.is_empty() && tuning.as_ref().is_none_or(AbortHandle::is_finished) {
+                    tuning = Some(works.spawn(self.clone().send_tuning(outdated)));
                 }
                 if next_sweep.is_none_or(|due| due <= Instant::now()) {
                     works.spawn(self.clone().sweep());
@@ -162,6 +162,10 @@ impl Reconciler {
             async move { api.create_replica(ReplicaSpec { shard, collection: id, schema, epoch }).await }
         });
         let mut steps_done = all(created.await, 0)?;
+        if collection.tuning.revision > 0 {
+            // Before the first points come: nothing is built then that is not wanted.
+            announce_tuning(&self.nodes, collection).await;
+        }
 
         let mut groups = BTreeMap::new();
         for shard in &collection.shards {
@@ -226,17 +230,17 @@ impl Reconciler {
         finished.map_err(|error| Failed { steps_done, error })
     }
 
-    /// Tells replicas of changed payload indexes, should their signs of life not have shown it, and drops replicas that
-    /// belong to no collection: a late step of a coordinator that led before, or a node that was
-    /// away when its collection was deleted. A shard id below `next_shard` that no collection has was deleted for good,
-    /// even if this coordinator's state is old, because ids are never used again.
+    /// Tells replicas what they shall have, should their signs of life not have shown that they do not know, and drops
+    /// replicas that belong to no collection: a late step of a coordinator that led before, or a node that was away when
+    /// its collection was deleted. A shard id below `next_shard` that no collection has was deleted for good, even if this
+    /// coordinator's state is old, because ids are never used again.
     async fn sweep(self) {
         let nodes = self.nodes.ids().into_iter().collect();
         for (node, answer) in self.replicas_of(nodes).await {
             let state = self.catalog.state();
             let kept: BTreeSet<ShardId> = state.collections.values().flat_map(|found| found.shard_ids()).collect();
             let replicas = answer.unwrap_or_default();
-            self.clone().send_indexes(outdated(&state, node, &replicas)).await;
+            self.clone().send_tuning(outdated(&state, node, &replicas)).await;
             for replica in replicas {
                 if replica.shard.0 < state.next_shard && !kept.contains(&replica.shard) {
                     let dropped = self.call(node, |api| async move { api.drop_replica(replica.shard).await }).await;

@@ -20,6 +20,7 @@ use vicinal_common::metric::Metric;
 use vicinal_common::payload_index::FieldType;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
+use vicinal_common::tuning::GraphPlacement;
 
 use super::Reconciler;
 use crate::members::Members;
@@ -35,7 +36,7 @@ struct ListNode {
     calls: AtomicUsize,
     replicas: Mutex<BTreeMap<ShardId, (CollectionId, Option<usize>)>>,
     /// The newest revision that each was told.
-    indexes: Mutex<BTreeMap<ShardId, u64>>,
+    tunings: Mutex<BTreeMap<ShardId, u64>>,
 }
 
 impl ListNode {
@@ -76,9 +77,9 @@ impl ShardApi for ListNode {
         Ok(MembersChange::Done)
     }
 
-    async fn set_payload_indexes(&self, request: SetPayloadIndexes) -> Result<()> {
+    async fn tune(&self, request: Tune) -> Result<()> {
         self.answer()?;
-        self.indexes.lock().insert(request.shard, request.indexes.revision);
+        self.tunings.lock().insert(request.shard, request.tuning.revision);
         Ok(())
     }
 
@@ -91,10 +92,7 @@ impl ShardApi for ListNode {
         let replicas = self.replicas.lock();
         let replicas = replicas.iter().map(|(shard, (collection, founded))| ReplicaStatus {
             leader: founded.map(|_| NodeId(self.node)),
-            payload: PayloadStatus {
-                revision: self.indexes.lock().get(shard).copied().unwrap_or(0),
-                ..PayloadStatus::default()
-            },
+            tuning: self.tunings.lock().get(shard).copied().unwrap_or(0),
             ..ReplicaStatus::unknown(*shard, *collection)
         });
         Ok(NodeStatus { node: NodeId(self.node), replicas: replicas.collect(), read_only: None })
@@ -178,6 +176,7 @@ fn wanted(name: &str, shard_number: u32, replication_factor: u32) -> CreateColle
         write_consistency_factor: 1,
         config_json: "{}".into(),
         strict: StrictMode::default(),
+        graphs: GraphPlacement::default(),
     }
 }
 
@@ -278,7 +277,7 @@ async fn new_collections_go_to_nodes_that_are_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sign_of_life_with_an_old_revision_is_answered_with_the_indexes() {
+async fn a_sign_of_life_with_an_old_revision_is_answered_with_the_newest() {
     let World { catalog, nodes, members, stop } = world_with(3, 5, Members::new()).await;
     catalog.create_collection(wanted("c", 2, 3), |_| true, within(20_000)).await.unwrap();
     let id = catalog.state().resolve("c").unwrap().id;
@@ -286,7 +285,7 @@ async fn a_sign_of_life_with_an_old_revision_is_answered_with_the_indexes() {
         catalog.create_index(id, field.into(), of, within(5_000)).await.unwrap();
     }
     let is_told = |node: &ListNode| {
-        let told = node.indexes.lock();
+        let told = node.tunings.lock();
         told.len() == 2 && told.values().all(|revision| *revision == 2)
     };
     let until = within(20_000);
@@ -294,7 +293,7 @@ async fn a_sign_of_life_with_an_old_revision_is_answered_with_the_indexes() {
         assert!(
             Instant::now() < until,
             "{:?}",
-            nodes.iter().map(|node| node.indexes.lock().clone()).collect::<Vec<_>>()
+            nodes.iter().map(|node| node.tunings.lock().clone()).collect::<Vec<_>>()
         );
         for node in &nodes {
             // Some of the calls fail; the next sign of life shows it.

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use vicinal_common::api::wire::{DropReplica, Operation, Request, Status, decode_answer, encode_request};
 use vicinal_common::api::{
     ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, NodeStatus, ReadContext, ReplicaSpec,
-    RetrieveRequest, ScrollRequest, SearchRequest, SetPayloadIndexes, ShardAnswer, ShardApi, ShardDigest, ShardHit,
-    StoredPoint, WriteAck, WriteRequest,
+    RetrieveRequest, ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune,
+    WriteAck, WriteRequest,
 };
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{LogIndex, NodeId, ShardId};
@@ -104,7 +104,7 @@ impl ShardApi for RemoteNode {
         self.call(&DropReplica(shard)).await
     }
 
-    async fn set_payload_indexes(&self, request: SetPayloadIndexes) -> Result<()> {
+    async fn tune(&self, request: Tune) -> Result<()> {
         self.call(&request).await
     }
 

@@ -36,6 +36,6 @@ impl Field {
     /// The fields of a set, in order. Those whose path this program cannot read are left out: nothing depends on them.
     pub fn list(indexes: &PayloadIndexes) -> Vec<Field> {
         let field = |(name, of): (&String, &FieldType)| KeyPath::parse(name).ok().map(|path| Field { path, of: *of });
-        indexes.fields.iter().filter_map(field).collect()
+        indexes.iter().filter_map(field).collect()
     }
 }

@@ -168,7 +168,7 @@ impl Compiler<'_> {
                 Bounds::exact(ids.collect())
             }
             Condition::HasVector(name) => match self.layout.ordinal(name) {
-                Some(ordinal) => Bounds::exact(rows::of_words(self.source.run.vectors(ordinal).present.0)),
+                Some(ordinal) => Bounds::exact(rows::of_words(self.source.run.vectors(ordinal).present.words())),
                 None => Bounds::none(),
             },
             Condition::Slice(slice) => self.slice(slice),

@@ -32,6 +32,7 @@ impl Group {
             segments: stats.segments,
             fresh_rows: stats.fresh_rows,
             disk_bytes: stats.disk_bytes,
+            tuning: stats.tuning,
             payload: stats.payload,
             optimizing: stats.optimizing,
             builds: stats.builds,

@@ -19,6 +19,8 @@ struct Column {
     /// Rows the run will have.
     rows: usize,
     present: Vec<u64>,
+    /// How many rows have the vector; known when the run is finished.
+    count: u64,
     /// Row-major; empty when no row has the vector.
     data: Vec<f32>,
 }
@@ -85,7 +87,8 @@ impl MemoryRun {
     }
 
     fn with_capacity(rows: usize, layout: &Layout) -> MemoryRun {
-        let column = |dim| Column { dim, rows, present: vec![0; Present::words(rows as u32)], data: Vec::new() };
+        let words = Present::words_for(rows as u32);
+        let column = |dim| Column { dim, rows, present: vec![0; words], count: 0, data: Vec::new() };
         MemoryRun {
             nums: Vec::new(),
             uuids: Vec::new(),
@@ -106,6 +109,7 @@ impl MemoryRun {
     fn finish(mut self) -> MemoryRun {
         let rows = self.versions.len();
         for column in &mut self.columns {
+            column.count = Present::count_in(&column.present);
             if !column.data.is_empty() {
                 column.data.resize(rows * column.dim, 0.0);
             }
@@ -161,7 +165,8 @@ impl Run for MemoryRun {
 
     fn vectors(&self, ordinal: usize) -> Vectors<'_> {
         let column = &self.columns[ordinal];
-        Vectors { rows: Rows { data: &column.data, dim: column.dim }, present: Present(&column.present) }
+        let present = Present::new(&column.present, column.count);
+        Vectors { rows: Rows { data: &column.data, dim: column.dim }, present }
     }
 
     fn payload(&self, row: u32) -> &[u8] {

@@ -24,6 +24,8 @@ use vicinal_index::Rows;
 struct Column {
     dim: usize,
     present: Range<usize>,
+    /// How many rows have the vector.
+    count: u64,
     data: Range<usize>,
 }
 
@@ -146,7 +148,11 @@ fn read_sections(mapping: &[u8], layout: &Layout, crc: u32) -> Result<Sections> 
     if whole.finalize() != crc {
         return Err(corrupt("this is not the file that the manifest names"));
     }
-    arrange(&header, &entries, &ranges, layout)
+    let mut sections = arrange(&header, &entries, &ranges, layout)?;
+    for column in &mut sections.columns {
+        column.count = Present::count_in(bytemuck::cast_slice(&mapping[column.present.clone()]));
+    }
+    Ok(sections)
 }
 
 /// Checks that the sections are those of the layout, in order, with the lengths that the header asks for.
@@ -171,12 +177,12 @@ fn arrange(header: &Header, entries: &[Entry], ranges: &[Range<usize>], layout: 
     let versions = take(Kind::Versions, 0, Some(rows * 8), 0)?;
     let mut columns = Vec::with_capacity(layout.vectors.len());
     for (ordinal, vector) in layout.vectors.iter().enumerate() {
-        let present = take(Kind::Present, ordinal, Some(Present::words(rows as u32) * 8), 0)?;
+        let present = take(Kind::Present, ordinal, Some(Present::words_for(rows as u32) * 8), 0)?;
         let data = take(Kind::Vectors, ordinal, None, vector.dim)?;
         if !data.is_empty() && Some(data.len()) != rows.checked_mul(vector.dim * 4) {
             return Err(wrong());
         }
-        columns.push(Column { dim: vector.dim, present, data });
+        columns.push(Column { dim: vector.dim, present, count: 0, data });
     }
     let offsets = take(Kind::PayloadOffsets, 0, Some((rows + 1) * 8), 0)?;
     let payloads = take(Kind::Payloads, 0, None, 0)?;
@@ -215,7 +221,7 @@ impl Run for Segment {
     fn vectors(&self, ordinal: usize) -> Vectors<'_> {
         let column = &self.sections.columns[ordinal];
         let rows = Rows { data: self.array(&column.data), dim: column.dim };
-        Vectors { rows, present: Present(self.array(&column.present)) }
+        Vectors { rows, present: Present::new(self.array(&column.present), column.count) }
     }
 
     fn payload(&self, row: u32) -> &[u8] {

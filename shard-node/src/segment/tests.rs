@@ -54,6 +54,11 @@ fn read(run: &dyn Run, row: u32) -> (Point, u64) {
 fn check(run: &dyn Run, expected: &BTreeMap<PointId, (Point, u64)>, probes: &BTreeSet<PointId>) {
     let found: Vec<(Point, u64)> = (0..run.rows()).map(|row| read(run, row)).collect();
     assert_eq!(found, expected.values().cloned().collect::<Vec<_>>());
+    for ordinal in 0..layout().vectors.len() {
+        let present = run.vectors(ordinal).present;
+        let rows = (0..run.rows()).filter(|row| present.contains(*row)).count();
+        assert_eq!(present.count(), rows as u64, "vector {ordinal}");
+    }
     for id in probes {
         let before = expected.range(..*id).count() as u32;
         assert_eq!(run.ids().lower_bound(*id), before);

@@ -88,7 +88,7 @@ impl SegmentWriter<'_> {
 
     fn write_vectors(&mut self, ordinal: usize, dim: usize) -> io::Result<()> {
         let vectors: Vec<Vectors<'_>> = self.sources.iter().map(|source| source.run.vectors(ordinal)).collect();
-        let mut present = vec![0u64; Present::words(self.order.len() as u32)];
+        let mut present = vec![0u64; Present::words_for(self.order.len() as u32)];
         for (target, row) in self.order.iter().enumerate() {
             if vectors[row.source as usize].present.contains(row.row) {
                 set(&mut present, target as u32);
@@ -98,7 +98,7 @@ impl SegmentWriter<'_> {
         self.file.write(bytemuck::cast_slice(&present))?;
         self.end_section(Kind::Present, ordinal as u32, offset, 0)?;
         let offset = self.file.position();
-        if Present(&present).count() > 0 {
+        if present.iter().any(|word| *word != 0) {
             let absent = vec![0f32; dim];
             for row in self.order {
                 let vector = vectors[row.source as usize].get(row.row).unwrap_or(&absent);

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use vicinal_common::api::{
     ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, NodeStatus, ReplicaSpec, RetrieveRequest,
-    ScrollRequest, SearchRequest, SetPayloadIndexes, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint,
-    WriteAck, WriteOp, WriteRequest,
+    ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune, WriteAck, WriteOp,
+    WriteRequest,
 };
 use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;
@@ -69,14 +69,14 @@ impl ShardApi for ShardNode {
         self.drop_shard(shard).await
     }
 
-    async fn set_payload_indexes(&self, request: SetPayloadIndexes) -> Result<()> {
+    async fn tune(&self, request: Tune) -> Result<()> {
         self.check_open()?;
         let shard = self.group(request.shard)?.shard().clone();
         if shard.spec().collection != request.collection {
             return Err(Error::NoSuchShard(request.shard));
         }
         // Waits for the disk, and perhaps for a segment being sealed.
-        exec::blocking(move || shard.set_payload_indexes(&request.indexes)).await?
+        exec::blocking(move || shard.tune(&request.tuning)).await?
     }
 
     async fn write(&self, request: WriteRequest) -> Result<WriteAck> {

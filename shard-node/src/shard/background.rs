@@ -16,6 +16,7 @@ use super::builder::Lane;
 use super::commit::StepError;
 use super::environment::Background;
 use super::view::View;
+use crate::optimizer::Action;
 
 /// How long to wait for room on a full disk before trying again.
 const DISK_FULL_PAUSE: Duration = Duration::from_secs(1);
@@ -32,12 +33,18 @@ const IDLE_CHECKS_MAX: u32 = 10;
 const DISK_MARGIN_BYTES: u64 = 1 << 20;
 
 impl Shard {
-    /// Does one step of background work: seals when that is due or asked for, else merges or builds. Returns false
-    /// when there is nothing to do. For [`Background::Manual`].
+    /// Does one step of background work: seals when that is due or asked for, else opens a graph again, merges or
+    /// builds. Returns false when there is nothing to do. For [`Background::Manual`].
     pub fn maintain_once(&self) -> Result<bool> {
         let is_due = self.view.load().fresh_bytes() >= self.env.options.seal_bytes;
         if (is_due || self.flush_requested.load(Ordering::Acquire)) && self.flush()? {
             return Ok(true);
+        }
+        {
+            let _single = self.opening.lock();
+            if self.reopen_once()? {
+                return Ok(true);
+            }
         }
         let _single = self.optimizer.lock();
         Ok(self.optimize_once()?)
@@ -49,6 +56,7 @@ impl Shard {
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         drop(self.optimizer.lock());
+        drop(self.opening.lock());
         drop(self.commit.lock());
     }
 
@@ -122,6 +130,11 @@ impl Shard {
         self.schedule(Lane::Build, delay);
     }
 
+    /// Opens graphs again on the pool that are elsewhere than they shall be, unless that is scheduled already.
+    pub(super) fn schedule_opening(&self) {
+        self.schedule(Lane::Open, Duration::ZERO);
+    }
+
     fn schedule(&self, lane: Lane, delay: Duration) {
         if self.env.options.background == Background::Manual || self.closed.load(Ordering::Acquire) {
             return;
@@ -142,6 +155,7 @@ impl Shard {
         match lane {
             Lane::Seal => &self.flush_scheduled,
             Lane::Build => &self.optimizer_scheduled,
+            Lane::Open => &self.opening_scheduled,
         }
     }
 
@@ -150,24 +164,33 @@ impl Shard {
         let step = || match lane {
             Lane::Seal => self.run_flush(),
             Lane::Build => self.run_optimizer(),
+            Lane::Open => self.run_opening(),
         };
         match catch_unwind(AssertUnwindSafe(step)) {
             Ok(again) => {
                 self.scheduled(lane).store(false, Ordering::Release);
-                match (again, lane) {
-                    (Some(delay), _) => self.schedule(lane, delay),
+                match again {
+                    Some(delay) => self.schedule(lane, delay),
                     // It may have become due just before the flag was cleared.
-                    (None, Lane::Seal) if self.is_flush_due() => self.schedule_flush(),
-                    (None, Lane::Seal | Lane::Build) => {}
+                    None if self.is_due(lane) => self.schedule(lane, Duration::ZERO),
+                    None => {}
                 }
             }
             Err(panic) => self.fail(format!("background work panicked: {}", panic_text(&*panic))),
         }
     }
 
-    fn is_flush_due(&self) -> bool {
-        let is_full = self.view.load().fresh_bytes() >= self.env.options.seal_bytes;
-        (is_full || self.flush_requested.load(Ordering::Acquire)) && self.check_failed().is_ok()
+    /// Whether there is something to do. Nothing is in a shard that has failed.
+    fn is_due(&self, lane: Lane) -> bool {
+        let is_due = match lane {
+            Lane::Seal => {
+                let is_full = self.view.load().fresh_bytes() >= self.env.options.seal_bytes;
+                is_full || self.flush_requested.load(Ordering::Acquire)
+            }
+            Lane::Build => !matches!(self.next_action(&self.commit.lock()), Action::Nothing),
+            Lane::Open => self.is_misplaced(&self.commit.lock()),
+        };
+        is_due && self.check_failed().is_ok()
     }
 
     /// Seals once. Returns when to do so again.
@@ -207,6 +230,22 @@ impl Shard {
             Ok(false) | Err(StepError::Closed | StepError::Fatal(_)) => None,
             Err(StepError::DiskFull(error)) => {
                 tracing::warn!(shard = %self.spec.shard, %error, "no room to merge or index segments, trying again");
+                Some(NO_ROOM_PAUSE)
+            }
+        }
+    }
+
+    /// Opens one graph again. Returns when to do so again.
+    fn run_opening(&self) -> Option<Duration> {
+        let _single = self.opening.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return None;
+        }
+        match self.reopen_once() {
+            Ok(true) => Some(Duration::ZERO),
+            Ok(false) | Err(StepError::Closed | StepError::Fatal(_)) => None,
+            Err(StepError::DiskFull(error)) => {
+                tracing::warn!(shard = %self.spec.shard, %error, "no memory to open an index in, trying again");
                 Some(NO_ROOM_PAUSE)
             }
         }

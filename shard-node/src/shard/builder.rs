@@ -1,6 +1,7 @@
 //! The background pool of a process: a bounded number of threads and a memory budget for all shards together.
 //!
-//! Sealing and building have threads of their own, so that making room for writes never waits for an index.
+//! Sealing, building and opening have threads of their own, so that making room for writes never waits for an index, and
+//! moving a graph to memory or back never waits for a build.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ impl Default for BuilderOptions {
 pub(super) enum Lane {
     Seal,
     Build,
+    Open,
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -64,6 +66,7 @@ struct LaneState {
 pub struct Builder {
     seal: Arc<LaneState>,
     build: Arc<LaneState>,
+    open: Arc<LaneState>,
     options: BuilderOptions,
     reserved: Mutex<u64>,
     released: Condvar,
@@ -75,6 +78,7 @@ impl Builder {
         let builder = Builder {
             seal: Arc::default(),
             build: Arc::default(),
+            open: Arc::default(),
             reserved: Mutex::new(0),
             released: Condvar::new(),
             options,
@@ -82,6 +86,7 @@ impl Builder {
         let lanes = [
             ("seal", &builder.seal, builder.options.seal_threads),
             ("build", &builder.build, builder.options.build_threads),
+            ("open", &builder.open, 1),
         ];
         for (name, lane, threads) in lanes {
             for i in 0..threads.max(1) {
@@ -103,6 +108,7 @@ impl Builder {
         let lane = match lane {
             Lane::Seal => &self.seal,
             Lane::Build => &self.build,
+            Lane::Open => &self.open,
         };
         lane.queue.lock().jobs.push_back((Instant::now() + delay, job));
         lane.changed.notify();
@@ -123,7 +129,7 @@ impl Builder {
 
 impl Drop for Builder {
     fn drop(&mut self) {
-        for lane in [&self.seal, &self.build] {
+        for lane in [&self.seal, &self.build, &self.open] {
             let forgotten = {
                 let mut queue = lane.queue.lock();
                 queue.closed = true;

@@ -9,7 +9,8 @@ use vicinal_common::error::{Error, Result};
 
 use super::Shard;
 use super::entry::LogMark;
-use super::payload::{FieldSet, SegmentField};
+use super::payload::SegmentField;
+use super::tuning::Wanted;
 use super::view::{LiveSegment, SegmentIndex};
 use crate::manifest::{IndexRecord, Manifest, RequestRecord, SegmentRecord, StoreError};
 use crate::segment::{Run, Segment, Tombstones};
@@ -33,8 +34,8 @@ pub(super) struct Committed {
     pub(super) mark: Option<LogMark>,
     pub(super) membership: Option<(LogMark, Bytes)>,
     pub(super) requests: Vec<RequestRecord>,
-    /// The payload indexes that are wanted.
-    pub(super) fields: Arc<FieldSet>,
+    /// What is wanted beside the points.
+    pub(super) wanted: Arc<Wanted>,
     pub(super) segments: Vec<CommittedSegment>,
 }
 
@@ -125,7 +126,7 @@ impl Shard {
             mark: state.mark.clone(),
             membership: state.membership.clone(),
             requests: state.requests.clone(),
-            payload_indexes: state.fields.indexes.clone(),
+            tuning: state.wanted.tuning.clone(),
             segments: state.segments.iter().map(CommittedSegment::record).collect(),
             next_file: self.next_file.load(Ordering::Acquire),
         }

@@ -15,8 +15,8 @@ use super::flush::translate;
 use super::view::{LiveSegment, SegmentIndex, View};
 use crate::optimizer::{Action, Policy, SegmentStats, VectorStats, keeps_index, next_action, wants_index};
 use crate::segment::{Run, Segment, Source, StoredFile, Tombstones, write_whole};
+use vicinal_index::VectorIndex;
 use vicinal_index::hnsw::{BuildControl, BuildError, HnswIndex, HnswParams, Over};
-use vicinal_index::{Residency, VectorIndex};
 
 /// A vector index that is being built.
 pub(super) struct RunningBuild {
@@ -60,7 +60,7 @@ impl Shard {
             dead: u64::from(segment.dead.count()),
             bytes: segment.segment.file().info().bytes,
             vectors: vectors.collect(),
-            fields_missing: segment.missing(&self.view.load().fields).len(),
+            fields_missing: segment.missing(&self.view.load().wanted).len(),
         }
     }
 
@@ -94,7 +94,7 @@ impl Shard {
         if let Some(live) = &mut merged {
             // The set may have changed while the merge was running.
             live.fields.retain(|field| {
-                let is_wanted = committed.fields.fields.contains(field.index.field());
+                let is_wanted = committed.wanted.fields.contains(field.index.field());
                 if !is_wanted {
                     field.file.mark_obsolete();
                 }
@@ -121,6 +121,9 @@ impl Shard {
         *committed = next;
         self.swap_merged(&inputs, merged);
         inputs.iter().for_each(CommittedSegment::mark_obsolete);
+        drop(committed);
+        // Its graphs were opened where they were to be while the merge was running, which may have changed.
+        self.schedule_opening();
         Ok(())
     }
 
@@ -146,8 +149,8 @@ impl Shard {
     }
 
     fn write_fields_of(&self, live: &mut LiveSegment) -> Result<(), StepError> {
-        let fields = Arc::clone(&self.commit.lock().fields);
-        live.fields = self.write_fields(live.number, &live.segment, &fields.fields)?;
+        let wanted = Arc::clone(&self.commit.lock().wanted);
+        live.fields = self.write_fields(live.number, &live.segment, &wanted.fields)?;
         Ok(())
     }
 
@@ -226,13 +229,10 @@ impl Shard {
             return Err(error);
         }
         *committed = next;
-        let writer = self.writer.lock();
-        let mut view = View::clone(&self.view.load());
-        for live in view.segments.iter_mut().filter(|live| live.number == number) {
-            live.indexes[ordinal] = Some(Arc::clone(&index));
-        }
-        self.view.store(Arc::new(view));
-        drop(writer);
+        self.show_indexes(&committed);
+        drop(committed);
+        // It was opened where it was to be at the end of the build, which may have changed.
+        self.schedule_opening();
         Ok(())
     }
 
@@ -271,13 +271,11 @@ impl Shard {
         let disk = &self.env.disk;
         let info = write_whole(&**disk, &path, &bytes)?;
         drop(bytes);
-        let file = StoredFile::new(Arc::clone(disk), path.clone(), info);
-        let opened = disk.sync_dir(&self.dir).map_err(StepError::from).and_then(|()| {
-            let mapping = disk.map(&path)?;
-            HnswIndex::open(mapping, rows, Residency::Memory).map_err(StepError::Fatal)
-        });
-        match opened {
-            Ok(hnsw) => Ok(SegmentIndex { hnsw, file }),
+        let file = Arc::new(StoredFile::new(Arc::clone(disk), path.clone(), info));
+        let residency = self.view.load().wanted.residency(ordinal);
+        let synced = disk.sync_dir(&self.dir).map_err(StepError::from);
+        match synced.and_then(|()| self.open_graph(&path, rows, residency)) {
+            Ok(hnsw) => Ok(SegmentIndex { hnsw, residency, file }),
             Err(error) => {
                 file.mark_obsolete();
                 Err(error)

@@ -95,7 +95,7 @@ impl Shard {
             mark: Some(capture.mark.clone()),
             membership: capture.membership.clone(),
             requests: capture.requests.clone(),
-            fields: Arc::clone(&committed.fields),
+            wanted: Arc::clone(&committed.wanted),
             segments,
         };
         if let Err(error) = self.store_manifest(&next) {

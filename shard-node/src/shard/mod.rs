@@ -1,7 +1,7 @@
 //! One replica of a shard: the fresh part, the segments, and the position in the log up to which they hold everything.
 //!
-//! Locks, in the order they are taken: `optimizer` (one merge or build at a time), `commit` (the durable state), and
-//! `writer` (the newest state). Readers take none: they load the published [`View`].
+//! Locks, in the order they are taken: `optimizer` (one merge or build at a time), `opening` (one graph opened again at a
+//! time), `commit` (the durable state), and `writer` (the newest state). Readers take none: they load the published [`View`].
 
 mod background;
 mod builder;
@@ -20,6 +20,7 @@ mod select;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tuning;
 mod view;
 mod write;
 
@@ -59,6 +60,7 @@ pub struct Shard {
     writer: Mutex<Writer>,
     commit: Mutex<Committed>,
     optimizer: Mutex<()>,
+    opening: Mutex<()>,
     /// The vector index that is being built: one at a time.
     build: Mutex<Option<RunningBuild>>,
     /// The position of `commit`, readable while a flush holds that lock.
@@ -71,6 +73,7 @@ pub struct Shard {
     /// A check whether writing has paused is under way.
     idle_scheduled: AtomicBool,
     optimizer_scheduled: AtomicBool,
+    opening_scheduled: AtomicBool,
     closed: AtomicBool,
     this: Weak<Shard>,
 }
@@ -100,6 +103,8 @@ pub struct ShardStats {
     pub fresh_rows: u64,
     /// Bytes of segment and index files.
     pub disk_bytes: u64,
+    /// Revision of the tuning that it follows.
+    pub tuning: u64,
     /// Payload indexes.
     pub payload: PayloadStatus,
     /// Whether background work is under way or due.
@@ -171,6 +176,7 @@ impl Shard {
             segments: view.segments.len() as u64,
             fresh_rows: view.fresh.iter().map(|fresh| u64::from(fresh.run.rows() - fresh.dead.count())).sum(),
             disk_bytes: files().map(|info| info.bytes).sum(),
+            tuning: view.wanted.tuning.revision,
             payload: view.payload_stats(),
             builds: self.build.lock().iter().map(|build| build.status(&self.layout)).collect(),
             optimizing: health.failed.is_none() && self.is_optimizing(),
@@ -186,6 +192,8 @@ impl Shard {
         scheduled(&self.flush_scheduled)
             || scheduled(&self.idle_scheduled)
             || scheduled(&self.optimizer_scheduled)
+            || scheduled(&self.opening_scheduled)
+            || self.is_misplaced(&committed)
             || !matches!(self.next_action(&committed), Action::Nothing)
     }
 
@@ -196,7 +204,7 @@ impl Shard {
             if live.indexes[ordinal].is_none() && wants_index(&self.policy, ordinal, bytes) {
                 return 0;
             }
-            let words = present.0.iter().enumerate();
+            let words = present.words().iter().enumerate();
             words.map(|(word, rows)| u64::from((rows & !live.dead.word(word)).count_ones())).sum()
         });
         vectors.sum()

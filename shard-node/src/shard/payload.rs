@@ -1,4 +1,4 @@
-//! The payload indexes of a shard: which are wanted, those of its segments (files), and those of its fresh runs (memory).
+//! The payload indexes of a shard: those of its segments (files), and those of its fresh runs (memory).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,39 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use vicinal_common::error::{Error, Result};
-use vicinal_common::payload_index::PayloadIndexes;
 
 use super::Shard;
 use super::commit::{Committed, CommittedSegment, StepError};
 use super::files::field_name;
-use super::view::View;
+use super::tuning::Wanted;
 use crate::manifest::PayloadIndexRecord;
 use crate::payload_index::{Field, FieldIndex, build_fields};
 use crate::segment::{FileInfo, MemoryRun, Run, Segment, StoredFile, write_whole};
 
 /// Bytes that building an index takes per row and field, about: values, their order, and the encoded form.
 const BUILD_BYTES_PER_ROW: u64 = 64;
-
-/// The indexes that are wanted.
-#[derive(Debug, Default)]
-pub(super) struct FieldSet {
-    /// As the metadata has them.
-    pub(super) indexes: PayloadIndexes,
-    /// The same, with paths that are read.
-    pub(super) fields: Vec<Field>,
-}
-
-impl FieldSet {
-    pub(super) fn new(indexes: PayloadIndexes) -> FieldSet {
-        FieldSet { fields: Field::list(&indexes), indexes }
-    }
-
-    /// Those that are not among `built`.
-    fn missing(&self, built: &[Arc<FieldIndex>]) -> Vec<Field> {
-        let is_built = |field: &&Field| built.iter().any(|index| index.field() == *field);
-        self.fields.iter().filter(|field| !is_built(field)).cloned().collect()
-    }
-}
 
 /// The index of one field of a segment.
 pub(super) struct SegmentField {
@@ -65,19 +43,19 @@ pub(super) struct FreshFields {
 }
 
 impl FreshFields {
-    /// The indexes of a set, all of them or none.
-    pub(super) fn ready(&self, set: &FieldSet) -> Option<Vec<Arc<FieldIndex>>> {
+    /// The wanted indexes, all of them or none.
+    pub(super) fn ready(&self, wanted: &Wanted) -> Option<Vec<Arc<FieldIndex>>> {
         let built = self.built.lock();
-        set.missing(&built).is_empty().then(|| built.clone())
+        missing(wanted, &built).is_empty().then(|| built.clone())
     }
 
-    /// Builds what is missing of a set. `Corrupt` when a payload cannot be read.
-    pub(super) fn build(&self, run: &MemoryRun, set: &FieldSet) -> Result<Vec<Arc<FieldIndex>>> {
+    /// Builds what is missing of the wanted ones. `Corrupt` when a payload cannot be read.
+    pub(super) fn build(&self, run: &MemoryRun, wanted: &Wanted) -> Result<Vec<Arc<FieldIndex>>> {
         // Held while building: several searches at once wait for one build instead of each making their own.
         let mut built = self.built.lock();
-        let missing = set.missing(&built);
+        let missing = missing(wanted, &built);
         let bytes = build_fields(run, &missing, &|| false)?.unwrap_or_default();
-        built.retain(|index| set.fields.contains(index.field()));
+        built.retain(|index| wanted.fields.contains(index.field()));
         for (field, bytes) in missing.iter().zip(bytes) {
             built.push(Arc::new(FieldIndex::in_memory(field, run.rows(), &bytes)?));
         }
@@ -85,54 +63,22 @@ impl FreshFields {
     }
 }
 
+/// Wanted fields that are not among `built`.
+fn missing(wanted: &Wanted, built: &[Arc<FieldIndex>]) -> Vec<Field> {
+    let is_built = |field: &&Field| built.iter().any(|index| index.field() == *field);
+    wanted.fields.iter().filter(|field| !is_built(field)).cloned().collect()
+}
+
 impl Shard {
-    /// Makes a set of indexes the wanted one, durably. Those that are missing are built in the background, others go. An
-    /// older revision than the present one changes nothing. `Unavailable` when the disk is full.
-    pub fn set_payload_indexes(&self, wanted: &PayloadIndexes) -> Result<()> {
-        let mut committed = self.commit.lock();
-        self.check_failed()?;
-        if wanted.revision <= committed.fields.indexes.revision {
-            return Ok(());
-        }
-        let mut next = Committed { fields: Arc::new(FieldSet::new(wanted.clone())), ..committed.clone() };
-        let obsolete = next.drop_unwanted();
-        if let Err(error) = self.store_manifest(&next) {
-            if let StepError::Fatal(error) = &error {
-                self.fail(format!("cannot note which payload indexes are wanted: {error}"));
-            }
-            return Err(error.into());
-        }
-        *committed = next;
-        self.show_fields(&committed);
-        obsolete.iter().for_each(|field| field.file.mark_obsolete());
-        drop(committed);
-        self.schedule_optimizer(std::time::Duration::ZERO);
-        Ok(())
-    }
-
-    /// The published view uses the indexes of the durable state. The commit lock is held.
-    fn show_fields(&self, committed: &Committed) {
-        let writer = self.writer.lock();
-        let mut view = View::clone(&self.view.load());
-        view.fields = Arc::clone(&committed.fields);
-        for live in &mut view.segments {
-            if let Some(segment) = committed.segments.iter().find(|segment| segment.number == live.number) {
-                live.fields.clone_from(&segment.fields);
-            }
-        }
-        self.view.store(Arc::new(view));
-        drop(writer);
-    }
-
     /// Builds the missing payload indexes of a segment, beside its file.
     pub(super) fn index_payload(&self, number: u64) -> Result<(), StepError> {
-        let (input, set) = {
+        let (input, wanted) = {
             let committed = self.commit.lock();
             let input = committed.segments.iter().find(|segment| segment.number == number).cloned();
-            (input, Arc::clone(&committed.fields))
+            (input, Arc::clone(&committed.wanted))
         };
         let Some(input) = input else { return Ok(()) };
-        let built = self.in_background(|| self.write_fields(number, &input.segment, &input.missing(&set)))?;
+        let built = self.in_background(|| self.write_fields(number, &input.segment, &input.missing(&wanted)))?;
 
         let mut committed = self.commit.lock();
         let mut next = committed.clone();
@@ -143,7 +89,7 @@ impl Shard {
         let result = self.store_manifest(&next);
         if result.is_ok() {
             *committed = next;
-            self.show_fields(&committed);
+            self.show_indexes(&committed);
         }
         // Not wanted any more, or of a segment that a snapshot replaced, or not committed.
         let is_kept = |field: &Arc<SegmentField>| {
@@ -231,10 +177,10 @@ impl Shard {
 }
 
 impl CommittedSegment {
-    /// Fields of a set that have no index here.
-    pub(super) fn missing(&self, set: &FieldSet) -> Vec<Field> {
+    /// Wanted fields that have no index here.
+    pub(super) fn missing(&self, wanted: &Wanted) -> Vec<Field> {
         let is_built = |field: &&Field| self.fields.iter().any(|built| built.index.field() == *field);
-        set.fields.iter().filter(|field| !is_built(field)).cloned().collect()
+        wanted.fields.iter().filter(|field| !is_built(field)).cloned().collect()
     }
 }
 
@@ -246,7 +192,7 @@ impl Committed {
             let mut kept: Vec<Arc<SegmentField>> = Vec::with_capacity(segment.fields.len());
             for field in segment.fields.drain(..) {
                 let is_first = kept.iter().all(|known| known.index.field() != field.index.field());
-                match is_first && self.fields.fields.contains(field.index.field()) {
+                match is_first && self.wanted.fields.contains(field.index.field()) {
                     true => kept.push(field),
                     false => dropped.push(field),
                 }

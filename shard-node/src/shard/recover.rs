@@ -14,8 +14,8 @@ use vicinal_common::ids::LogIndex;
 use super::commit::{Committed, StepError};
 use super::environment::ShardEnv;
 use super::files::{INCOMING, names_of};
-use super::payload::FieldSet;
 use super::requests::RequestTable;
+use super::tuning::Wanted;
 use super::view::View;
 use super::write::Writer;
 use super::{Health, Shard};
@@ -53,12 +53,13 @@ impl Shard {
             return Err(Error::Corrupt(format!("MANIFEST: spec_digest: it is not of shard {} of SPEC", spec.shard)));
         }
         let shard = Shard::at(env, dir, spec, manifest.next_file)?;
+        let wanted = Arc::new(Wanted::new(manifest.tuning.clone(), &shard.layout));
         let mut segments = Vec::with_capacity(manifest.segments.len());
         for record in &manifest.segments {
             if record.number >= manifest.next_file {
                 return Err(Error::Corrupt("MANIFEST: it names a file beyond its next one".into()));
             }
-            segments.push(shard.open_segment(dir, record, record)?);
+            segments.push(shard.open_segment(dir, record, record, &wanted)?);
         }
         // Only now: a manifest that does not fit its files may name too few of them.
         remove_leftovers(disk, dir, &manifest).map_err(|e| Error::from(StepError::from(e)))?;
@@ -69,7 +70,7 @@ impl Shard {
                 mark: manifest.mark,
                 membership: manifest.membership,
                 requests: manifest.requests,
-                fields: Arc::new(FieldSet::new(manifest.payload_indexes)),
+                wanted,
                 segments,
             };
             shard.durable.lock().clone_from(&committed.mark);
@@ -96,6 +97,7 @@ impl Shard {
             writer: Mutex::new(Writer { mark: None, membership: None, requests: RequestTable::default(), frozen: 0 }),
             commit: Mutex::new(Committed::default()),
             optimizer: Mutex::new(()),
+            opening: Mutex::new(()),
             build: Mutex::new(None),
             durable: Mutex::new(None),
             listeners: Mutex::new(Vec::new()),
@@ -105,6 +107,7 @@ impl Shard {
             flush_scheduled: AtomicBool::new(false),
             idle_scheduled: AtomicBool::new(false),
             optimizer_scheduled: AtomicBool::new(false),
+            opening_scheduled: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             this: this.clone(),
         }))

@@ -50,7 +50,7 @@ impl View {
     /// The rows of a run that match a filter, as far as indexes, ids and vectors tell. `None` when they tell nothing: then
     /// each row has to be tested.
     pub(super) fn select(&self, run: RunRef<'_>, filter: &Filter, reading: Reading) -> Result<Option<Selection>> {
-        let indexes = match is_of_use(filter, &self.fields.fields) {
+        let indexes = match is_of_use(filter, &self.wanted.fields) {
             true => self.indexes(run, reading)?,
             false => Vec::new(),
         };
@@ -60,14 +60,14 @@ impl View {
     fn indexes(&self, run: RunRef<'_>, reading: Reading) -> Result<Vec<Arc<FieldIndex>>> {
         match run {
             RunRef::Segment(segment) => Ok(segment.fields.iter().map(|field| Arc::clone(&field.index)).collect()),
-            RunRef::Fresh(_) if self.fields.fields.is_empty() => Ok(Vec::new()),
+            RunRef::Fresh(_) if self.wanted.fields.is_empty() => Ok(Vec::new()),
             RunRef::Fresh(fresh) => {
-                if let Some(ready) = fresh.fields.ready(&self.fields) {
+                if let Some(ready) = fresh.fields.ready(&self.wanted) {
                     return Ok(ready);
                 }
                 let read = fresh.fields.payloads_read.load(Ordering::Relaxed);
                 match reading == Reading::Every || read >= u64::from(fresh.run.rows()) {
-                    true => fresh.fields.build(&fresh.run, &self.fields),
+                    true => fresh.fields.build(&fresh.run, &self.wanted),
                     false => Ok(Vec::new()),
                 }
             }
@@ -94,21 +94,21 @@ impl View {
     /// Points in each index. Fresh rows that are not indexed yet are, up to a bound: state is asked for often, so they
     /// all are before long.
     pub(super) fn payload_stats(&self) -> PayloadStatus {
-        let mut stats = PayloadStatus { revision: self.fields.indexes.revision, ..PayloadStatus::default() };
-        if self.fields.fields.is_empty() {
+        let mut stats = PayloadStatus::default();
+        if self.wanted.fields.is_empty() {
             return stats;
         }
         let mut left = INDEXED_FOR_STATS_MAX;
-        let mut points = vec![0u64; self.fields.fields.len()];
+        let mut points = vec![0u64; self.wanted.fields.len()];
         for run in self.runs() {
             let Source { run: rows, dead } = run.source();
-            let is_affordable = matches!(run, RunRef::Fresh(fresh) if fresh.fields.ready(&self.fields).is_none())
+            let is_affordable = matches!(run, RunRef::Fresh(fresh) if fresh.fields.ready(&self.wanted).is_none())
                 && rows.rows() <= left;
             left -= if is_affordable { rows.rows() } else { 0 };
             let reading = if is_affordable { Reading::Every } else { Reading::Some };
             // A payload that cannot be read is reported where somebody reads it.
             let indexes = self.indexes(run, reading).unwrap_or_default();
-            for (field, points) in self.fields.fields.iter().zip(&mut points) {
+            for (field, points) in self.wanted.fields.iter().zip(&mut points) {
                 let Some(index) = indexes.iter().find(|index| index.field() == field) else {
                     stats.missing += u64::from(matches!(run, RunRef::Segment(_)));
                     continue;
@@ -120,7 +120,7 @@ impl View {
                 };
             }
         }
-        let names = self.fields.fields.iter().map(|field| field.path.to_string());
+        let names = self.wanted.fields.iter().map(|field| field.path.to_string());
         stats.points = names.zip(points).collect();
         stats
     }

@@ -12,12 +12,12 @@ use super::Shard;
 use super::commit::{Committed, CommittedSegment, StepError};
 use super::entry::LogMark;
 use super::files::{INCOMING, field_name, index_name, segment_name};
-use super::payload::FieldSet;
+use super::tuning::Wanted;
 use super::view::{SegmentIndex, View};
 use crate::manifest::{Manifest, SegmentRecord};
 use crate::segment::{FileInfo, Run, Segment, StoredFile};
-use vicinal_index::Residency;
 use vicinal_index::hnsw::HnswIndex;
+use vicinal_index::{Residency, Rows};
 
 /// A durable state that stays on disk while this lives.
 pub struct ShardSnapshot {
@@ -85,6 +85,12 @@ impl Shard {
 
         let mut committed = self.commit.lock();
         self.check_failed()?;
+        // The sender may not have heard of the newest tuning yet.
+        let is_newer = manifest.tuning.revision > committed.wanted.tuning.revision;
+        let wanted = match is_newer {
+            true => Arc::new(Wanted::new(manifest.tuning, &self.layout)),
+            false => Arc::clone(&committed.wanted),
+        };
         // The sender's numbers may be in use here.
         let mut segments = Vec::with_capacity(manifest.segments.len());
         let mut moves = Vec::new();
@@ -92,24 +98,18 @@ impl Shard {
             let own = self.renumbered(record);
             let pairs = names_of_segment(record).into_iter().zip(names_of_segment(&own));
             moves.extend(pairs.map(|(from, to)| (incoming.join(from), self.dir.join(to))));
-            segments.push(self.open_segment(&incoming, record, &own)?);
+            segments.push(self.open_segment(&incoming, record, &own, &wanted)?);
         }
         if segments.iter().zip(&manifest.segments).any(|(own, sent)| own.fields.len() < sent.payload_indexes.len()) {
             return Err(Error::Corrupt("a payload index file of the snapshot is missing".into()));
         }
         self.move_durably(&moves).map_err(|error| Error::from(StepError::from(error)))?;
 
-        // The sender may not have heard of the newest set yet.
-        let is_newer = manifest.payload_indexes.revision > committed.fields.indexes.revision;
-        let fields = match is_newer {
-            true => Arc::new(FieldSet::new(manifest.payload_indexes)),
-            false => Arc::clone(&committed.fields),
-        };
         let mut next = Committed {
             mark: Some(mark.clone()),
             membership: manifest.membership,
             requests: manifest.requests,
-            fields,
+            wanted,
             segments,
         };
         let unwanted = next.drop_unwanted();
@@ -167,7 +167,7 @@ impl Shard {
         self.view.store(Arc::new(View::of_segments(
             Arc::clone(&self.layout),
             applied,
-            Arc::clone(&committed.fields),
+            Arc::clone(&committed.wanted),
             segments,
         )));
     }
@@ -187,6 +187,7 @@ impl Shard {
         from: &Path,
         record: &SegmentRecord,
         own: &SegmentRecord,
+        wanted: &Wanted,
     ) -> Result<CommittedSegment> {
         let (disk, number) = (&self.env.disk, own.number);
         let stored = |name: String, info| StoredFile::new(Arc::clone(disk), self.dir.join(name), info);
@@ -204,7 +205,8 @@ impl Shard {
             let path = from.join(index_name(record.number, index.ordinal));
             let file = stored(index_name(number, index.ordinal), index.info());
             let rows = segment.vectors(index.ordinal as usize).rows;
-            *slot = Some(Arc::new(self.open_index(&path, file, rows)?));
+            let residency = wanted.residency(index.ordinal as usize);
+            *slot = Some(Arc::new(self.open_index(&path, file, rows, residency)?));
         }
         let mut fields = Vec::with_capacity(record.payload_indexes.len());
         for (index, own) in record.payload_indexes.iter().zip(&own.payload_indexes) {
@@ -215,7 +217,7 @@ impl Shard {
         Ok(CommittedSegment { number, segment: Arc::new(segment), indexes, fields, dead })
     }
 
-    fn open_index(&self, path: &Path, file: StoredFile, rows: vicinal_index::Rows<'_>) -> Result<SegmentIndex> {
+    fn open_index(&self, path: &Path, file: StoredFile, rows: Rows<'_>, residency: Residency) -> Result<SegmentIndex> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let mapping = self.env.disk.map(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::Corrupt(format!("{name}: the file is missing")),
@@ -229,7 +231,7 @@ impl Shard {
         }
         let is_named = crc32fast::hash(&mapping) == crc;
         // A damaged file is opened too: it is the sections that tell where.
-        let hnsw = HnswIndex::open(mapping, rows, Residency::Memory).map_err(|error| match error {
+        let hnsw = HnswIndex::open(mapping, rows, residency).map_err(|error| match error {
             Error::Corrupt(text) => wrong(text),
             other => other,
         })?;
@@ -237,7 +239,7 @@ impl Shard {
             let text = "each section is intact, the file is not: its padding is damaged, or the manifest names another";
             return Err(wrong(text.into()));
         }
-        Ok(SegmentIndex { hnsw, file })
+        Ok(SegmentIndex { hnsw, residency, file: Arc::new(file) })
     }
 }
 
@@ -248,7 +250,7 @@ impl CommittedSegment {
             .indexes
             .iter()
             .enumerate()
-            .filter_map(|(ordinal, index)| Some((index_name(self.number, ordinal as u32), &index.as_ref()?.file)));
+            .filter_map(|(ordinal, index)| Some((index_name(self.number, ordinal as u32), &*index.as_ref()?.file)));
         let fields = self.fields.iter().map(|field| (field_name(self.number, field.number), &field.file));
         std::iter::once((segment_name(self.number), self.segment.file())).chain(indexes).chain(fields)
     }

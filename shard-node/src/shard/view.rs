@@ -13,15 +13,20 @@ use vicinal_common::point::{PointId, Vectors};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::matching::Matcher;
-use super::payload::{FieldSet, FreshFields, SegmentField};
+use super::payload::{FreshFields, SegmentField};
 use super::select::{Reading, RunRef};
+use super::tuning::Wanted;
 use crate::segment::{Layout, MemoryRun, Run, Segment, Source, StoredFile, Tombstones};
+use vicinal_index::Residency;
 use vicinal_index::hnsw::HnswIndex;
 
 /// The index of one vector of a segment.
 pub(super) struct SegmentIndex {
     pub(super) hnsw: HnswIndex,
-    pub(super) file: StoredFile,
+    /// Where it was opened.
+    pub(super) residency: Residency,
+    /// Shared with what was opened from it before and is still used.
+    pub(super) file: Arc<StoredFile>,
 }
 
 /// A segment in a view.
@@ -50,8 +55,8 @@ pub(super) struct LiveRun {
 pub struct View {
     pub(super) layout: Arc<Layout>,
     pub(super) applied: LogIndex,
-    /// The payload indexes that are wanted.
-    pub(super) fields: Arc<FieldSet>,
+    /// What is wanted beside the points.
+    pub(super) wanted: Arc<Wanted>,
     pub(super) segments: Vec<LiveSegment>,
     /// Oldest first.
     pub(super) fresh: Vec<LiveRun>,
@@ -66,7 +71,7 @@ impl LiveSegment {
 
     /// All files of the segment.
     pub(super) fn files(&self) -> impl Iterator<Item = &StoredFile> {
-        let indexes = self.indexes.iter().flatten().map(|index| &index.file);
+        let indexes = self.indexes.iter().flatten().map(|index| &*index.file);
         std::iter::once(self.segment.file()).chain(indexes).chain(self.fields.iter().map(|field| &field.file))
     }
 }
@@ -86,11 +91,11 @@ impl View {
     pub(super) fn of_segments(
         layout: Arc<Layout>,
         applied: LogIndex,
-        fields: Arc<FieldSet>,
+        wanted: Arc<Wanted>,
         segments: Vec<LiveSegment>,
     ) -> View {
         let live = segments.iter().map(|s| u64::from(s.segment.rows() - s.dead.count())).sum();
-        View { layout, applied, fields, segments, fresh: Vec::new(), live }
+        View { layout, applied, wanted, segments, fresh: Vec::new(), live }
     }
 
     /// All runs with their dead rows, newest first.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{Operation, Reader, Request, Wire, Writer};
-use crate::api::{ChangeMembers, FoundGroup, MembersChange, NodeStatus, ReplicaSpec, SetPayloadIndexes};
+use crate::api::{ChangeMembers, FoundGroup, MembersChange, NodeStatus, ReplicaSpec, Tune};
 use crate::error::Result;
 use crate::ids::ShardId;
 
@@ -30,17 +30,7 @@ macro_rules! in_postcard {
         }
     )*};
 }
-in_postcard!(
-    ReplicaSpec,
-    FoundGroup,
-    ChangeMembers,
-    DropReplica,
-    SetPayloadIndexes,
-    Status,
-    MembersChange,
-    NodeStatus,
-    ()
-);
+in_postcard!(ReplicaSpec, FoundGroup, ChangeMembers, DropReplica, Tune, Status, MembersChange, NodeStatus, ());
 
 /// A control request and what is answered to it.
 macro_rules! control {
@@ -59,5 +49,5 @@ control!(ReplicaSpec, CreateReplica, ());
 control!(FoundGroup, FoundGroup, ());
 control!(ChangeMembers, ChangeMembers, MembersChange);
 control!(DropReplica, DropReplica, ());
-control!(SetPayloadIndexes, SetPayloadIndexes, ());
+control!(Tune, Tune, ());
 control!(Status, Status, NodeStatus);

@@ -56,8 +56,8 @@ operations! {
     Digest = 10 "digest",
     /// State of the node.
     Status = 11 "status",
-    /// The payload indexes of a replica.
-    SetPayloadIndexes = 12 "set-payload-indexes",
+    /// What a replica shall have beside its points. (12 was one that told of payload indexes only.)
+    Tune = 13 "tune",
 }
 
 impl Operation {

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use super::{DropReplica, Operation, Request, Status, decode_request, encode_answer};
 use crate::api::{
     ChangeMembers, CountRequest, DigestRequest, FoundGroup, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest,
-    SetPayloadIndexes, ShardApi, WriteRequest,
+    ShardApi, Tune, WriteRequest,
 };
 use crate::error::Result;
 use crate::ids::NodeId;
@@ -27,9 +27,7 @@ pub async fn serve(api: &dyn ShardApi, node: NodeId, operation: Operation, frame
         Operation::Scroll => answer(node, frame, |request: ScrollRequest| api.scroll(request).map(Ok)).await,
         Operation::Count => answer(node, frame, |request: CountRequest| api.count(request).map(Ok)).await,
         Operation::Digest => answer(node, frame, |request: DigestRequest| api.digest(request).map(Ok)).await,
-        Operation::SetPayloadIndexes => {
-            answer(node, frame, |request: SetPayloadIndexes| api.set_payload_indexes(request)).await
-        }
+        Operation::Tune => answer(node, frame, |request: Tune| api.tune(request)).await,
         Operation::Status => answer(node, frame, |_: Status| api.status()).await,
     }
 }

@@ -16,9 +16,10 @@ use self::messages::*;
 use super::*;
 use crate::api::{
     ChangeMembers, CountRequest, DigestRequest, FoundGroup, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest,
-    SetPayloadIndexes, WriteRequest,
+    Tune, WriteRequest,
 };
-use crate::payload_index::{FieldType, PayloadIndexes};
+use crate::payload_index::FieldType;
+use crate::tuning::{GraphPlacement, Tuning};
 
 const NODE: NodeId = NodeId(0xabcd_ef01_2345_6789);
 const WITHIN: Duration = Duration::from_secs(7);
@@ -87,9 +88,9 @@ proptest! {
         request_survives(FoundGroup { shard, voters: members.clone() });
         request_survives(ChangeMembers { shard, voters: members });
         request_survives(DropReplica(shard));
-        let fields = [("a[].b".to_owned(), FieldType::Geo), ("c".to_owned(), FieldType::Keyword)].into();
-        let indexes = PayloadIndexes { revision: shard.0, fields };
-        request_survives(SetPayloadIndexes { shard, collection, indexes });
+        let payload_indexes = [("a[].b".to_owned(), FieldType::Geo), ("c".to_owned(), FieldType::Keyword)].into();
+        let graphs = GraphPlacement { on_disk: true, vectors: [("d".to_owned(), false)].into() };
+        request_survives(Tune { shard, collection, tuning: Tuning { revision: shard.0, payload_indexes, graphs } });
         request_survives(Status);
     }
 
@@ -114,7 +115,7 @@ proptest! {
         answer_survives::<Status>(status);
         answer_survives::<ReplicaSpec>(nothing.clone());
         answer_survives::<FoundGroup>(nothing.clone());
-        answer_survives::<SetPayloadIndexes>(nothing.clone());
+        answer_survives::<Tune>(nothing.clone());
         answer_survives::<DropReplica>(nothing);
     }
 }

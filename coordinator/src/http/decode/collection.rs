@@ -7,13 +7,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::error::Error;
-use vicinal_common::limits::{
-    DIM_MAX, HNSW_EF_CONSTRUCTION, HNSW_M, NAME_BYTES_MAX, REPLICATION_MAX, SHARDS_PER_COLLECTION_MAX, VECTOR_NAMES_MAX,
-};
+use vicinal_common::limits::{DIM_MAX, NAME_BYTES_MAX, REPLICATION_MAX, SHARDS_PER_COLLECTION_MAX, VECTOR_NAMES_MAX};
 use vicinal_common::metric::Metric;
 use vicinal_common::point::UNNAMED;
+use vicinal_common::tuning::GraphPlacement;
 
 use super::super::answer::Failure;
+use super::hnsw::HnswBody;
 use super::strict::StrictModeBody;
 use super::{Unsupported, refuse_all};
 use crate::meta::{AliasChange, StrictMode};
@@ -43,24 +43,6 @@ pub(in super::super) struct CreateBody {
     metadata: Unsupported,
     #[serde(default)]
     init_from: Unsupported,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HnswBody {
-    m: Option<usize>,
-    ef_construct: Option<usize>,
-    #[serde(default)]
-    full_scan_threshold: Unsupported,
-    #[serde(default)]
-    max_indexing_threads: Unsupported,
-    on_disk: Option<bool>,
-    #[serde(default)]
-    memory: Unsupported,
-    #[serde(default)]
-    payload_m: Unsupported,
-    #[serde(default)]
-    inline_storage: Unsupported,
 }
 
 #[derive(Default, Deserialize)]
@@ -113,11 +95,13 @@ pub(in super::super) struct NewCollection {
     pub(in super::super) write_consistency_factor: u32,
     /// What requests may not do.
     pub(in super::super) strict: StrictMode,
-    /// The `config` that describes the collection, except for what is decided later.
+    /// Where open graphs are.
+    pub(in super::super) graphs: GraphPlacement,
+    /// The `config` that describes the collection, except for what is decided later or can change.
     pub(in super::super) config: Value,
 }
 
-fn invalid(field: impl Into<String>, value: impl std::fmt::Display, bound: &str) -> Failure {
+pub(super) fn invalid(field: impl Into<String>, value: impl std::fmt::Display, bound: &str) -> Failure {
     let message = format!("value {value} invalid, must be {bound}");
     Error::Validation { field: field.into(), message }.into()
 }
@@ -127,33 +111,6 @@ fn in_range(field: &str, value: u32, most: u32) -> Result<(), Failure> {
         0 => Err(invalid(field, value, "1 or larger")),
         _ if value > most => Err(invalid(field, value, &format!("{most} or smaller"))),
         _ => Ok(()),
-    }
-}
-
-impl HnswBody {
-    /// Settings where given, else those of `base`.
-    fn over(self, base: HnswConfig, prefix: &str) -> Result<HnswConfig, Failure> {
-        refuse_all(&[
-            ("hnsw_config.full_scan_threshold", self.full_scan_threshold),
-            ("hnsw_config.max_indexing_threads", self.max_indexing_threads),
-            ("hnsw_config.memory", self.memory),
-            ("hnsw_config.payload_m", self.payload_m),
-            ("hnsw_config.inline_storage", self.inline_storage),
-        ])?;
-        let config = HnswConfig {
-            m: self.m.unwrap_or(base.m),
-            ef_construction: self.ef_construct.unwrap_or(base.ef_construction),
-        };
-        if config.m != 0 && !HNSW_M.contains(&config.m) {
-            let range = format!("0 (no graph) or from {} to {}", HNSW_M.start(), HNSW_M.end());
-            return Err(invalid(format!("{prefix}hnsw_config.m"), config.m, &range));
-        }
-        if !HNSW_EF_CONSTRUCTION.contains(&config.ef_construction) {
-            let field = format!("{prefix}hnsw_config.ef_construct");
-            let range = format!("from {} to {}", HNSW_EF_CONSTRUCTION.start(), HNSW_EF_CONSTRUCTION.end());
-            return Err(invalid(field, config.ef_construction, &range));
-        }
-        Ok(config)
     }
 }
 
@@ -184,9 +141,11 @@ impl CreateBody {
             let bound = format!("{majority} or smaller: a write waits for a majority of {replication_factor} replicas");
             return Err(invalid("write_consistency_factor", write_consistency_factor, &bound));
         }
-        let hnsw = self.hnsw_config.unwrap_or_default().over(HnswConfig::default(), "")?;
+        let given = self.hnsw_config.unwrap_or_default();
+        let hnsw = given.shape_over(HnswConfig::default(), "")?.unwrap_or_default();
         let indexing_threshold_kib = self.optimizers_config.unwrap_or_default().threshold()?;
-        let (vectors, shown) = vectors(self.vectors, hnsw)?;
+        let Vectors { schemas: vectors, on_disk, shown } = vectors(self.vectors, hnsw)?;
+        let graphs = GraphPlacement { on_disk: given.on_disk.unwrap_or(false), vectors: on_disk };
         let (strict, strict_shown) = self.strict_mode_config.unwrap_or_default().check()?;
         let config = json!({
             "params": {
@@ -200,7 +159,6 @@ impl CreateBody {
                 "ef_construct": hnsw.ef_construction,
                 "full_scan_threshold": 0,
                 "max_indexing_threads": 0,
-                "on_disk": self.hnsw_config.and_then(|hnsw| hnsw.on_disk).unwrap_or(true),
             },
             "optimizer_config": {
                 "deleted_threshold": 0.2,
@@ -218,7 +176,7 @@ impl CreateBody {
         });
         let schema = CollectionSchema { vectors, hnsw, indexing_threshold_kib };
         let shard_number = self.shard_number;
-        Ok(NewCollection { schema, shard_number, replication_factor, write_consistency_factor, strict, config })
+        Ok(NewCollection { schema, shard_number, replication_factor, write_consistency_factor, strict, graphs, config })
     }
 }
 
@@ -238,8 +196,16 @@ impl OptimizersBody {
     }
 }
 
-/// The vectors of a new collection, and how they are shown later.
-fn vectors(value: Option<Value>, base: HnswConfig) -> Result<(BTreeMap<String, VectorSchema>, Value), Failure> {
+/// The vectors of a new collection.
+struct Vectors {
+    schemas: BTreeMap<String, VectorSchema>,
+    /// Where open graphs are, for vectors that say so.
+    on_disk: BTreeMap<String, bool>,
+    /// How they are shown later.
+    shown: Value,
+}
+
+fn vectors(value: Option<Value>, base: HnswConfig) -> Result<Vectors, Failure> {
     let malformed = |text: String| Failure::new(StatusCode::BAD_REQUEST, format!("Format error in JSON body: {text}"));
     let Some(Value::Object(fields)) = value else {
         let text = "`vectors` must be {\"size\": ..., \"distance\": ...} or an object of such by name";
@@ -257,22 +223,25 @@ fn vectors(value: Option<Value>, base: HnswConfig) -> Result<(BTreeMap<String, V
         return Err(invalid("vectors", format!("of {} names", bodies.len()), &format!("{VECTOR_NAMES_MAX} or fewer")));
     }
     let mut schemas = BTreeMap::new();
+    let mut on_disk = BTreeMap::new();
     let mut shown = serde_json::Map::new();
     for (name, body) in bodies {
         let prefix = if is_single { "vectors.".to_owned() } else { format!("vectors.{name}.") };
         let body: VectorBody = serde_json::from_value(body).map_err(|e| malformed(format!("vectors: {e}")))?;
+        let own = body.hnsw_config.and_then(|hnsw| hnsw.on_disk);
         let (schema, config) = body.into_schema(base, &prefix)?;
         if !is_single && (name.is_empty() || name.len() > NAME_BYTES_MAX) {
             return Err(invalid("vectors", format!("`{name}`"), &format!("a name of 1 to {NAME_BYTES_MAX} bytes")));
         }
         schemas.insert(name.clone(), schema);
+        on_disk.extend(own.map(|own| (name.clone(), own)));
         shown.insert(name, config);
     }
     let shown = match is_single {
         true => shown.remove(UNNAMED).unwrap_or_default(),
         false => Value::Object(shown),
     };
-    Ok((schemas, shown))
+    Ok(Vectors { schemas, on_disk, shown })
 }
 
 impl VectorBody {
@@ -288,7 +257,7 @@ impl VectorBody {
         if !(1..=DIM_MAX).contains(&self.size) {
             return Err(invalid(format!("{prefix}size"), self.size, &format!("from 1 to {DIM_MAX}")));
         }
-        let hnsw = self.hnsw_config.map(|body| body.over(base, prefix)).transpose()?;
+        let hnsw = self.hnsw_config.map(|body| body.shape_over(base, prefix)).transpose()?.flatten();
         let mut shown = json!({"size": self.size, "distance": self.distance});
         if let Some(hnsw) = hnsw {
             shown["hnsw_config"] = json!({"m": hnsw.m, "ef_construct": hnsw.ef_construction});

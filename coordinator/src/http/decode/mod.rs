@@ -1,12 +1,15 @@
 //! The JSON forms of request bodies.
 
+mod change;
 mod collection;
+mod hnsw;
 mod index;
 mod points;
 mod search;
 mod strict;
 mod vector;
 
+pub(super) use change::{ChangeBody, check_change};
 pub(super) use collection::{AliasesBody, CreateBody, NamePlace, check_name};
 pub(super) use index::{IndexBody, NewIndex, index_path};
 pub(super) use points::{DeleteBody, Deletion, UpsertBody};

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::ids::{ClusterId, NodeId, RequestId, ShardId};
 use vicinal_common::metric::Metric;
+use vicinal_common::payload_index::FieldType;
 use vicinal_common::ring::TokenTable;
 use vicinal_common::transport::Address;
 
@@ -33,6 +34,7 @@ fn create(id: u128, name: &str, first_shard: u64, shards: u64) -> CreateCommand 
         write_consistency_factor: 1,
         config_json: "{}".into(),
         strict: StrictMode::default(),
+        graphs: GraphPlacement::default(),
         now_ms: 5,
     }
 }
@@ -298,15 +300,48 @@ fn payload_indexes_change_one_by_one_and_count_revisions() {
         (drop("x"), 4),
     ] {
         assert_eq!(machine.run(command.clone()), MetaReply::Done);
-        assert_eq!(machine.state.collections[&collection].payload_indexes.revision, revision, "{command:?}");
+        assert_eq!(machine.state.collections[&collection].tuning.revision, revision, "{command:?}");
     }
     for n in 1..PAYLOAD_INDEXES_MAX {
         assert_eq!(machine.run(create(&format!("f{n}"), FieldType::Bool)), MetaReply::Done);
     }
     assert_eq!(text(&machine.run(create("more", FieldType::Bool))).0, 400);
     assert_eq!(machine.run(create("y", FieldType::Integer)), MetaReply::Done);
-    let indexes = &machine.state.collections[&collection].payload_indexes;
-    assert_eq!((indexes.fields.len(), indexes.fields["y"]), (PAYLOAD_INDEXES_MAX, FieldType::Integer));
+    let indexes = &machine.state.collections[&collection].tuning.payload_indexes;
+    assert_eq!((indexes.len(), indexes["y"]), (PAYLOAD_INDEXES_MAX, FieldType::Integer));
     machine.run(MetaCommand::BeginDelete { collection, now_ms: 9 });
     assert_eq!(text(&machine.run(create("z", FieldType::Bool))).0, 404);
+}
+
+#[test]
+fn graphs_are_placed_when_created_and_when_changed() {
+    use vicinal_common::tuning::GraphPlacementChange;
+    let mut machine = Machine::new();
+    machine.create(1, "a");
+    let on_disk = GraphPlacement { on_disk: true, ..GraphPlacement::default() };
+    let second = CreateCommand { graphs: on_disk.clone(), ..create(2, "b", machine.state.next_shard, 1) };
+    assert_eq!(machine.run(MetaCommand::CreateCollection(Box::new(second))), MetaReply::Done);
+    let tuning = |machine: &Machine, id| machine.state.collections[&collection_id(id)].tuning.clone();
+    // New replicas follow revision 0: they must hear of anything else.
+    assert_eq!(tuning(&machine, 1), Tuning::default());
+    assert_eq!(tuning(&machine, 2), Tuning { revision: 1, graphs: on_disk, ..Tuning::default() });
+
+    let collection = collection_id(2);
+    let change = |on_disk, own| MetaCommand::PlaceGraphs {
+        collection,
+        change: GraphPlacementChange { on_disk, vectors: [(String::new(), own)].into() },
+    };
+    for (command, revision, is_on_disk) in [
+        (change(Some(true), None), 1, true),
+        (change(None, Some(false)), 2, false),
+        (change(Some(false), Some(false)), 3, false),
+        (change(None, Some(true)), 4, true),
+        (change(None, None), 5, false),
+    ] {
+        assert_eq!(machine.run(command.clone()), MetaReply::Done);
+        let found = tuning(&machine, 2);
+        assert_eq!((found.revision, found.graphs.is_on_disk("")), (revision, is_on_disk), "{command:?}");
+    }
+    machine.run(MetaCommand::BeginDelete { collection, now_ms: 9 });
+    assert_eq!(text(&machine.run(change(Some(true), None))).0, 404);
 }

@@ -12,3 +12,4 @@ mod interleave;
 mod model;
 mod payload;
 mod reference;
+mod tuning;

@@ -7,11 +7,12 @@ use vicinal_common::api::{NearestQuery, ReplicaSpec};
 use vicinal_common::collection::HnswConfig;
 use vicinal_common::disk::{Disk, FaultyDisk};
 use vicinal_common::metric::Metric;
-use vicinal_common::payload_index::PayloadIndexes;
+use vicinal_common::tuning::{GraphPlacement, Tuning};
 use vicinal_index::hnsw::Over;
 
 use super::super::{Shard, ShardEnv, ShardOptions, View};
 use super::harness::{DIR, Model, Work, all_parts, env, env_with, spec, spec_of};
+use super::tuning::check_residency;
 
 /// What searches that need not be exact have found.
 #[derive(Default)]
@@ -158,7 +159,7 @@ fn run(course: &Course, seed: u64) -> Recall {
     let mut model = Model::of(course.spec.clone());
     let mut shard = course.create(&env);
     let (mut sealed, mut most_segments) = (0, 0);
-    let mut indexes = PayloadIndexes::default();
+    let mut tuning = Tuning::default();
     for operation in 0..operations {
         match work.below(100) {
             0..50 => {
@@ -179,9 +180,11 @@ fn run(course: &Course, seed: u64) -> Recall {
             }
             97 if operation % 7 == 0 => check_snapshot(course, &model, &shard, seed ^ operation as u64),
             95 | 96 if operation % 5 == 0 => {
-                indexes.revision += 1;
-                indexes.fields = work.payload_fields();
-                shard.set_payload_indexes(&indexes).unwrap();
+                tuning.revision += 1;
+                tuning.payload_indexes = work.payload_fields();
+                let own = (work.below(2) == 0).then(|| ("b".to_owned(), work.below(2) == 0));
+                tuning.graphs = GraphPlacement { on_disk: work.below(2) == 0, vectors: own.into_iter().collect() };
+                shard.tune(&tuning).unwrap();
             }
             97 | 98 => {
                 let durable = shard.durable();
@@ -202,14 +205,15 @@ fn run(course: &Course, seed: u64) -> Recall {
     model.check(&shard);
     assert!(sealed > operations / 50, "sealed {sealed} times");
     assert!(most_segments > 3 && shard.stats().segments <= 4);
-    let stats = shard.stats().payload;
-    assert_eq!((stats.revision, stats.missing), (indexes.revision, 0));
+    let stats = shard.stats();
+    assert_eq!((stats.tuning, stats.payload.missing), (tuning.revision, 0));
+    check_residency(&shard);
     let files = disk.list(Path::new(DIR)).unwrap();
     let graphs = files.iter().filter(|name| name.ends_with(".hnsw")).count();
     let segments = files.iter().filter(|name| name.ends_with(".seg")).count();
     let fields = files.iter().filter(|name| name.ends_with(".pidx")).count();
     assert!(graphs > 0, "{files:?}");
-    assert_eq!(fields, segments * indexes.fields.len(), "{files:?}");
+    assert_eq!(fields, segments * tuning.payload_indexes.len(), "{files:?}");
     assert_eq!((files.len(), segments as u64), (graphs + segments + fields + 2, shard.stats().segments), "{files:?}");
     drop(Arc::clone(&shard));
     recall

@@ -7,21 +7,23 @@ use serde_json::json;
 use vicinal_common::disk::{Disk, FaultyDisk};
 use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;
-use vicinal_common::payload_index::{FieldType, PayloadIndexes};
+use vicinal_common::payload_index::FieldType;
+use vicinal_common::tuning::Tuning;
 
 use super::super::Shard;
 use super::harness::{DIR, Model, Work, create, env, filter};
 use super::model::copy_files;
 
-fn wanted(revision: u64, fields: &[(&str, FieldType)]) -> PayloadIndexes {
-    PayloadIndexes { revision, fields: fields.iter().map(|(name, of)| ((*name).to_owned(), *of)).collect() }
+fn wanted(revision: u64, fields: &[(&str, FieldType)]) -> Tuning {
+    let payload_indexes = fields.iter().map(|(name, of)| ((*name).to_owned(), *of)).collect();
+    Tuning { revision, payload_indexes, ..Tuning::default() }
 }
 
 /// A shard with some segments, some fresh rows, and indexes of two fields that are built.
 fn indexed(disk: &FaultyDisk) -> (Arc<Shard>, Model) {
     let shard = create(&env(disk.clone())).unwrap();
     let (mut work, mut model) = (Work::new(5), Model::default());
-    shard.set_payload_indexes(&wanted(3, &[("g", FieldType::Integer), ("text", FieldType::Keyword)])).unwrap();
+    shard.tune(&wanted(3, &[("g", FieldType::Integer), ("text", FieldType::Keyword)])).unwrap();
     for _ in 0..2 {
         (0..60).for_each(|_| drop(work.entry(&mut model)));
         model.replay(&shard).unwrap();
@@ -72,8 +74,8 @@ fn indexes_are_found_again_and_missing_ones_are_built() {
     drop(shard);
 
     let shard = Shard::open(&env(disk.clone()), Path::new(DIR)).unwrap();
-    let stats = shard.stats().payload;
-    assert_eq!((stats.revision, stats.missing), (3, 0), "opening needs to build nothing");
+    let stats = shard.stats();
+    assert_eq!((stats.tuning, stats.payload.missing), (3, 0), "opening needs to build nothing");
     assert_eq!(index_files(&disk), files);
     model.replay(&shard).unwrap();
     check_filters(&shard, &model);
@@ -95,16 +97,16 @@ fn indexes_are_found_again_and_missing_ones_are_built() {
 fn indexes_follow_the_newest_set() {
     let disk = FaultyDisk::new(2);
     let (shard, model) = indexed(&disk);
-    shard.set_payload_indexes(&wanted(2, &[])).unwrap();
-    assert_eq!(shard.stats().payload.revision, 3, "an older set changes nothing");
+    shard.tune(&wanted(2, &[])).unwrap();
+    assert_eq!(shard.stats().tuning, 3, "an older set changes nothing");
     // Another type under the same name, a new field, one that goes.
-    shard.set_payload_indexes(&wanted(4, &[("g", FieldType::Float), ("a[].b", FieldType::Geo)])).unwrap();
+    shard.tune(&wanted(4, &[("g", FieldType::Float), ("a[].b", FieldType::Geo)])).unwrap();
     assert!(shard.stats().payload.missing > 0);
     check_filters(&shard, &model);
     while shard.maintain_once().unwrap() {}
     assert_eq!(index_files(&disk).len() as u64, 2 * shard.stats().segments);
     check_filters(&shard, &model);
-    shard.set_payload_indexes(&wanted(5, &[])).unwrap();
+    shard.tune(&wanted(5, &[])).unwrap();
     assert!(index_files(&disk).is_empty());
     check_filters(&shard, &model);
 }
@@ -148,13 +150,13 @@ fn a_snapshot_brings_its_indexes() {
         let target_env = env(target_disk.clone());
         let target = create(&target_env).unwrap();
         if let Some(own) = &own {
-            target.set_payload_indexes(own).unwrap();
+            target.tune(own).unwrap();
         }
         let incoming = target.begin_install().unwrap();
         copy_files(&shard.env, &target_env, &snapshot, &incoming);
         target.finish_install(&snapshot.manifest).unwrap();
-        let stats = target.stats().payload;
-        assert_eq!((stats.revision, stats.missing), (revision, 0));
+        let stats = target.stats();
+        assert_eq!((stats.tuning, stats.payload.missing), (revision, 0));
         let fields = if own.is_some() { 1 } else { 2 };
         assert_eq!(index_files(&target_disk).len() as u64, fields * target.stats().segments);
         model.replay(&target).unwrap();
@@ -162,6 +164,6 @@ fn a_snapshot_brings_its_indexes() {
         target.close();
         drop(target);
         let target = Shard::open(&target_env, Path::new(DIR)).unwrap();
-        assert_eq!((target.stats().payload.revision, target.stats().payload.missing), (revision, 0));
+        assert_eq!((target.stats().tuning, target.stats().payload.missing), (revision, 0));
     }
 }

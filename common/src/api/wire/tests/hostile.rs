@@ -24,7 +24,7 @@ fn is_read_by_any(frame: &Bytes) -> bool {
         || one::<FoundGroup>(frame)
         || one::<ChangeMembers>(frame)
         || one::<DropReplica>(frame)
-        || one::<SetPayloadIndexes>(frame)
+        || one::<Tune>(frame)
         || one::<Status>(frame)
 }
 

@@ -1,4 +1,4 @@
-//! Tells replicas which payload indexes their collection wants, and waits until they are built.
+//! Tells replicas what their collection wants beside its points, and waits until payload indexes are built.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use futures::{StreamExt, stream};
 use tokio::time::{Instant, sleep, timeout};
-use vicinal_common::api::{ReplicaStatus, SetPayloadIndexes};
+use vicinal_common::api::{ReplicaStatus, Tune};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 
@@ -22,7 +22,7 @@ const CALLS_AT_ONCE: usize = 16;
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_LONGEST: Duration = Duration::from_millis(500);
 
-/// A replica that knows an older set of indexes than the metadata has.
+/// A replica that knows an older revision than the metadata has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outdated {
     node: NodeId,
@@ -30,14 +30,13 @@ pub(super) struct Outdated {
     collection: CollectionId,
 }
 
-/// Those of a node's replicas that know an older set.
+/// Those of a node's replicas that know an older revision.
 pub(super) fn outdated(state: &MetaState, node: NodeId, replicas: &[ReplicaStatus]) -> Vec<Outdated> {
     let is_old = |replica: &&ReplicaStatus| {
         let collection = state.collections.get(&replica.collection);
         replica.failed.is_none()
             && collection.is_some_and(|collection| {
-                collection.state != CollectionState::Deleting
-                    && collection.payload_indexes.revision > replica.payload.revision
+                collection.state != CollectionState::Deleting && collection.tuning.revision > replica.tuning
             })
     };
     let outdated = |replica: &ReplicaStatus| Outdated { node, shard: replica.shard, collection: replica.collection };
@@ -45,20 +44,20 @@ pub(super) fn outdated(state: &MetaState, node: NodeId, replicas: &[ReplicaStatu
 }
 
 impl Reconciler {
-    /// Replicas whose last sign of life shows an older set of indexes.
-    pub(super) fn outdated_indexes(&self, state: &MetaState) -> Vec<Outdated> {
+    /// Replicas whose last sign of life shows an older revision.
+    pub(super) fn outdated(&self, state: &MetaState) -> Vec<Outdated> {
         let seen = self.nodes.ids().into_iter().filter_map(|node| Some((node, self.members.seen(node)?)));
         seen.flat_map(|(node, seen)| outdated(state, node, &seen.status.replicas)).collect()
     }
 
-    /// Sends them the newest set. One that cannot be reached shows again with its next sign of life.
-    pub(super) async fn send_indexes(self, outdated: Vec<Outdated>) {
+    /// Sends them the newest one. One that cannot be reached shows again with its next sign of life.
+    pub(super) async fn send_tuning(self, outdated: Vec<Outdated>) {
         let calls = outdated.into_iter().map(|Outdated { node, shard, collection }| {
             let (nodes, state) = (&self.nodes, self.catalog.state());
             async move {
                 let Some(collection) = state.collections.get(&collection) else { return };
                 if let Err(error) = send(nodes, collection, shard, node).await {
-                    tracing::debug!(%shard, %node, %error, "a replica was not told its payload indexes yet");
+                    tracing::debug!(%shard, %node, %error, "a replica was not told what it shall have yet");
                 }
             }
         });
@@ -70,18 +69,18 @@ async fn send(nodes: &NodeDirectory, collection: &Collection, shard: ShardId, no
     let Some(api) = nodes.get(node) else {
         return Err(Error::Unavailable(format!("shard node {node} is not connected")));
     };
-    let indexes = collection.payload_indexes.clone();
-    let sent = timeout(CALL, api.set_payload_indexes(SetPayloadIndexes { shard, collection: collection.id, indexes }));
+    let tuning = collection.tuning.clone();
+    let sent = timeout(CALL, api.tune(Tune { shard, collection: collection.id, tuning }));
     sent.await.unwrap_or_else(|_| Err(Error::Timeout(format!("node {node} did not answer within {CALL:?}"))))
 }
 
-/// Sends the collection's indexes to all its replicas. Those that are not reached are told by the reconciler.
-pub async fn announce_indexes(nodes: &NodeDirectory, collection: &Collection) {
+/// Sends what the collection wants to all its replicas. Those that are not reached are told by the reconciler.
+pub async fn announce_tuning(nodes: &NodeDirectory, collection: &Collection) {
     let calls: Vec<_> = all_replicas(collection)
         .into_iter()
         .map(|(shard, node)| async move {
             if let Err(error) = send(nodes, collection, shard, node).await {
-                tracing::debug!(%shard, %node, %error, "a replica was not told its payload indexes yet");
+                tracing::debug!(%shard, %node, %error, "a replica was not told what it shall have yet");
             }
         })
         .collect();
@@ -92,7 +91,7 @@ pub async fn announce_indexes(nodes: &NodeDirectory, collection: &Collection) {
 /// is not so at the deadline.
 pub async fn wait_for_indexes(nodes: &NodeDirectory, collection: &Collection, deadline: Instant) -> bool {
     let holders: BTreeSet<NodeId> = collection.shards.iter().flat_map(|shard| shard.replicas.iter().copied()).collect();
-    let revision = collection.payload_indexes.revision;
+    let revision = collection.tuning.revision;
     let mut pause = PAUSE_FIRST;
     loop {
         let asked = holders.iter().map(|node| async move {
@@ -106,7 +105,7 @@ pub async fn wait_for_indexes(nodes: &NodeDirectory, collection: &Collection, de
             if replica.collection != collection.id || replica.failed.is_some() {
                 continue;
             }
-            match replica.payload.revision >= revision && replica.payload.missing == 0 {
+            match replica.tuning >= revision && replica.payload.missing == 0 {
                 true => drop(missing.remove(&replica.shard)),
                 false => is_building = true,
             }

@@ -1,0 +1,146 @@
+//! What a shard shall have beside its points, and graphs that are opened again where they shall be.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vicinal_common::error::{Error, Result};
+use vicinal_common::tuning::Tuning;
+use vicinal_index::hnsw::HnswIndex;
+use vicinal_index::{Residency, Rows};
+
+use super::Shard;
+use super::commit::{Committed, CommittedSegment, StepError};
+use super::view::{SegmentIndex, View};
+use crate::payload_index::Field;
+use crate::segment::{Layout, Run};
+
+/// What is wanted, as the metadata has it and as it is used.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) tuning: Tuning,
+    /// Its payload indexes, with paths that are read.
+    pub(super) fields: Vec<Field>,
+    /// Where open graphs are, by ordinal of the vector.
+    residency: Vec<Residency>,
+}
+
+impl Wanted {
+    pub(super) fn new(tuning: Tuning, layout: &Layout) -> Wanted {
+        let residency = |name: &str| match tuning.graphs.is_on_disk(name) {
+            true => Residency::Mapped,
+            false => Residency::Memory,
+        };
+        let residency = layout.vectors.iter().map(|vector| residency(&vector.name)).collect();
+        Wanted { fields: Field::list(&tuning.payload_indexes), residency, tuning }
+    }
+
+    /// Where the graph of a vector is, once it is open.
+    pub(super) fn residency(&self, ordinal: usize) -> Residency {
+        self.residency.get(ordinal).copied().unwrap_or_default()
+    }
+}
+
+/// A graph that is open elsewhere than it shall be.
+struct Misplaced {
+    segment: CommittedSegment,
+    ordinal: usize,
+    index: Arc<SegmentIndex>,
+    wanted: Residency,
+}
+
+impl Shard {
+    /// Makes a tuning the one to follow, durably. In the background missing payload indexes are built and graphs opened
+    /// again where they shall be; payload indexes that are not wanted go. An older revision than the present one changes
+    /// nothing. `Unavailable` when the disk is full.
+    pub fn tune(&self, tuning: &Tuning) -> Result<()> {
+        let mut committed = self.commit.lock();
+        self.check_failed()?;
+        if tuning.revision <= committed.wanted.tuning.revision {
+            return Ok(());
+        }
+        let wanted = Arc::new(Wanted::new(tuning.clone(), &self.layout));
+        let mut next = Committed { wanted, ..committed.clone() };
+        let obsolete = next.drop_unwanted();
+        if let Err(error) = self.store_manifest(&next) {
+            if let StepError::Fatal(error) = &error {
+                self.fail(format!("cannot note which indexes are wanted: {error}"));
+            }
+            return Err(error.into());
+        }
+        *committed = next;
+        self.show_indexes(&committed);
+        obsolete.iter().for_each(|field| field.file.mark_obsolete());
+        drop(committed);
+        self.schedule_opening();
+        self.schedule_optimizer(Duration::ZERO);
+        Ok(())
+    }
+
+    /// The published view uses the indexes of the durable state, of vectors and of payloads. The commit lock is held.
+    pub(super) fn show_indexes(&self, committed: &Committed) {
+        let writer = self.writer.lock();
+        let mut view = View::clone(&self.view.load());
+        view.wanted = Arc::clone(&committed.wanted);
+        for live in &mut view.segments {
+            if let Some(segment) = committed.segments.iter().find(|segment| segment.number == live.number) {
+                live.indexes.clone_from(&segment.indexes);
+                live.fields.clone_from(&segment.fields);
+            }
+        }
+        self.view.store(Arc::new(view));
+        drop(writer);
+    }
+
+    /// Whether a graph of a durable state is elsewhere than it shall be.
+    pub(super) fn is_misplaced(&self, committed: &Committed) -> bool {
+        misplaced(committed).is_some()
+    }
+
+    /// Opens one graph again, from its file, that is elsewhere than it shall be. Returns false when there is none.
+    /// Searches use the old one until they get a view with the new one; the file is the same. `opening` is held.
+    pub(super) fn reopen_once(&self) -> Result<bool, StepError> {
+        self.check_failed().map_err(StepError::Fatal)?;
+        let Some(Misplaced { segment, ordinal, index, wanted }) = misplaced(&self.commit.lock()) else {
+            return Ok(false);
+        };
+        let rows = segment.segment.vectors(ordinal).rows;
+        let hnsw = self.open_graph(index.file.path(), rows, wanted);
+        let hnsw = hnsw.inspect_err(|error| {
+            if let StepError::Fatal(error) = error {
+                self.fail(format!("cannot open an index again: {error}"));
+            }
+        })?;
+        let reopened = Arc::new(SegmentIndex { hnsw, residency: wanted, file: Arc::clone(&index.file) });
+
+        let mut committed = self.commit.lock();
+        let mut open = committed.segments.iter_mut().flat_map(|segment| &mut segment.indexes).flatten();
+        // Not there any more after a merge or a snapshot. Wanted elsewhere again: the next step sees that.
+        if let Some(place) = open.find(|known| Arc::ptr_eq(known, &index)) {
+            *place = reopened;
+            self.show_indexes(&committed);
+        }
+        Ok(true)
+    }
+
+    /// Maps and verifies the file of a graph.
+    pub(super) fn open_graph(&self, path: &Path, rows: Rows<'_>, residency: Residency) -> Result<HnswIndex, StepError> {
+        let mapping = self.env.disk.map(path)?;
+        HnswIndex::open(mapping, rows, residency).map_err(|error| match error {
+            // No memory. Like a full disk: tried again later, and searches go on meanwhile.
+            Error::Unavailable(text) => StepError::DiskFull(io::Error::other(text)),
+            other => StepError::Fatal(other),
+        })
+    }
+}
+
+fn misplaced(committed: &Committed) -> Option<Misplaced> {
+    committed.segments.iter().find_map(|segment| {
+        let open = segment.indexes.iter().enumerate();
+        let mut open = open.filter_map(|(ordinal, index)| Some((ordinal, index.as_ref()?)));
+        let (ordinal, index) = open.find(|(ordinal, index)| index.residency != committed.wanted.residency(*ordinal))?;
+        let wanted = committed.wanted.residency(ordinal);
+        Some(Misplaced { segment: segment.clone(), ordinal, index: Arc::clone(index), wanted })
+    })
+}
