@@ -297,7 +297,7 @@ mod tests {
         let params = HnswParams::default();
         let build = |control: BuildControl<'_>| HnswIndex::build(rows, Metric::Euclid, params, control).map(drop);
         let compared = during.measure(200, search, build).unwrap();
-        assert!(compared.builds > 1.0, "{} builds in two rounds", compared.builds);
+        assert!(compared.builds > 0.0, "no row was inserted while searches were measured");
         assert!(compared.searches >= 400 && compared.searches.is_multiple_of(200));
         assert!(compared.answers.iter().enumerate().all(|(number, answer)| answer.distances == number as u64));
         if cfg!(target_os = "linux") {

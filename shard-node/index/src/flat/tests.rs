@@ -1,3 +1,5 @@
+//! The exact index, by vectors and by codes, against sorting everything.
+
 use proptest::prelude::*;
 
 use super::*;
