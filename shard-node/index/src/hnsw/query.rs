@@ -70,11 +70,13 @@ impl HnswIndex {
             (_, None) => return Way::Scan,
         };
         let scanned = accepted.saturating_mul(SCAN_PERCENT) / 100;
-        if params.exact || accepted == 0 || scanned <= ef.saturating_mul(self.params.m) {
+        let is_most = accepted.saturating_mul(100) >= self.rows.saturating_mul(MOST_PERCENT);
+        let walked = if is_most { ef } else { ef.max(FILTERED_EF_MIN) };
+        if params.exact || accepted == 0 || scanned <= walked.saturating_mul(self.params.m) {
             Way::Scan
         } else if accepted >= self.rows {
             Way::Walk(ef)
-        } else if accepted.saturating_mul(100) >= self.rows.saturating_mul(MOST_PERCENT) {
+        } else if is_most {
             Way::Walk(ef.max(walked_ef(params.k, self.rows, accepted)))
         } else {
             let share_ppm = (accepted as u128 * 1_000_000 / self.rows as u128) as u64;
