@@ -28,8 +28,7 @@ impl Ord for Ranked {
     }
 }
 
-/// Keeps the `k` smallest hits by [`Hit::cmp_total`]; equal distances are decided by row. By default it keeps none.
-#[derive(Default)]
+/// Keeps the `k` smallest hits by [`Hit::cmp_total`]; equal distances are decided by row.
 pub struct TopK {
     k: usize,
     heap: BinaryHeap<Ranked>,

@@ -46,14 +46,14 @@ impl FreshFields {
     /// The wanted indexes, all of them or none.
     pub(super) fn ready(&self, wanted: &Wanted) -> Option<Vec<Arc<FieldIndex>>> {
         let built = self.built.lock();
-        missing(wanted, &built).is_empty().then(|| built.clone())
+        wanted.missing(built.iter()).is_empty().then(|| built.clone())
     }
 
     /// Builds what is missing of the wanted ones. `Corrupt` when a payload cannot be read.
     pub(super) fn build(&self, run: &MemoryRun, wanted: &Wanted) -> Result<Vec<Arc<FieldIndex>>> {
         // Held while building: several searches at once wait for one build instead of each making their own.
         let mut built = self.built.lock();
-        let missing = missing(wanted, &built);
+        let missing = wanted.missing(built.iter());
         let bytes = build_fields(run, &missing, &|| false)?.unwrap_or_default();
         built.retain(|index| wanted.fields.contains(index.field()));
         for (field, bytes) in missing.iter().zip(bytes) {
@@ -61,12 +61,6 @@ impl FreshFields {
         }
         Ok(built.clone())
     }
-}
-
-/// Wanted fields that are not among `built`.
-fn missing(wanted: &Wanted, built: &[Arc<FieldIndex>]) -> Vec<Field> {
-    let is_built = |field: &&Field| built.iter().any(|index| index.field() == *field);
-    wanted.fields.iter().filter(|field| !is_built(field)).cloned().collect()
 }
 
 impl Shard {
@@ -179,8 +173,7 @@ impl Shard {
 impl CommittedSegment {
     /// Wanted fields that have no index here.
     pub(super) fn missing(&self, wanted: &Wanted) -> Vec<Field> {
-        let is_built = |field: &&Field| self.fields.iter().any(|built| built.index.field() == *field);
-        wanted.fields.iter().filter(|field| !is_built(field)).cloned().collect()
+        wanted.missing(self.fields.iter().map(|field| &field.index))
     }
 }
 

@@ -54,8 +54,7 @@ impl View {
             }
             None => {
                 for segment in &self.segments {
-                    let index = segment.indexes[plan.ordinal].as_ref().map(|index| &index.hnsw);
-                    let index = index.map(|index| index as &dyn VectorIndex);
+                    let index = segment.indexes[plan.ordinal].as_ref().map(|index| &index.hnsw as &dyn VectorIndex);
                     self.search_run(&plan, RunRef::Segment(segment), index, &mut hits)?;
                 }
                 for fresh in &self.fresh {

@@ -13,7 +13,7 @@ use vicinal_index::{Residency, Rows};
 use super::Shard;
 use super::commit::{Committed, CommittedSegment, StepError};
 use super::view::{SegmentIndex, View};
-use crate::payload_index::Field;
+use crate::payload_index::{Field, FieldIndex};
 use crate::segment::{Layout, Run};
 
 /// What is wanted, as the metadata has it and as it is used.
@@ -34,6 +34,12 @@ impl Wanted {
         };
         let residency = layout.vectors.iter().map(|vector| residency(&vector.name)).collect();
         Wanted { fields: Field::list(&tuning.payload_indexes), residency, tuning }
+    }
+
+    /// The payload indexes that are not among `built`.
+    pub(super) fn missing<'a>(&self, built: impl IntoIterator<Item = &'a Arc<FieldIndex>>) -> Vec<Field> {
+        let built: Vec<&Field> = built.into_iter().map(|index| index.field()).collect();
+        self.fields.iter().filter(|field| !built.contains(field)).cloned().collect()
     }
 
     /// Where the graph of a vector is, once it is open.

@@ -24,7 +24,7 @@ use vicinal_index::{Accept, FlatIndex, Rows, SearchParams, Searched, VectorIndex
 
 use self::family::{Beam, Built};
 use self::filter::{FilterKind, Material, Workload};
-use self::report::{Beside, Columns, Format, Point, Run, Yardsticks};
+use self::report::{Beside, Columns, Format, Run, Yardsticks};
 use self::rounds::{Measured, Rounds, resident_bytes};
 use self::set::MetricName;
 use self::truth::Truth;
@@ -248,12 +248,7 @@ impl Bench<'_> {
         let all: Vec<usize> = (0..self.queries.rows()).collect();
         for ef in self.index.beams(self.built.beam) {
             let measured = self.unfiltered(&all, ef)?;
-            let point = Point {
-                ef,
-                recall: truth.recall(&measured.answers),
-                qps: measured.qps(),
-                distances: measured.distances(),
-            };
+            let point = truth.point(ef, measured.qps(), &measured.answers);
             run.print_point(&point, Beside::Nothing)?;
             if point.recall > RECALL_ENOUGH {
                 break;
@@ -316,12 +311,7 @@ impl Bench<'_> {
                 let params = self.index.search_params(ef);
                 self.built.index.search_counted(self.rows, self.queries.row(query), params, mask.accept())
             })?;
-            let point = Point {
-                ef,
-                recall: truth.recall(&measured.answers),
-                qps: measured.qps(),
-                distances: measured.distances(),
-            };
+            let point = truth.point(ef, measured.qps(), &measured.answers);
             let yardsticks = Yardsticks {
                 filter: &workload.name,
                 selectivity: workload.selectivity,

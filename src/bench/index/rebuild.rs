@@ -12,10 +12,10 @@ use anyhow::{Context, bail, ensure};
 use vicinal_index::hnsw::{BuildControl, BuildError, HnswIndex};
 use vicinal_index::{Accept, Searched};
 
-use super::report::{Beside, Point, Run};
+use super::report::{Beside, Run};
 use super::rounds::{WARM_UP, pin_this_thread};
 use super::truth::Truth;
-use super::{Bench, Index, family, rounds};
+use super::{Bench, Index, family};
 use crate::bench::timing::{Latencies, Spread};
 
 /// How often it is looked whether the build has begun to insert rows.
@@ -79,8 +79,7 @@ impl Bench<'_> {
                 |control| HnswIndex::build(self.rows, self.metric, graph, control).map(drop),
             )?;
             let qps = 1.0 / compared.idle.mean.as_secs_f64().max(1e-9);
-            let distances = rounds::mean_distances(&compared.answers);
-            let point = Point { ef, recall: truth.recall(&compared.answers), qps, distances };
+            let point = truth.point(ef, qps, &compared.answers);
             run.print_point(&point, Beside::Build(&compared))?;
         }
         Ok(())

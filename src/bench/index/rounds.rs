@@ -33,17 +33,6 @@ impl Measured {
     pub(super) fn qps(&self) -> f64 {
         self.answers.len() as f64 / self.time.as_secs_f64().max(1e-9)
     }
-
-    /// Distances computed per query.
-    pub(super) fn distances(&self) -> f64 {
-        mean_distances(&self.answers)
-    }
-}
-
-/// Distances computed per query.
-pub(super) fn mean_distances(answers: &[Searched]) -> f64 {
-    let all: u64 = answers.iter().map(|answer| answer.distances).sum();
-    all as f64 / answers.len().max(1) as f64
 }
 
 impl Rounds {
@@ -156,7 +145,6 @@ mod tests {
             let measured = rounds.measure(21, answer).unwrap();
             let numbers: Vec<u64> = measured.answers.iter().map(|answer| answer.distances).collect();
             assert_eq!(numbers, (0..21).collect::<Vec<_>>());
-            assert_eq!(measured.distances(), 10.0);
             assert!(measured.qps() > 0.0);
         }
     }

@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use vicinal_common::metric::Metric;
 use vicinal_index::{Accept, FlatIndex, Hit, Rows, SearchParams, Searched, VectorIndex};
 
+use super::report::Point;
 use crate::bench::npy::Matrix;
 
 /// Queries of a file of neighbours that are answered exactly to see whether it fits the vectors and the metric.
@@ -65,8 +66,14 @@ impl Truth {
         Ok(())
     }
 
+    /// What is reported of searches that took turns at so many a second.
+    pub(super) fn point(&self, ef: Option<usize>, qps: f64, answers: &[Searched]) -> Point {
+        let distances: u64 = answers.iter().map(|answer| answer.distances).sum();
+        Point { ef, recall: self.recall(answers), qps, distances: distances as f64 / answers.len().max(1) as f64 }
+    }
+
     /// Mean share of the exact neighbours that were found.
-    pub(super) fn recall(&self, answers: &[Searched]) -> f64 {
+    fn recall(&self, answers: &[Searched]) -> f64 {
         let wanted: usize = self.0.iter().map(Vec::len).sum();
         let found =
             self.0.iter().zip(answers).map(|(exact, found)| {
@@ -113,9 +120,11 @@ mod tests {
         assert_eq!(truth.0, [[1, 2], [3, 2]]);
         truth.check(POINTS, &query(), Metric::Euclid).unwrap();
         let hit = |row| Hit { distance: 0.0, row };
-        let found = |hits| Searched { hits, distances: 0 };
+        let found = |hits: Vec<Hit>| Searched { distances: hits.len() as u64, hits };
         assert_eq!(truth.recall(&[found(vec![hit(2), hit(1)]), found(vec![hit(3), hit(0)])]), 0.75);
         assert_eq!(truth.recall(&[found(vec![]), found(vec![hit(3)])]), 0.25);
+        let point = truth.point(Some(7), 2.0, &[found(vec![]), found(vec![hit(3)])]);
+        assert_eq!((point.ef, point.recall, point.qps, point.distances), (Some(7), 0.25, 2.0, 0.5));
     }
 
     #[test]

@@ -26,7 +26,7 @@ fn in_chunks(
     let chunks = rows.div_ceil(chunk);
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut worker = Worker { best: TopK::new(params.k, rows), ..Worker::default() };
+        let mut worker = Worker::new(params.k, rows);
         loop {
             // Relaxed: only the number counts; results are handed over by the lock, or never leave this thread.
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -40,7 +40,7 @@ fn in_chunks(
     if helpers == 0 {
         return work().searched();
     }
-    let all = Mutex::new(Worker { best: TopK::new(params.k, rows), ..Worker::default() });
+    let all = Mutex::new(Worker::new(params.k, rows));
     rayon::scope(|scope| {
         for _ in 0..helpers {
             scope.spawn(|_| {
@@ -57,7 +57,6 @@ fn in_chunks(
 }
 
 /// What one thread scans with.
-#[derive(Default)]
 struct Worker {
     best: TopK,
     distances: u64,
@@ -67,6 +66,24 @@ struct Worker {
 }
 
 impl Worker {
+    fn new(k: usize, rows: usize) -> Worker {
+        let (block, coded, products) = (Vec::new(), Vec::new(), Vec::new());
+        Worker { best: TopK::new(k, rows), distances: 0, block, coded, products }
+    }
+
+    /// Calls `score` with block after block of the rows.
+    fn for_each_block(&mut self, mut rows: impl Iterator<Item = u32>, mut score: impl FnMut(&mut Worker)) {
+        loop {
+            self.block.clear();
+            self.block.extend(rows.by_ref().take(BLOCK));
+            if self.block.is_empty() {
+                return;
+            }
+            self.distances += self.block.len() as u64;
+            score(self);
+        }
+    }
+
     fn merge(&mut self, other: Worker) {
         self.distances += other.distances;
         for hit in other.best.into_sorted() {
@@ -80,7 +97,6 @@ impl Worker {
 
     /// Scores the vectors of the rows of the block, four at a time.
     fn score_block(&mut self, kernel: &Kernel, rows: Rows<'_>, query: &[f32]) {
-        self.distances += self.block.len() as u64;
         let (quads, rest) = self.block.as_chunks::<4>();
         for (i, quad) in quads.iter().enumerate() {
             // Rows in a row are fetched ahead by the hardware; after gaps it has to be told.
@@ -108,15 +124,7 @@ pub(crate) fn scan(
         return Searched::default();
     }
     in_chunks((rows.len(), 4 * rows.dim), params, |chunk, worker| {
-        let mut accepted = accept.iter_in(chunk);
-        loop {
-            worker.block.clear();
-            worker.block.extend(accepted.by_ref().take(BLOCK));
-            if worker.block.is_empty() {
-                return;
-            }
-            worker.score_block(kernel, rows, query);
-        }
+        worker.for_each_block(accept.iter_in(chunk), |worker| worker.score_block(kernel, rows, query));
     })
 }
 
@@ -134,17 +142,10 @@ pub(crate) fn scan_codes(
     let view = codes.view();
     let limits = CodeLimits::new(&codes.coder, codes.errors, query, coded);
     in_chunks((rows.len(), codes.stride()), params, |chunk, worker| {
-        let mut accepted = accept.iter_in(chunk);
         let mut worst = worker.best.worst().map(|hit| hit.distance);
         let mut limit = worst.map_or(f32::INFINITY, |worst| limits.of_any(worst));
-        loop {
-            worker.block.clear();
-            worker.block.extend(accepted.by_ref().take(BLOCK));
-            if worker.block.is_empty() {
-                return;
-            }
+        worker.for_each_block(accept.iter_in(chunk), |worker| {
             view.score(code_kernel, coded, &worker.block, &mut worker.products, &mut worker.coded);
-            worker.distances += worker.block.len() as u64;
             for (row, by_code) in worker.block.iter().zip(&worker.coded) {
                 let is_out = |worst| *by_code > limits.of(worst, view.terms[*row as usize].scale);
                 if *by_code > limit || worst.is_some_and(is_out) {
@@ -157,6 +158,6 @@ pub(crate) fn scan_codes(
                     limit = worst.map_or(f32::INFINITY, |worst| limits.of_any(worst));
                 }
             }
-        }
+        });
     })
 }

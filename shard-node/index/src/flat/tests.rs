@@ -3,9 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::hnsw::tests::{METRICS, clustered};
 use crate::{Hit, RowSet};
-
-const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
 
 proptest! {
     #[test]
@@ -45,8 +44,8 @@ fn codes_and_threads_change_nothing() {
     const ROWS: usize = 30_000;
     const DIM: usize = 48;
     for metric in METRICS {
-        let data = crate::hnsw::tests::clustered(metric, ROWS, DIM, 3);
-        let queries = crate::hnsw::tests::clustered(metric, 8, DIM, 4);
+        let data = clustered(metric, ROWS, DIM, 3);
+        let queries = clustered(metric, 8, DIM, 4);
         let rows = Rows { data: &data, dim: DIM };
         let (plain, coded) = (FlatIndex::new(metric), FlatIndex::coded(rows, metric, 1).unwrap());
         let some = RowSet::of(ROWS, (0..ROWS as u32).filter(|row| row % 7 < 3));

@@ -7,7 +7,7 @@ use super::graph::NONE;
 use super::*;
 use crate::{Accept, FlatIndex, Hit, SearchParams, VectorIndex};
 
-pub(super) const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
+pub(crate) const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
 
 /// `rows` prepared vectors around 100 centres whose lengths differ, row-major.
 pub(crate) fn clustered(metric: Metric, rows: usize, dim: usize, seed: u64) -> Vec<f32> {

@@ -6,8 +6,7 @@ use vicinal_common::distance::Kernel;
 use super::*;
 use crate::Rows;
 use crate::codes::{CodeKernel, Codes, Packing};
-
-const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
+use crate::hnsw::tests::{METRICS, clustered};
 
 /// For each row its distance by code, the limit at its exact distance, and the looser limit for any row.
 fn limits(data: &[f32], dim: usize, metric: Metric, query: &[f32]) -> Vec<[f32; 3]> {
@@ -54,7 +53,7 @@ proptest! {
 fn limits_are_near_what_is_limited() {
     let dim = 96;
     for metric in METRICS {
-        let data = crate::hnsw::tests::clustered(metric, 400, dim, 5);
+        let data = clustered(metric, 400, dim, 5);
         let (query, rows) = data.split_at(dim);
         let distances = limits(rows, dim, metric, query);
         let mean = |of: &dyn Fn(&[f32; 3]) -> f32| distances.iter().map(of).sum::<f32>() / distances.len() as f32;
