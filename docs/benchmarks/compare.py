@@ -7,6 +7,7 @@ the best round of each point counts. A contender that cannot run is listed with 
 """
 
 import argparse
+import contextlib
 import datetime
 import gc
 import importlib.metadata
@@ -275,7 +276,9 @@ def bind_all_threads(core):
     if not hasattr(os, "sched_setaffinity"):
         return
     for thread in pathlib.Path("/proc/self/task").iterdir():
-        os.sched_setaffinity(int(thread.name), {core})
+        # One of a pool that is being taken down may have ended since it was listed.
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), {core})
 
 
 def write_report(options, results):
