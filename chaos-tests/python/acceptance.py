@@ -8,6 +8,7 @@ import sys
 import traceback
 
 import checks_api
+import checks_compare
 import checks_search
 from server import Server
 
@@ -17,7 +18,7 @@ def main() -> int:
     arguments.add_argument("--binary", required=True, help="the vicinal binary")
     arguments.add_argument("--only", default="", help="run only checks whose name contains this")
     chosen = arguments.parse_args()
-    checks = [check for module in (checks_api, checks_search) for check in module.CHECKS]
+    checks = [check for module in (checks_api, checks_search, checks_compare) for check in module.CHECKS]
     checks = [check for check in checks if chosen.only in check.__name__]
     passed = failed = 0
     with Server(chosen.binary) as server:

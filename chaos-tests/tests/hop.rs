@@ -40,7 +40,7 @@ async fn every_operation_answers_over_the_wire_as_directly() {
     let follower = 1 - leader;
 
     let ack = remote[leader].write(upsert(SHARD, 0..500)).await.unwrap();
-    assert_eq!(ack.affected, 500);
+    assert_eq!(ack.effect.affected, 500);
     let wrong = remote[follower].write(upsert(SHARD, 0..1)).await;
     let hint = Some(direct[leader].id());
     assert!(matches!(wrong, Err(Error::WrongLeader { hint: h, .. }) if h == hint), "{wrong:?}");
@@ -48,8 +48,12 @@ async fn every_operation_answers_over_the_wire_as_directly() {
     let first = remote[leader].write(once.clone()).await.unwrap();
     assert_eq!(remote[leader].write(once).await.unwrap(), first, "applied once");
     let by_filter = delete_by_filter(SHARD, r#"{"must":[{"key":"n","match":{"value":7}}]}"#);
-    assert_eq!(remote[leader].write(by_filter).await.unwrap().affected, 1);
-    let last = remote[leader].write(write_of(SHARD, WriteOp::Delete(vec![PointId::Num(8)]))).await.unwrap().index;
+    assert_eq!(remote[leader].write(by_filter).await.unwrap().effect.affected, 1);
+    remote[leader].write(write_of(SHARD, WriteOp::Delete(vec![PointId::Num(8)]))).await.unwrap();
+    for (op, effect) in changes() {
+        assert_eq!(remote[leader].write(write_of(SHARD, op)).await.unwrap().effect, effect);
+    }
+    let last = remote[leader].write(write_of(SHARD, WriteOp::Delete(Vec::new()))).await.unwrap().index;
 
     let filter = Filter::parse(&serde_json::json!({"must": [{"key": "n", "range": {"gte": 5, "lt": 20}}]})).unwrap();
     let filter = Some(Arc::new(filter));

@@ -86,6 +86,24 @@ impl Error {
         }
     }
 
+    /// The same error with a remark behind its text. Errors without a text of their own stay as they are.
+    pub fn with_note(self, note: &str) -> Error {
+        let noted = |text: String| format!("{text} ({note})");
+        match self {
+            Error::BadInput(text) => Error::BadInput(noted(text)),
+            Error::Validation { field, message } => Error::Validation { field, message: noted(message) },
+            Error::NotFound(text) => Error::NotFound(noted(text)),
+            Error::Conflict(text) => Error::Conflict(noted(text)),
+            Error::TooLarge(text) => Error::TooLarge(noted(text)),
+            Error::Overloaded(text) => Error::Overloaded(noted(text)),
+            Error::Unavailable(text) => Error::Unavailable(noted(text)),
+            Error::Timeout(text) => Error::Timeout(noted(text)),
+            Error::Corrupt(text) => Error::Corrupt(noted(text)),
+            Error::Internal(text) => Error::Internal(noted(text)),
+            Error::WrongLeader { .. } | Error::WrongEpoch { .. } | Error::NoSuchShard(_) => self,
+        }
+    }
+
     /// Whether the same request, sent again later, can succeed without anybody changing it.
     pub fn is_retryable(&self) -> bool {
         match self {

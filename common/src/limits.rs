@@ -18,6 +18,12 @@ pub const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const BATCH_POINTS_MAX: usize = 100_000;
 /// Most queries in one batch request.
 pub const BATCH_QUERIES_MAX: usize = 1_000;
+/// Deepest nesting of prefetches.
+pub const PREFETCH_DEPTH_MAX: usize = 8;
+/// Most prefetches in one query, on all levels.
+pub const PREFETCHES_MAX: usize = 64;
+/// Most examples of a recommendation.
+pub const EXAMPLES_MAX: usize = 1_000;
 /// Largest `limit + offset` of a query, and largest scroll page.
 pub const RESULTS_MAX: usize = 100_000;
 /// Neighbours per node of an HNSW graph: the smallest number and the largest.
@@ -36,10 +42,17 @@ pub const FILTER_DEPTH_MAX: usize = 32;
 pub const FILTER_CONDITIONS_MAX: usize = 65_536;
 /// Most payload indexes of a collection: each is a file beside each segment.
 pub const PAYLOAD_INDEXES_MAX: usize = 64;
-/// Longest key path of a payload index, in bytes.
-pub const PAYLOAD_INDEX_PATH_BYTES_MAX: usize = 1_024;
+/// Longest key path of a payload index or a change of payloads, in bytes.
+pub const KEY_PATH_BYTES_MAX: usize = 1_024;
 /// Largest command in a shard's raft log, in bytes; a larger write is cut into several.
 pub const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of points that applying one entry rewrites before the rest is left to another entry. Replicas must agree on
+/// where a page ends: a change of this value is a change of the log's meaning.
+pub const EDIT_PAGE_BYTES: usize = COMMAND_BYTES_MAX;
+/// Most key paths, or names of vectors, in one change of points.
+pub const EDIT_KEYS_MAX: usize = 1_024;
+/// Most operations in one batch of changes.
+pub const BATCH_OPERATIONS_MAX: usize = 1_000;
 /// Most bytes in one append RPC between replicas (at least one entry is always sent).
 pub const APPEND_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Largest body of a request between processes, in bytes. The largest are the queries of one REST body, whose numbers

@@ -1,5 +1,7 @@
 //! A model of shard nodes for tests: points in maps, exact searches, and faults on demand.
 
+mod write;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -346,25 +348,8 @@ impl ShardApi for ModelNode {
         }
         shard.log += 1;
         let index = LogIndex(shard.log);
-        let before = shard.points.len() as u64;
-        let affected = match request.op {
-            WriteOp::Upsert(points) => {
-                for point in points.iter() {
-                    shard.points.insert(point.id, (index, point.clone()));
-                }
-                points.len() as u64
-            }
-            WriteOp::Delete(ids) => {
-                shard.points.retain(|id, _| !ids.contains(id));
-                before - shard.points.len() as u64
-            }
-            WriteOp::DeleteByFilter(logged) => {
-                let filter: Filter = serde_json::from_str(&logged.json).unwrap();
-                shard.points.retain(|_, (_, point)| !matches(Some(&filter), point));
-                before - shard.points.len() as u64
-            }
-        };
-        let ack = WriteAck { index, term: shard.term, affected };
+        let effect = shard.change(index, request.op)?;
+        let ack = WriteAck { index, term: shard.term, effect };
         shard.seen.insert(key, ack);
         if let Some(lose) = model.lose_answers.get_mut(&request.shard).filter(|lose| **lose > 0) {
             *lose -= 1;

@@ -24,7 +24,7 @@ pub const SPEC: &str = "SPEC";
 
 const MANIFEST_MAGIC: [u8; 8] = *b"VICNLMAN";
 const SPEC_MAGIC: [u8; 8] = *b"VICNLSPC";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const HEADER_BYTES: usize = 24;
 
 /// A remembered request: a retry of it is answered with this.
@@ -269,7 +269,9 @@ fn corrupt(what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use vicinal_common::api::Effect;
     use vicinal_common::ids::LogIndex;
+    use vicinal_common::point::PointId;
     use vicinal_common::tuning::GraphPlacement;
 
     use super::*;
@@ -282,7 +284,12 @@ mod tests {
             mark: Some(mark.clone()),
             membership: Some((mark, Bytes::from_static(b"members"))),
             requests: vec![
-                RequestRecord { request: RequestId(1), part: 0, index: 6, outcome: Ok(3) },
+                RequestRecord {
+                    request: RequestId(1),
+                    part: 0,
+                    index: 6,
+                    outcome: Ok(Effect { missing: Some(PointId::Num(3)), ..Effect::of(3) }),
+                },
                 RequestRecord { request: RequestId(2), part: 1, index: 7, outcome: Err(Error::BadInput("x".into())) },
             ],
             tuning: Tuning {

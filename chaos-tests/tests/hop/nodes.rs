@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 use vicinal_common::api::{
-    LoggedFilter, NearestQuery, PointParts, ReadContext, ReplicaSpec, ShardAnswer, ShardApi, VectorSelector, WriteOp,
-    WriteRequest,
+    Effect, LoggedFilter, NearestQuery, PointEdit, PointParts, PointVectors, ReadContext, ReplicaSpec, Selection,
+    ShardAnswer, ShardApi, UpdateMode, VectorSelector, WriteOp, WriteRequest,
 };
 use vicinal_common::clock::SystemClock;
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
@@ -139,6 +139,21 @@ pub(crate) fn upsert(shard: ShardId, ids: std::ops::Range<u64>) -> WriteRequest 
 
 pub(crate) fn delete_by_filter(shard: ShardId, json: &str) -> WriteRequest {
     write_of(shard, WriteOp::DeleteByFilter(LoggedFilter { evaluator: EVALUATOR_VERSION, json: json.into() }))
+}
+
+/// Changes of points that are there, and what they answer when point 7 is not.
+pub(crate) fn changes() -> [(WriteOp, Effect); 3] {
+    let ids = Selection::Ids([3, 7, 9].map(PointId::Num).into());
+    let edit = PointEdit::SetPayload { payload: payload(serde_json::json!({"m": 1})), key: Some("a.b".into()) };
+    let vectors = [9, 11].map(|id| PointVectors { id: PointId::Num(id), vectors: point(id).vectors });
+    let filter = Filter::parse(&serde_json::json!({"must_not": {"key": "n", "match": {"value": 11}}})).unwrap();
+    let filter = Some(LoggedFilter::new(&filter).unwrap());
+    let (points, mode) = (Arc::new(vec![point(9), point(501)]), UpdateMode::InsertOnly);
+    [
+        (WriteOp::Edit { points: ids, edit }, Effect { missing: Some(PointId::Num(7)), ..Effect::of(2) }),
+        (WriteOp::UpdateVectors { points: Arc::new(vectors.into()), filter: filter.clone() }, Effect::of(1)),
+        (WriteOp::ConditionalUpsert { points, mode, filter }, Effect::of(1)),
+    ]
 }
 
 pub(crate) fn write_of(shard: ShardId, op: WriteOp) -> WriteRequest {

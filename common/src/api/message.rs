@@ -10,9 +10,9 @@ use crate::collection::CollectionSchema;
 use crate::consistency::Consistency;
 use crate::error::Result;
 use crate::filter::Filter;
-use crate::ids::{CollectionId, Epoch, LogIndex, NodeId, RequestId, ShardId};
+use crate::ids::{CollectionId, Epoch, LogIndex, NodeId, ShardId};
 use crate::payload::Payload;
-use crate::point::{Point, PointId, Vectors};
+use crate::point::{PointId, Vectors};
 use crate::transport::Address;
 use crate::tuning::Tuning;
 
@@ -68,58 +68,6 @@ pub struct Tune {
     pub collection: CollectionId,
     /// What it shall have.
     pub tuning: Tuning,
-}
-
-/// One write to one shard.
-#[derive(Clone, Debug)]
-pub struct WriteRequest {
-    /// Identity of the client's write.
-    pub request: RequestId,
-    /// Which part of the client's write this is, counted per shard from 0: a batch that is too large for one log entry
-    /// has several. `(request, part)` is applied at most once per shard.
-    pub part: u32,
-    /// The collection.
-    pub collection: CollectionId,
-    /// The token table it was routed by.
-    pub epoch: Epoch,
-    /// The shard.
-    pub shard: ShardId,
-    /// What to do.
-    pub op: WriteOp,
-    /// When to give up. The write may still take place after this.
-    pub deadline: Instant,
-}
-
-/// A change of points. Also what a shard's raft log holds, in postcard form: variants are only ever added at the end.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum WriteOp {
-    /// Inserts points or replaces them whole.
-    Upsert(Arc<Vec<Point>>),
-    /// Deletes by id; missing ones are fine.
-    Delete(Vec<PointId>),
-    /// Deletes all points that match when the entry is applied.
-    DeleteByFilter(LoggedFilter),
-}
-
-/// A filter as it is logged: its JSON text and the version of the evaluator, so that every replica and every replay
-/// decides alike.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LoggedFilter {
-    /// The evaluator: see [`crate::filter::EVALUATOR_VERSION`].
-    pub evaluator: u32,
-    /// JSON of the [`Filter`].
-    pub json: String,
-}
-
-/// Answer to a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WriteAck {
-    /// Position of the write in the shard's log: also the version of the points it wrote.
-    pub index: LogIndex,
-    /// Term of the leader that acknowledged.
-    pub term: u64,
-    /// Points written or deleted.
-    pub affected: u64,
 }
 
 /// What every read carries.

@@ -1,12 +1,16 @@
 //! What a coordinator asks of a shard node. [`ShardApi`] is implemented by the node on its own replicas and by the
 //! coordinator's client over the wire, so that the one who calls cannot tell which it has.
 
+mod edit;
 mod message;
 pub mod wire;
+mod write;
 
 use async_trait::async_trait;
 
+pub use edit::PointEdit;
 pub use message::*;
+pub use write::*;
 
 use crate::error::Result;
 use crate::ids::ShardId;

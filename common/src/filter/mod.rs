@@ -3,7 +3,7 @@
 //!
 //! Meaning, in short: a key path may lead to several values; a value that is an array stands for its elements (one
 //! level); a condition on a field holds when any of these satisfies it, and never when there is none, except `is_empty`
-//! and `is_null`.
+//! and `is_null`, and `values_count` of 0.
 
 mod datetime;
 mod encode;
@@ -19,7 +19,7 @@ mod tests;
 pub use datetime::DateTime;
 pub use eval::{has_null, is_empty};
 pub use geo::{GeoBox, GeoPoint, GeoPolygon, GeoRadius};
-pub use path::KeyPath;
+pub use path::{KeyPath, merge_fields};
 pub use required::RequiredIndex;
 pub use slice::Slice;
 
@@ -28,7 +28,7 @@ use crate::point::PointId;
 /// Version of the evaluator that logged filters name. Whatever changes which points a filter matches, however small,
 /// gets a new version, and the old evaluator is kept for as long as a log or a snapshot may name it: replicas and
 /// replays must decide alike.
-pub const EVALUATOR_VERSION: u32 = 1;
+pub const EVALUATOR_VERSION: u32 = 2;
 
 /// A condition tree. All four parts must hold; an empty part always does.
 ///
@@ -62,7 +62,7 @@ pub enum Condition {
     Field(FieldCondition),
     /// All values at the path are null or an empty array, or there are none.
     IsEmpty(KeyPath),
-    /// Some value at the path is null. An array that holds null is not; the path `a[]` looks inside.
+    /// Some value at the path is null or an array that holds null.
     IsNull(KeyPath),
     /// The point's id is one of these.
     HasId(SortedSet<PointId>),
@@ -105,7 +105,7 @@ pub enum FieldTest {
     GeoRadius(GeoRadius),
     /// A `{"lon", "lat"}` object inside a polygon.
     GeoPolygon(GeoPolygon),
-    /// How many elements an array has; null counts 0, any other value 1. A missing field never matches.
+    /// How many elements an array has; null and a missing field count 0, any other value 1.
     ValuesCount(Range<u64>),
     /// Whether a value is null or `[]` (a missing field is); `false` asks for the opposite.
     IsEmpty(bool),

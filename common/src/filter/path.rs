@@ -1,9 +1,13 @@
 //! Key paths into a payload: `a.b`, `a[].b`, `a[0]`, `a."key with dots.or [brackets]"`.
 
+mod edit;
+
 use std::fmt;
 
 use crate::payload::Fields;
 use serde_json::Value;
+
+pub use edit::merge_fields;
 
 /// A parsed key path. Names may hold letters, digits, `_` and `-`; others stand in double quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -116,7 +116,8 @@ fn values_count_is_empty_is_null_on_a_field() {
         &[json!([]), json!([1, 2, 3]), json!(null)],
     );
     check(json!({"values_count": {"lt": 1}}), &[json!([]), json!(null)], &[json!(0)]);
-    assert!(!when_missing(json!({"values_count": {"lt": 5}})));
+    assert!(when_missing(json!({"values_count": {"lt": 5}})) && when_missing(json!({"values_count": {}})));
+    assert!(!when_missing(json!({"values_count": {"gte": 1}})));
     let full = [json!([null]), json!("x"), json!({}), json!(0), json!(false), json!("")];
     check(json!({"is_empty": true}), &[json!([]), json!(null)], &full);
     check(json!({"is_empty": false}), &full, &[json!([]), json!(null)]);
@@ -137,7 +138,7 @@ fn is_empty_and_is_null_as_conditions() {
     );
     let null = |key: &str, payload: Value| matches(&json!({"must": [{"is_null": {"key": key}}]}), &payload);
     assert!(null("a", json!({"a": null})) && null("a[]", json!({"a": [1, null]})));
-    assert!(!null("a", json!({})) && !null("a", json!({"a": [null]})) && !null("a", json!({"a": []})));
+    assert!(null("a", json!({"a": [1, null]})) && !null("a", json!({})) && !null("a", json!({"a": []})));
     assert!(null("a[].b", json!({"a": [{"b": 1}, {"b": null}]})) && !null("a[].b", json!({"a": [{"b": 1}]})));
 }
 

@@ -20,6 +20,7 @@ mod selector;
 mod server;
 mod service;
 mod telemetry;
+mod updates;
 
 pub(crate) use body::BODIES_KIB_MAX;
 pub use process::{RestPlace, process_router};

@@ -1,4 +1,4 @@
-//! Handlers that write points, and those that read them without a query.
+//! Handlers that read points without a query.
 
 use std::sync::Arc;
 
@@ -11,61 +11,15 @@ use vicinal_common::point::PointId;
 
 use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
-use super::decode::{CountBody, DeleteBody, Deletion, RetrieveBody, ScrollBody, UpsertBody, Wanted};
+use super::decode::{CountBody, RetrieveBody, ScrollBody, Wanted};
 use super::encode::{self, Shown};
 use super::indexes::{Purpose, check_filter};
 use super::params::Params;
 use super::selector::WithPayload;
 use crate::meta::Collection;
-use crate::write::{Written, check_point};
-use crate::{Coordinator, query, write};
+use crate::{Coordinator, query};
 
 type Shared = State<Arc<Coordinator>>;
-
-/// `PUT /collections/{collection}/points`
-pub(super) async fn upsert(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
-    let collection = coordinator.collection(params.collection())?;
-    let id = collection.id;
-    let check = move |body: UpsertBody| {
-        let inputs = body.into_points()?.into_iter();
-        let points: Result<Vec<_>, Error> = inputs.map(|input| check_point(&collection.schema, input)).collect();
-        Ok(points?)
-    };
-    let points = body.decode(check).await?;
-    if points.is_empty() {
-        return Err(Error::BadInput("Empty update request".into()).into());
-    }
-    let lookup = || coordinator.same_collection(params.collection(), id);
-    let written = write::upsert(&coordinator.shards, &lookup, params.write_spec(&coordinator), points).await?;
-    updated(written, &params)
-}
-
-/// `POST /collections/{collection}/points/delete`
-pub(super) async fn delete(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
-    let collection = coordinator.collection(params.collection())?;
-    let id = collection.id;
-    let deletion = body.decode(DeleteBody::into_deletion).await?;
-    let lookup = || coordinator.same_collection(params.collection(), id);
-    let spec = params.write_spec(&coordinator);
-    let written = match deletion {
-        Deletion::Ids(ids) if ids.is_empty() => {
-            return Err(Error::BadInput("Empty update request".into()).into());
-        }
-        Deletion::Ids(ids) => write::delete(&coordinator.shards, &lookup, spec, ids).await?,
-        Deletion::Filter(filter) => {
-            check_filter(&collection, Some(&filter), Purpose::Update)?;
-            write::delete_by_filter(&coordinator.shards, &lookup, spec, &filter).await?
-        }
-    };
-    updated(written, &params)
-}
-
-/// The answer to a write. It is durable and applied by now in any case; a client that did not wait for that is told the
-/// weaker word it expects.
-fn updated(written: Written, params: &Params) -> Result<Answer, Failure> {
-    let status = if params.wait { "completed" } else { "acknowledged" };
-    Ok(Answer::json(&json!({"operation_id": written.index.0, "status": status}))?.with_session(params))
-}
 
 /// `GET /collections/{collection}/points/{id}`
 pub(super) async fn get(State(coordinator): Shared, params: Params) -> Result<Answer, Failure> {

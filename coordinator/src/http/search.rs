@@ -8,14 +8,15 @@ use vicinal_common::telemetry;
 
 use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
-use super::decode::{QueryBatchBody, QueryBody};
+use super::decode::{OlderBatchBody, OlderBody, QueryBatchBody, QueryBody};
 use super::encode::{self, Shown};
 use super::indexes::{Purpose, check_filter};
 use super::params::Params;
 use super::points::check_parts;
 use super::selector::WithPayload;
 use crate::Coordinator;
-use crate::query::{self, Coverage, Query};
+use crate::meta::Collection;
+use crate::query::{self, Coverage, QueryTree};
 
 type Shared = State<Arc<Coordinator>>;
 
@@ -23,37 +24,79 @@ type Shared = State<Arc<Coordinator>>;
 pub(super) async fn query(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     coordinator.collection(params.collection())?;
     let query = body.decode(QueryBody::into_query).await?;
-    let (encoded, coverage) = run(&coordinator, &params, vec![query]).await?;
-    Ok(Answer::encoded(encoded.into_iter().next().unwrap_or_default()).with_coverage(coverage).with_session(&params))
+    let (encoded, coverage) = run(&coordinator, &params, vec![query], Form::Points).await?;
+    Ok(Answer::encoded(first(encoded)).with_coverage(coverage).with_session(&params))
+}
+
+/// `POST /collections/{collection}/points/search` and `/recommend`: a query in the words of older clients.
+pub(super) async fn older<B: OlderBody>(
+    State(coordinator): Shared,
+    params: Params,
+    body: JsonBody,
+) -> Result<Answer, Failure> {
+    coordinator.collection(params.collection())?;
+    let query = body.decode(B::into_query).await?;
+    let (encoded, coverage) = run(&coordinator, &params, vec![query], Form::List).await?;
+    Ok(Answer::encoded(first(encoded)).with_coverage(coverage).with_session(&params))
+}
+
+/// The same for several of them.
+pub(super) async fn older_batch<B: OlderBody>(
+    State(coordinator): Shared,
+    params: Params,
+    body: JsonBody,
+) -> Result<Answer, Failure> {
+    coordinator.collection(params.collection())?;
+    let queries = body.decode(OlderBatchBody::<B>::into_queries).await?;
+    let (encoded, coverage) = run(&coordinator, &params, queries, Form::List).await?;
+    Ok(Answer::encoded(list(&encoded)).with_coverage(coverage).with_session(&params))
 }
 
 /// `POST /collections/{collection}/points/query/batch`: all queries in one scatter.
 pub(super) async fn query_batch(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     coordinator.collection(params.collection())?;
     let queries = body.decode(QueryBatchBody::into_queries).await?;
-    let (encoded, coverage) = run(&coordinator, &params, queries).await?;
+    let (encoded, coverage) = run(&coordinator, &params, queries, Form::Points).await?;
+    Ok(Answer::encoded(list(&encoded)).with_coverage(coverage).with_session(&params))
+}
+
+/// How the hits of a query are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// `{"points": [hit, ...]}`
+    Points,
+    /// `[hit, ...]`
+    List,
+}
+
+fn first(encoded: Vec<Vec<u8>>) -> Vec<u8> {
+    encoded.into_iter().next().unwrap_or_default()
+}
+
+fn list(encoded: &[Vec<u8>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(encoded.iter().map(|one| one.len() + 1).sum::<usize>() + 2);
     out.push(b'[');
     out.extend_from_slice(&encoded.join(&b','));
     out.push(b']');
-    Ok(Answer::encoded(out).with_coverage(coverage).with_session(&params))
+    out
 }
 
 /// Runs queries and encodes the answer to each. The coverage is that of all of them together.
 async fn run(
     coordinator: &Coordinator,
     params: &Params,
-    queries: Vec<(Query, WithPayload)>,
+    queries: Vec<(QueryTree, WithPayload)>,
+    form: Form,
 ) -> Result<(Vec<Vec<u8>>, Coverage), Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let (queries, with_payload): (Vec<Query>, Vec<WithPayload>) = queries.into_iter().unzip();
-    for query in &queries {
-        check_parts(&collection, &query.parts)?;
-        check_filter(&collection, query.filter.as_deref(), Purpose::Read)?;
+    let (trees, with_payload): (Vec<QueryTree>, Vec<WithPayload>) = queries.into_iter().unzip();
+    for tree in &trees {
+        check_parts(&collection, &tree.query.parts)?;
+        check_filters(&collection, tree)?;
     }
     let lookup = params.lookup(coordinator);
-    let span = telemetry::query_span(&collection.name, queries.len());
-    let running = query::run(&coordinator.shards, &lookup, params.read_spec(), &queries);
+    let span = telemetry::query_span(&collection.name, trees.len());
+    let running = query::run_trees(&coordinator.shards, &lookup, params.read_spec(), &trees);
     let answers = running.instrument(span).await?;
     let mut coverage = answers.first().map(|answer| answer.coverage.clone()).unwrap_or_default();
     for answer in &answers {
@@ -62,15 +105,26 @@ async fn run(
     let size = answers.iter().flat_map(|answer| &answer.hits).filter_map(|hit| hit.point.as_ref());
     let size = encode::size_of_points(size);
     let encoded = off_thread(size, move || {
-        let shown = queries.into_iter().zip(with_payload);
-        let shown = shown.map(|(query, payload)| Shown { payload, vectors: query.parts.vectors });
+        let shown = trees.into_iter().zip(with_payload);
+        let shown = shown.map(|(tree, payload)| Shown { payload, vectors: tree.query.parts.vectors });
         let one = |(answer, shown): (query::Answer, Shown)| {
-            let mut out = b"{\"points\":".to_vec();
+            let mut out = Vec::new();
+            if form == Form::Points {
+                out.extend_from_slice(b"{\"points\":");
+            }
             encode::hits(&mut out, &answer.hits, &shown)?;
-            out.push(b'}');
+            if form == Form::Points {
+                out.push(b'}');
+            }
             Ok(out)
         };
         answers.into_iter().zip(shown).map(one).collect::<Result<Vec<_>, Failure>>()
     });
     Ok((encoded.await?, coverage))
+}
+
+/// Refuses filters on fields without an index, of the query and of its prefetches, when the collection asks for one.
+fn check_filters(collection: &Collection, tree: &QueryTree) -> Result<(), Failure> {
+    check_filter(collection, tree.query.filter.as_deref(), Purpose::Read)?;
+    tree.prefetch.iter().try_for_each(|prefetch| check_filters(collection, prefetch))
 }

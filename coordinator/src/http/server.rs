@@ -14,7 +14,12 @@ use vicinal_common::transport::http::serve_router;
 
 use super::admission::{admit, catch_up};
 use super::answer::{Failure, envelope};
+use super::decode::{
+    ClearPayloadBody, DeleteBody, DeletePayloadBody, DeleteVectorsBody, OverwritePayloadBody, RecommendBody,
+    SearchBody, SetPayloadBody, UpdateVectorsBody, UpsertBody,
+};
 use super::failure_log::FailureLog;
+use super::updates::{self, update};
 use super::{cluster, collections, indexes, observe, points, search, service, telemetry};
 use crate::Coordinator;
 
@@ -41,13 +46,26 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/replicas/digest", get(cluster::digest))
         .route("/collections/{collection}/index", put(indexes::create))
         .route("/collections/{collection}/index/{field}", delete(indexes::delete))
-        .route("/collections/{collection}/points", put(points::upsert).post(points::retrieve))
+        .route("/collections/{collection}/points", put(update::<UpsertBody>).post(points::retrieve))
         .route("/collections/{collection}/points/{id}", get(points::get))
-        .route("/collections/{collection}/points/delete", post(points::delete))
+        .route("/collections/{collection}/points/delete", post(update::<DeleteBody>))
+        .route("/collections/{collection}/points/vectors", put(update::<UpdateVectorsBody>))
+        .route("/collections/{collection}/points/vectors/delete", post(update::<DeleteVectorsBody>))
+        .route(
+            "/collections/{collection}/points/payload",
+            post(update::<SetPayloadBody>).put(update::<OverwritePayloadBody>),
+        )
+        .route("/collections/{collection}/points/payload/delete", post(update::<DeletePayloadBody>))
+        .route("/collections/{collection}/points/payload/clear", post(update::<ClearPayloadBody>))
+        .route("/collections/{collection}/points/batch", post(updates::batch))
         .route("/collections/{collection}/points/scroll", post(points::scroll))
         .route("/collections/{collection}/points/count", post(points::count))
         .route("/collections/{collection}/points/query", post(search::query))
         .route("/collections/{collection}/points/query/batch", post(search::query_batch))
+        .route("/collections/{collection}/points/search", post(search::older::<SearchBody>))
+        .route("/collections/{collection}/points/search/batch", post(search::older_batch::<SearchBody>))
+        .route("/collections/{collection}/points/recommend", post(search::older::<RecommendBody>))
+        .route("/collections/{collection}/points/recommend/batch", post(search::older_batch::<RecommendBody>))
         .route_layer(from_fn_with_state(coordinator.clone(), catch_up))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -59,17 +77,14 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
 
 /// What the Qdrant API has below a collection and we do not, each with all that stands below it. Of `cluster` we have
 /// the reading part.
-const NOT_OFFERED_IN_COLLECTION: [&str; 14] = [
+const NOT_OFFERED_IN_COLLECTION: [&str; 11] = [
     "cluster",
     "facet",
-    "points/batch",
     "points/discover",
     "points/facet",
-    "points/payload",
     "points/query/groups",
     "points/recommend",
     "points/search",
-    "points/vectors",
     "shards",
     "snapshots",
     "optimizations",

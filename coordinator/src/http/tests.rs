@@ -13,15 +13,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use vicinal_common::clock::SystemClock;
+use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::disk::FaultyDisk;
 use vicinal_common::ids::NodeId;
 use vicinal_common::limits::BODY_BYTES_MAX;
+use vicinal_common::metric::Metric;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
 
 use super::body::parse;
 use super::decode::{
-    AliasesBody, CountBody, CreateBody, DeleteBody, QueryBatchBody, RetrieveBody, ScrollBody, UpsertBody,
+    AliasesBody, BatchUpdateBody, ClearPayloadBody, CountBody, CreateBody, DeleteBody, DeletePayloadBody,
+    DeleteVectorsBody, OlderBatchBody, OverwritePayloadBody, QueryBatchBody, RecommendBody, RetrieveBody, ScrollBody,
+    SearchBody, SetPayloadBody, UpdateBody, UpdateVectorsBody, UpsertBody,
 };
 use super::router;
 use crate::members::Members;
@@ -33,6 +37,9 @@ use crate::{Coordinator, CoordinatorOptions};
 mod change;
 mod degraded;
 mod indexes;
+mod older;
+mod prefetch;
+mod updates;
 
 struct Edge {
     router: Router,
@@ -223,8 +230,14 @@ async fn bad_requests_get_the_status_and_text_their_clients_know() {
         ("POST", query, json!({"query": [1, 2], "limit": 0}), 422, "[limit: value 0 invalid, must be 1 or larger]"),
         ("POST", query, json!({"query": [1, 2], "offset": -1}), 400, "Format error in JSON body: "),
         ("POST", query, json!({"query": [1, 2], "limt": 3}), 400, "unknown field `limt`"),
-        ("POST", query, json!({"query": {"recommend": {}}}), 400, "`query.recommend` is not supported yet"),
-        ("POST", query, json!({"prefetch": {"query": [1, 2]}}), 400, "`prefetch` is not supported yet"),
+        ("POST", query, json!({"query": {"discover": {}}}), 400, "`query.discover` is not supported yet"),
+        (
+            "POST",
+            query,
+            json!({"query": 1, "lookup_from": {"collection": "c"}}),
+            400,
+            "`lookup_from` is not supported yet",
+        ),
         ("POST", query, json!({"query": 99}), 404, "Not found: No point with id 99 found"),
         ("POST", query, json!({"query": "x"}), 400, "value x is not a valid point ID"),
         ("POST", query, json!({"query": [1, 2], "using": "v"}), 400, "Not existing vector name error: v"),
@@ -253,13 +266,7 @@ async fn bad_requests_get_the_status_and_text_their_clients_know() {
         ("GET", "/collections/c/points/abc", Value::Null, 400, "abc is not a valid point ID"),
         ("GET", "/nothing", Value::Null, 404, "there is nothing at /nothing"),
         ("GET", "/collections/c/points/", Value::Null, 404, "there is nothing at"),
-        (
-            "POST",
-            "/collections/c/points/payload",
-            json!({}),
-            404,
-            "POST /collections/c/points/payload is not supported",
-        ),
+        ("POST", "/collections/c/facet", json!({}), 404, "POST /collections/c/facet is not supported"),
         ("GET", "/snapshots", Value::Null, 404, "is not supported yet"),
         ("DELETE", "/cluster/peer/7", Value::Null, 404, "is not supported yet"),
         ("POST", "/collections/c/cluster", json!({}), 404, "is not supported yet"),
@@ -324,10 +331,28 @@ async fn a_body_is_refused_by_its_headers_before_it_is_read() {
     assert_eq!(status, 413, "{answer}");
 }
 
+fn schema() -> CollectionSchema {
+    let vector = VectorSchema { dim: 2, metric: Metric::Cosine, hnsw: None };
+    let vectors = [("".to_owned(), vector.clone()), ("b".to_owned(), vector)].into();
+    CollectionSchema { vectors, hnsw: HnswConfig::default(), indexing_threshold_kib: 0 }
+}
+
 /// Decodes as every kind of body; what is wrong is an error, never a panic.
 fn decode_all(bytes: &[u8]) {
-    let _ = parse::<UpsertBody>(bytes).and_then(UpsertBody::into_points);
-    let _ = parse::<DeleteBody>(bytes).and_then(DeleteBody::into_deletion);
+    fn update<B: UpdateBody>(bytes: &[u8]) {
+        let _ = parse::<B>(bytes).and_then(|body| body.into_update(&schema()));
+    }
+    update::<UpsertBody>(bytes);
+    update::<DeleteBody>(bytes);
+    update::<SetPayloadBody>(bytes);
+    update::<OverwritePayloadBody>(bytes);
+    update::<DeletePayloadBody>(bytes);
+    update::<ClearPayloadBody>(bytes);
+    update::<UpdateVectorsBody>(bytes);
+    update::<DeleteVectorsBody>(bytes);
+    let _ = parse::<BatchUpdateBody>(bytes).and_then(|body| body.into_updates(&schema()));
+    let _ = parse::<OlderBatchBody<SearchBody>>(bytes).and_then(OlderBatchBody::into_queries);
+    let _ = parse::<OlderBatchBody<RecommendBody>>(bytes).and_then(OlderBatchBody::into_queries);
     let _ = parse::<QueryBatchBody>(bytes).and_then(QueryBatchBody::into_queries);
     let _ = parse::<ScrollBody>(bytes).map(|body| body.into_page().is_ok());
     let _ = parse::<CountBody>(bytes).and_then(CountBody::into_filter);
@@ -377,6 +402,17 @@ fn any_json() -> impl Strategy<Value = Value> {
         "",
         "prefetch",
         "score_threshold",
+        "operations",
+        "upsert",
+        "delete",
+        "set_payload",
+        "delete_payload",
+        "clear_payload",
+        "update_vectors",
+        "delete_vectors",
+        "keys",
+        "update_filter",
+        "update_mode",
     ];
     let leaf = prop_oneof![
         Just(Value::Null),

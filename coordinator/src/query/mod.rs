@@ -1,6 +1,7 @@
 //! The life of a search: plan which node answers for which shard, scatter, gather, then fetch what the winners hold.
 
 mod fetch;
+mod fusion;
 mod gather;
 mod hedge;
 mod open_shard;
@@ -10,15 +11,18 @@ mod read;
 mod request;
 mod scatter;
 mod search;
+mod tree;
 
+pub use fusion::{Fusion, RRF_K_DEFAULT};
 pub(crate) use gather::reasons;
 pub use gather::{Coverage, Missing};
 pub use hedge::HedgeBudget;
 pub use plan::{Candidate, NodeTask, Plan, Wanted, plan};
 pub use read::{Page, PageRequest, count, retrieve, scroll};
-pub use request::{Answer, Hit, Query, Source, resolve_vector_name};
+pub use request::{Answer, Example, Hit, Query, Source, resolve_vector_name};
 pub use scatter::{Effort, Gathered, ReadSpec, scatter};
 pub use search::run;
+pub use tree::{QueryTree, run_trees};
 
 #[cfg(test)]
 mod failover_tests;

@@ -11,6 +11,7 @@ use vicinal_common::limits::{EF_MAX, RESULTS_MAX};
 use vicinal_common::metric::{Metric, ScoreOrder};
 use vicinal_common::point::{PointId, UNNAMED};
 
+use super::fusion::Fusion;
 use super::gather::Coverage;
 use crate::write::check_vector;
 
@@ -46,8 +47,43 @@ pub enum Source {
     Vector(Vec<f32>),
     /// The neighbours of a stored point, itself left out.
     Point(PointId),
+    /// The neighbours of an average of examples; stored ones are left out.
+    Average {
+        /// What to be near to.
+        positive: Vec<Example>,
+        /// What not to be near to: the average of these is subtracted from twice that of the others.
+        negative: Vec<Example>,
+    },
+    /// What the lists of several queries have in common.
+    Fusion(Fusion),
     /// Nothing in particular: points in order of their ids.
     All,
+}
+
+/// A vector that is given, or that of a stored point.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Example {
+    /// As the client sent it.
+    Vector(Vec<f32>),
+    /// A point.
+    Point(PointId),
+}
+
+impl Source {
+    /// The stored points it is made of.
+    pub fn points(&self) -> Vec<PointId> {
+        match self {
+            Source::Point(id) => vec![*id],
+            Source::Average { positive, negative } => {
+                let points = positive.iter().chain(negative).filter_map(|example| match example {
+                    Example::Point(id) => Some(*id),
+                    Example::Vector(_) => None,
+                });
+                points.collect()
+            }
+            Source::Vector(_) | Source::Fusion(_) | Source::All => Vec::new(),
+        }
+    }
 }
 
 /// One hit.
@@ -103,8 +139,8 @@ impl Query {
     pub fn nearest(&self, schema: &CollectionSchema, mut vector: Vec<f32>) -> Result<NearestQuery> {
         let found = resolve_vector_name(schema, &self.using)?;
         check_vector(&mut vector, found)?;
-        // The point that is the query is left out afterwards, so one more is needed.
-        let spare = usize::from(matches!(self.source, Source::Point(_)));
+        // Points that the query is made of are left out afterwards, so as many more are needed.
+        let spare = self.source.points().len();
         Ok(NearestQuery {
             vector_name: self.using.clone(),
             vector: Arc::from(vector),

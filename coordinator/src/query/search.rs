@@ -12,7 +12,7 @@ use vicinal_common::topk::merge_sorted;
 use super::fetch::{Fetched, fetch};
 use super::gather::Coverage;
 use super::read::{PageRequest, ROUTE_TRIES_MAX, has_moved, scroll};
-use super::request::{Answer, Hit, Query, Source, resolve_vector_name};
+use super::request::{Answer, Example, Hit, Query, Source, resolve_vector_name};
 use super::scatter::{Effort, ReadSpec, scatter};
 use crate::meta::Collection;
 use crate::shard_client::WorkKind;
@@ -45,8 +45,10 @@ pub async fn run(
         return Err(Error::Unavailable("shards of the collection are being moved, try again".into()));
     }
     for (query, answer) in queries.iter().zip(&mut answers) {
-        if let Source::All = query.source {
-            *answer = in_id_order(access, lookup, spec, query).await?;
+        match query.source {
+            Source::All => *answer = in_id_order(access, lookup, spec, query).await?,
+            Source::Fusion(_) => return Err(Error::Internal("a fusion was sent to the shards".into())),
+            Source::Vector(_) | Source::Point(_) | Source::Average { .. } => {}
         }
         answer.coverage.check(query.allow_partial)?;
     }
@@ -145,11 +147,12 @@ async fn prepare(
     let mut names = HashSet::new();
     for query in queries {
         // A wrong name is the client's mistake even when nothing is searched by it.
-        if !matches!(query.source, Source::All) || !query.using.is_empty() {
+        if !matches!(query.source, Source::All | Source::Fusion(_)) || !query.using.is_empty() {
             resolve_vector_name(&collection.schema, &query.using)?;
         }
-        if let Source::Point(id) = query.source {
-            ids.push(id);
+        let points = query.source.points();
+        if !points.is_empty() {
+            ids.extend(points);
             names.insert(query.using.clone());
         }
     }
@@ -163,14 +166,42 @@ async fn prepare(
     }
     let mut sent = Vec::with_capacity(queries.len());
     for (place, query) in queries.iter().enumerate() {
+        let of_point = |id: &PointId| vector_of_point(points.as_ref(), *id, &query.using);
         let vector = match &query.source {
-            Source::All => continue,
+            Source::All | Source::Fusion(_) => continue,
             Source::Vector(vector) => vector.clone(),
-            Source::Point(id) => vector_of_point(points.as_ref(), *id, &query.using)?,
+            Source::Point(id) => of_point(id)?,
+            Source::Average { positive, negative } => {
+                let dim = resolve_vector_name(&collection.schema, &query.using)?.dim;
+                let vectors = |examples: &[Example]| {
+                    let vector = |example: &Example| match example {
+                        Example::Vector(vector) => Ok(vector.clone()),
+                        Example::Point(id) => of_point(id),
+                    };
+                    examples.iter().map(vector).collect::<Result<Vec<_>>>()
+                };
+                average_of(&vectors(positive)?, &vectors(negative)?, dim)?
+            }
         };
         sent.push(Sent { place, nearest: query.nearest(&collection.schema, vector)? });
     }
     Ok(Some(sent))
+}
+
+/// The mean of the positive examples; with negative ones, twice that less the mean of those.
+fn average_of(positive: &[Vec<f32>], negative: &[Vec<f32>], dim: usize) -> Result<Vec<f32>> {
+    if let Some(wrong) = positive.iter().chain(negative).find(|vector| vector.len() != dim) {
+        let got = wrong.len();
+        return Err(Error::BadInput(format!("Vector dimension error: expected dim: {dim}, got {got}")));
+    }
+    let mean = |vectors: &[Vec<f32>], at: usize| {
+        vectors.iter().map(|vector| f64::from(vector[at])).sum::<f64>() / vectors.len() as f64
+    };
+    let value = |at| match negative.is_empty() {
+        true => mean(positive, at),
+        false => 2.0 * mean(positive, at) - mean(negative, at),
+    };
+    Ok((0..dim).map(|at| value(at) as f32).collect())
 }
 
 fn vector_of_point(points: Option<&Fetched>, id: PointId, using: &str) -> Result<Vec<f32>> {
@@ -185,18 +216,14 @@ fn vector_of_point(points: Option<&Fetched>, id: PointId, using: &str) -> Result
     point.vectors.get(using).cloned().ok_or_else(no_vector)
 }
 
-/// Merges the hits of all shards, leaving out the query's own point, hits that are not good enough, and the offset.
+/// Merges the hits of all shards, leaving out the query's own points, hits that are not good enough, and the offset.
 fn winners(collection: &Collection, query: &Query, lists: Vec<Vec<ShardHit>>) -> Result<Vec<ShardHit>> {
     let metric = resolve_vector_name(&collection.schema, &query.using)?.metric;
-    let itself = match query.source {
-        Source::Point(id) => Some(id),
-        Source::Vector(_) | Source::All => None,
-    };
+    let own: HashSet<PointId> = query.source.points().into_iter().collect();
     let wanted = query.offset + query.limit;
-    let spare = usize::from(itself.is_some());
     let order = |a: &ShardHit, b: &ShardHit| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id));
-    let mut hits = merge_sorted(lists, wanted + spare, order, |hit| hit.id);
-    hits.retain(|hit| Some(hit.id) != itself && query.accepts(metric, metric.score(hit.distance)));
+    let mut hits = merge_sorted(lists, wanted + own.len(), order, |hit| hit.id);
+    hits.retain(|hit| !own.contains(&hit.id) && query.accepts(metric, metric.score(hit.distance)));
     hits.truncate(wanted);
     Ok(hits.split_off(query.offset.min(hits.len())))
 }

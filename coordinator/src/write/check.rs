@@ -41,25 +41,20 @@ pub fn check_vector(vector: &mut [f32], schema: &VectorSchema) -> Result<()> {
 
 /// Checks a point against the collection. Errors name the point.
 pub fn check_point(schema: &CollectionSchema, input: PointInput) -> Result<Point> {
-    let id = input.id;
-    let named = |name: String, mut vector: Vec<f32>| {
-        let unknown = || Error::BadInput(format!("Not existing vector name error: {name} (point {id})"));
-        let found = schema.vectors.get(&name).ok_or_else(unknown)?;
-        check_vector(&mut vector, found).map_err(|error| of_point(error, id))?;
-        Ok::<_, Error>((name, vector))
-    };
-    let vectors: Vectors = match input.vector {
-        VectorInput::Single(vector) => Vectors::from([named(UNNAMED.to_owned(), vector)?]),
-        VectorInput::Named(vectors) => {
-            vectors.into_iter().map(|(name, vector)| named(name, vector)).collect::<Result<_>>()?
-        }
-    };
-    Ok(Point { id, vectors, payload: input.payload })
+    let PointInput { id, vector, payload } = input;
+    Ok(Point { id, vectors: check_vectors(schema, id, vector)?, payload })
 }
 
-fn of_point(error: Error, id: PointId) -> Error {
-    match error {
-        Error::BadInput(text) => Error::BadInput(format!("{text} (point {id})")),
-        other => other,
-    }
+/// Checks the vectors of a point against the collection. Errors name the point.
+pub fn check_vectors(schema: &CollectionSchema, id: PointId, input: VectorInput) -> Result<Vectors> {
+    let named = |name: String, mut vector: Vec<f32>| {
+        let unknown = || Error::BadInput(format!("Not existing vector name error: {name}"));
+        check_vector(&mut vector, schema.vectors.get(&name).ok_or_else(unknown)?)?;
+        Ok::<_, Error>((name, vector))
+    };
+    let vectors: Result<Vectors> = match input {
+        VectorInput::Single(vector) => named(UNNAMED.to_owned(), vector).map(|named| Vectors::from([named])),
+        VectorInput::Named(vectors) => vectors.into_iter().map(|(name, vector)| named(name, vector)).collect(),
+    };
+    vectors.map_err(|error| error.with_note(&format!("point {id}")))
 }

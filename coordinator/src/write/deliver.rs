@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
-use vicinal_common::api::{WriteAck, WriteOp, WriteRequest};
+use vicinal_common::api::{WriteAck, WriteRequest};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::NodeId;
 use vicinal_common::telemetry;
@@ -56,7 +56,7 @@ pub(super) async fn deliver(access: &ShardAccess, collection: &Collection, reque
         access,
         replicas,
         request,
-        work: Work::new(WorkKind::Write, kib(&request.op)),
+        work: Work::new(WorkKind::Write, request.op.bytes() / 1024),
         give_up: request.deadline.min(Instant::now() + PATIENCE),
         tried: BTreeSet::new(),
         under_way: BTreeMap::new(),
@@ -226,18 +226,5 @@ impl Delivery<'_> {
         }
         self.error = Some(error);
         Ok(())
-    }
-}
-
-/// About how many KiB a write carries.
-fn kib(op: &WriteOp) -> usize {
-    match op {
-        WriteOp::Upsert(points) => {
-            let vectors =
-                |vectors: &vicinal_common::point::Vectors| vectors.values().map(|v| 4 * v.len()).sum::<usize>();
-            points.iter().map(|p| p.payload.as_bytes().len() + vectors(&p.vectors)).sum::<usize>() / 1024
-        }
-        WriteOp::Delete(ids) => ids.len() / 64,
-        WriteOp::DeleteByFilter(filter) => filter.json.len() / 1024,
     }
 }

@@ -1,20 +1,20 @@
 //! Sends the parts of a write to the leaders of their shards, repeating each until it is acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 use tracing::Instrument;
-use vicinal_common::api::{LoggedFilter, WriteOp, WriteRequest};
+use vicinal_common::api::{LoggedFilter, PointEdit, PointVectors, Selection, UpdateMode, WriteOp, WriteRequest};
 use vicinal_common::error::{Error, Result};
-use vicinal_common::filter::{EVALUATOR_VERSION, Filter};
+use vicinal_common::filter::Filter;
 use vicinal_common::ids::{LogIndex, RequestId, ShardId};
 use vicinal_common::point::{Point, PointId};
 use vicinal_common::telemetry;
 
 use super::deliver::{PATIENCE, PAUSE_MIN, deliver};
-use super::partition::{cut_ids, cut_points};
+use super::partition::{cut_ids, cut_in_order, cut_points, cut_vectors};
 use crate::meta::Collection;
 use crate::query::reasons;
 use crate::session::Session;
@@ -43,6 +43,20 @@ pub struct Written {
     pub index: LogIndex,
     /// Points written or deleted.
     pub affected: u64,
+    /// An id that a change of points names and that is not there: the smallest. All others are changed all the same.
+    pub missing: Option<PointId>,
+}
+
+impl Written {
+    /// Takes in what else was written.
+    fn add(&mut self, index: LogIndex, affected: u64, missing: Option<PointId>) {
+        self.index = self.index.max(index);
+        self.affected += affected;
+        self.missing = match (self.missing, missing) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
 }
 
 /// Writes points, which must be checked. Returns once every shard has acknowledged; an error names the shards that have
@@ -53,13 +67,32 @@ pub async fn upsert(
     spec: WriteSpec<'_>,
     points: Vec<Point>,
 ) -> Result<Written> {
-    let cut = |collection: &Collection, points: Vec<Point>| {
+    let cut = |collection: &Collection, points| {
         let shards = cut_points(&collection.tokens, points)?;
         Ok(parts_of(shards, |part| WriteOp::Upsert(Arc::new(part))))
     };
     let uncut = |op: WriteOp| match op {
         WriteOp::Upsert(points) => Arc::unwrap_or_clone(points),
-        WriteOp::Delete(_) | WriteOp::DeleteByFilter(_) => Vec::new(),
+        _ => Vec::new(),
+    };
+    routed(access, lookup, spec, points, cut, uncut).await
+}
+
+/// Writes points one after the other, each if the condition allows it by then.
+pub async fn upsert_if(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: WriteSpec<'_>,
+    points: Vec<Point>,
+    mode: UpdateMode,
+    filter: Option<&Filter>,
+) -> Result<Written> {
+    let filter = filter.map(LoggedFilter::new).transpose()?;
+    let op = |part| WriteOp::ConditionalUpsert { points: Arc::new(part), mode, filter: filter.clone() };
+    let cut = |collection: &Collection, points| Ok(parts_of(cut_in_order(&collection.tokens, points)?, op));
+    let uncut = |op: WriteOp| match op {
+        WriteOp::ConditionalUpsert { points, .. } => Arc::unwrap_or_clone(points),
+        _ => Vec::new(),
     };
     routed(access, lookup, spec, points, cut, uncut).await
 }
@@ -71,10 +104,10 @@ pub async fn delete(
     spec: WriteSpec<'_>,
     ids: Vec<PointId>,
 ) -> Result<Written> {
-    let cut = |collection: &Collection, ids| Ok(parts_of(cut_ids(&collection.tokens, ids), WriteOp::Delete));
+    let cut = |collection: &Collection, ids| Ok(parts_of(cut_ids(&collection.tokens, ids)?, WriteOp::Delete));
     let uncut = |op: WriteOp| match op {
         WriteOp::Delete(ids) => ids,
-        WriteOp::Upsert(_) | WriteOp::DeleteByFilter(_) => Vec::new(),
+        _ => Vec::new(),
     };
     routed(access, lookup, spec, ids, cut, uncut).await
 }
@@ -86,18 +119,64 @@ pub async fn delete_by_filter(
     spec: WriteSpec<'_>,
     filter: &Filter,
 ) -> Result<Written> {
-    let json = serde_json::to_string(filter).map_err(|e| Error::Internal(format!("encode filter: {e}")))?;
-    let logged = LoggedFilter { evaluator: EVALUATOR_VERSION, json };
-    // Items are filters here: one, that goes to all shards whichever they are.
-    let cut = |collection: &Collection, filters: Vec<LoggedFilter>| {
-        let ops = || filters.first().cloned().map(WriteOp::DeleteByFilter).into_iter().collect();
-        Ok(collection.shard_ids().map(|shard| (shard, ops())).collect())
-    };
+    everywhere(access, lookup, spec, WriteOp::DeleteByFilter(LoggedFilter::new(filter)?)).await
+}
+
+/// Replaces some vectors of points that are there; those that match the filter, if there is one.
+pub async fn update_vectors(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: WriteSpec<'_>,
+    vectors: Vec<PointVectors>,
+    filter: Option<&Filter>,
+) -> Result<Written> {
+    let filter = filter.map(LoggedFilter::new).transpose()?;
+    let op = |part| WriteOp::UpdateVectors { points: Arc::new(part), filter: filter.clone() };
+    let cut = |collection: &Collection, vectors| Ok(parts_of(cut_vectors(&collection.tokens, vectors)?, op));
     let uncut = |op: WriteOp| match op {
-        WriteOp::DeleteByFilter(filter) => vec![filter],
-        WriteOp::Upsert(_) | WriteOp::Delete(_) => Vec::new(),
+        WriteOp::UpdateVectors { points, .. } => Arc::unwrap_or_clone(points),
+        _ => Vec::new(),
     };
-    routed(access, lookup, spec, vec![logged], cut, uncut).await
+    routed(access, lookup, spec, vectors, cut, uncut).await
+}
+
+/// Changes points that are there, by id.
+pub async fn edit(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: WriteSpec<'_>,
+    ids: Vec<PointId>,
+    edit: PointEdit,
+) -> Result<Written> {
+    let op = |part| WriteOp::Edit { points: Selection::Ids(part), edit: edit.clone() };
+    let cut = |collection: &Collection, ids| Ok(parts_of(cut_ids(&collection.tokens, ids)?, op));
+    let uncut = |op: WriteOp| match op {
+        WriteOp::Edit { points: Selection::Ids(ids), .. } => ids,
+        _ => Vec::new(),
+    };
+    routed(access, lookup, spec, ids, cut, uncut).await
+}
+
+/// Changes all points that match, on every shard.
+pub async fn edit_by_filter(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: WriteSpec<'_>,
+    filter: &Filter,
+    edit: PointEdit,
+) -> Result<Written> {
+    let points = Selection::Matching { filter: LoggedFilter::new(filter)?, from: None };
+    everywhere(access, lookup, spec, WriteOp::Edit { points, edit }).await
+}
+
+/// Does the same on every shard. When the token table changes on the way, it is done from the beginning on all shards of
+/// the new one, which changes nothing where it was done.
+async fn everywhere(access: &ShardAccess, lookup: Lookup<'_>, spec: WriteSpec<'_>, op: WriteOp) -> Result<Written> {
+    // Items are shards here, and all of them are cut anew.
+    let cut = |collection: &Collection, _: Vec<()>| {
+        Ok(collection.shard_ids().map(|shard| (shard, vec![op.clone()])).collect())
+    };
+    routed(access, lookup, spec, Vec::new(), cut, |_| Vec::new()).await
 }
 
 type Ops = BTreeMap<ShardId, Vec<WriteOp>>;
@@ -130,8 +209,8 @@ async fn routed<T>(
         let span = telemetry::write_span(&collection.name, asked);
         let mut failed = Vec::new();
         for outcome in join_all(writes).instrument(span).await {
-            written.index = written.index.max(outcome.written.index);
-            written.affected += outcome.written.affected;
+            let Written { index, affected, missing } = outcome.written;
+            written.add(index, affected, missing);
             if let Some(error) = outcome.error {
                 failed.push((outcome.shard, error, outcome.open));
             }
@@ -188,9 +267,14 @@ async fn write_shard(
     first_part: u32,
 ) -> Outcome {
     let mut outcome = Outcome { shard, written: Written::default(), error: None, open: Vec::new() };
-    let mut ops = ops.into_iter();
+    let mut ops = VecDeque::from(ops);
     let mut part = first_part;
-    while let Some(op) = ops.next() {
+    while let Some(op) = ops.pop_front() {
+        if part - first_part == PARTS_MAX {
+            let text = format!("the write is not done after {PARTS_MAX} parts: repeat it for fewer points at a time");
+            outcome.error = Some(Error::BadInput(text));
+            break;
+        }
         let request = WriteRequest {
             request: spec.request,
             part,
@@ -203,8 +287,10 @@ async fn write_shard(
         match deliver(access, collection, &request).await {
             Ok(ack) => {
                 spec.session.note(collection.id, shard, ack.index);
-                outcome.written.index = outcome.written.index.max(ack.index);
-                outcome.written.affected += ack.affected;
+                outcome.written.add(ack.index, ack.effect.affected, ack.effect.missing);
+                if let Some(next) = ack.effect.next {
+                    ops.push_front(request.op.continued(next));
+                }
             }
             Err(error) => {
                 outcome.error = Some(error);

@@ -32,7 +32,7 @@ async fn points_reach_their_shards_and_floors_rise() {
     let cluster = ModelCluster::new(4, 1);
     let lookup = cluster.lookup();
     let written = upsert(&cluster.access, &lookup, spec(1), ModelCluster::points(100)).await.unwrap();
-    assert_eq!(written, Written { index: LogIndex(1), affected: 100 });
+    assert_eq!(written, Written { index: LogIndex(1), affected: 100, missing: None });
     for (id, shard) in &cluster.model.lock().shards {
         assert!(shard.points.keys().all(|point| cluster.collection.tokens.shard_of(*point) == *id));
         assert_eq!(cluster.access.floor(*id), Some(LogIndex(1)));

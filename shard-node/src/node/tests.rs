@@ -18,9 +18,9 @@ async fn everything_is_there_after_a_restart() {
     cluster.make_shard(2).await;
     let id = cluster.node(0).id();
     let first = cluster.write(upsert(1, 0..100)).await.unwrap();
-    assert_eq!(first.affected, 100);
+    assert_eq!(first.effect.affected, 100);
     let deleted = cluster.write(write_of(1, WriteOp::Delete((0..10).map(PointId::Num).collect()))).await.unwrap();
-    assert_eq!(deleted.affected, 10);
+    assert_eq!(deleted.effect.affected, 10);
     assert!(deleted.index > first.index);
     let other = cluster.write(upsert(2, 500..510)).await.unwrap();
     for round in 0..3 {
@@ -108,7 +108,7 @@ async fn a_change_whose_caller_stops_waiting_is_carried_out() {
         drop(creating);
         until("the replica", async || replicas().await == 1).await;
         cluster.make_shard(shard).await;
-        assert_eq!(cluster.write(upsert(shard, 0..10)).await.unwrap().affected, 10);
+        assert_eq!(cluster.write(upsert(shard, 0..10)).await.unwrap().effect.affected, 10);
         let mut dropping = node.drop_replica(ShardId(shard));
         assert!(futures::poll!(dropping.as_mut()).is_pending());
         drop(dropping);

@@ -51,7 +51,6 @@ impl<'a> FieldBuilder<'a> {
             note(State::Found, true);
             note(State::Empty, is_empty(value));
             note(State::Filled, !is_empty(value));
-            note(State::Null, value.is_null());
             note(State::WithNull, has_null(value));
             note(State::WithoutNull, !has_null(value));
             // As in a filter: an array stands for its elements, one level deep, and null passes no test of a value.

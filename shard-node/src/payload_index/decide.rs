@@ -35,10 +35,13 @@ impl FieldIndex {
             FieldTest::GeoBoundingBox(area) => self.in_area(area),
             FieldTest::GeoRadius(area) => self.in_area(area),
             FieldTest::GeoPolygon(area) => self.in_area(area),
-            FieldTest::ValuesCount(_) => Bounds::at_most(self.state(State::Found).clone()),
+            FieldTest::ValuesCount(range) => match range.contains(&0) {
+                true => Bounds::between(self.missing(), self.state(State::Found)),
+                false => Bounds::at_most(self.state(State::Found).clone()),
+            },
             FieldTest::IsEmpty(true) => Bounds::exact(self.missing() | self.state(State::Empty)),
             FieldTest::IsEmpty(false) => Bounds::exact(self.state(State::Filled).clone()),
-            FieldTest::IsNull(true) => Bounds::exact(self.state(State::WithNull).clone()),
+            FieldTest::IsNull(true) => self.some_null(),
             FieldTest::IsNull(false) => Bounds::exact(self.missing() | self.state(State::WithoutNull)),
         }
     }
@@ -48,9 +51,9 @@ impl FieldIndex {
         Bounds::exact(rows::all(self.row_count()) - self.state(State::Filled))
     }
 
-    /// Rows with a value that is null.
+    /// Rows with a value that is null or an array that holds null.
     pub(super) fn some_null(&self) -> Bounds {
-        Bounds::exact(self.state(State::Null).clone())
+        Bounds::exact(self.state(State::WithNull).clone())
     }
 
     fn missing(&self) -> RoaringBitmap {

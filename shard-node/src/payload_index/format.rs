@@ -10,7 +10,7 @@ use super::Field;
 use super::keys::Sorted;
 
 const MAGIC: [u8; 8] = *b"VICNLPIX";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const ALIGN: usize = 64;
 const HEADER_BYTES: usize = 64;
 const ENTRY_BYTES: usize = 32;
@@ -31,22 +31,20 @@ pub(super) enum State {
     Filled = 1,
     /// One is null or `[]`.
     Empty = 2,
-    /// One is null.
-    Null = 3,
     /// One is null or an array that holds null.
-    WithNull = 4,
+    WithNull = 3,
     /// One is neither.
-    WithoutNull = 5,
+    WithoutNull = 4,
     /// One is of another type than the index and not null, arrays standing for their elements.
-    Others = 6,
+    Others = 5,
     /// One is in the index.
-    Keyed = 7,
+    Keyed = 6,
     /// Two different ones are in the index.
-    Many = 8,
+    Many = 7,
 }
 
 impl State {
-    pub(super) const COUNT: usize = 9;
+    pub(super) const COUNT: usize = 8;
 }
 
 /// A part of the file. The numbers are stored.

@@ -247,6 +247,7 @@ impl Compiler<'_> {
             Condition::Field(FieldCondition { key, test }) => match test {
                 // These hold of an object without the field, which no index knows of.
                 FieldTest::IsEmpty(true) | FieldTest::IsNull(false) => self.unknown(),
+                FieldTest::ValuesCount(range) if range.contains(&0) => self.unknown(),
                 FieldTest::Match(_)
                 | FieldTest::Range(_)
                 | FieldTest::DatetimeRange(_)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use vicinal_common::api::WriteOp;
+use vicinal_common::api::Effect;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::LogIndex;
 use vicinal_common::raft::RaftNode;
@@ -41,16 +41,8 @@ impl fmt::Display for Command {
 impl Command {
     /// About how many bytes the write holds in memory; exact sizes do not matter to those who ask.
     pub(super) fn weight(&self) -> usize {
-        const POINT: usize = 64;
-        match &self.0.op {
-            WriteOp::Upsert(points) => points
-                .iter()
-                .map(|p| POINT + p.payload.as_bytes().len() + p.vectors.values().map(|v| v.len() * 4).sum::<usize>())
-                .sum(),
-            WriteOp::Delete(ids) => ids.len() * 24,
-            // Evaluated over all points of the shard: always counts as a large piece of work.
-            WriteOp::DeleteByFilter(filter) => BIG_WEIGHT + filter.json.len(),
-        }
+        // Evaluated over all points of the shard: always counts as a large piece of work.
+        self.0.op.bytes() + if self.0.op.scans() { BIG_WEIGHT } else { 0 }
     }
 }
 
@@ -62,8 +54,8 @@ pub(super) const BIG_WEIGHT: usize = 256 * 1024;
 pub(super) struct Reply {
     /// Log index of the first application, should this be a retry.
     pub(super) index: LogIndex,
-    /// Points affected, or why the write was refused when it was applied.
-    pub(super) outcome: Result<u64>,
+    /// What it did, or why the write was refused when it was applied.
+    pub(super) outcome: Result<Effect>,
 }
 
 impl From<Applied> for Reply {

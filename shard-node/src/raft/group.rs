@@ -232,8 +232,7 @@ impl Group {
             match answer {
                 Ok(done) => {
                     let term = done.log_id.committed_leader_id().term;
-                    let affected = done.data.outcome?;
-                    return Ok(WriteAck { index: done.data.index, term, affected });
+                    return Ok(WriteAck { index: done.data.index, term, effect: done.data.outcome? });
                 }
                 // The entry may still be committed by the new leader: the request table makes the retry safe.
                 Err(RaftError::APIError(

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use vicinal_common::api::{
     ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, NodeStatus, ReplicaSpec, RetrieveRequest,
-    ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune, WriteAck, WriteOp,
+    ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune, WriteAck,
     WriteRequest,
 };
 use vicinal_common::error::{Error, Result};
@@ -35,18 +35,6 @@ fn check_routing(group: &Group, collection: CollectionId, epoch: Epoch) -> Resul
         return Err(Error::WrongEpoch { shard: spec.shard, asked: epoch, current: spec.epoch });
     }
     Ok(())
-}
-
-/// About how many bytes a write adds to the disk at once.
-fn written_bytes(op: &WriteOp) -> u64 {
-    match op {
-        WriteOp::Upsert(points) => points
-            .iter()
-            .map(|p| p.payload.as_bytes().len() + p.vectors.values().map(|v| v.len() * 4).sum::<usize>())
-            .sum::<usize>() as u64,
-        WriteOp::Delete(ids) => 16 * ids.len() as u64,
-        WriteOp::DeleteByFilter(filter) => filter.json.len() as u64,
-    }
 }
 
 #[async_trait]
@@ -83,7 +71,7 @@ impl ShardApi for ShardNode {
         self.check_open()?;
         let group = self.group(request.shard)?;
         check_routing(&group, request.collection, request.epoch)?;
-        self.room.admit(written_bytes(&request.op))?;
+        self.room.admit(request.op.bytes() as u64)?;
         group.admit()?;
         let write = LoggedWrite {
             request: request.request,

@@ -70,7 +70,7 @@ async fn another_leads_when_the_leader_goes_and_a_retry_is_applied_once() {
             false => cluster.crash(old).await,
         }
         let again = cluster.write(request.clone()).await.unwrap();
-        assert_eq!((again.index, again.affected), (first.index, first.affected), "applied once");
+        assert_eq!((again.index, again.effect.affected), (first.index, first.effect.affected), "applied once");
         assert!(again.term >= first.term);
         let more = cluster.write(upsert(1, 10..20)).await.unwrap();
         assert!(more.index > first.index);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use vicinal_common::api::WriteOp;
+use vicinal_common::api::{Effect, WriteOp};
 use vicinal_common::error::Error;
 use vicinal_common::ids::{CollectionId, Epoch, LogIndex, RequestId};
 
@@ -50,14 +50,14 @@ pub struct ApplyEntry {
     pub payload: EntryPayload,
 }
 
-/// Number of points written or deleted, or why the write was refused. Equal on every replica.
-pub type ApplyOutcome = Result<u64, Error>;
+/// What the write did, or why it was refused. Equal on every replica.
+pub type ApplyOutcome = Result<Effect, Error>;
 
 /// What became of an entry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
     /// Log index of the entry, or of its first application when it was a retry.
     pub index: LogIndex,
-    /// Its outcome. `Ok(0)` for blank and membership entries.
+    /// Its outcome. Nothing for blank and membership entries.
     pub outcome: ApplyOutcome,
 }

@@ -7,6 +7,7 @@ mod background;
 mod builder;
 mod commit;
 mod compact;
+mod edit;
 mod entry;
 mod environment;
 mod files;

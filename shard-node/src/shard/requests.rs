@@ -54,12 +54,15 @@ impl FromIterator<RequestRecord> for RequestTable {
 
 #[cfg(test)]
 mod tests {
+    use vicinal_common::api::Effect;
+
     use super::*;
 
     #[test]
     fn the_oldest_are_forgotten_first() {
         let mut table = RequestTable::default();
-        let record = |i: u128| RequestRecord { request: RequestId(i), part: 1, index: i as u64, outcome: Ok(1) };
+        let record =
+            |i: u128| RequestRecord { request: RequestId(i), part: 1, index: i as u64, outcome: Ok(Effect::of(1)) };
         for i in 0..REQUEST_TABLE_MAX as u128 + 10 {
             table.insert(record(i));
         }

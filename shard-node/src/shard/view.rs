@@ -135,26 +135,41 @@ impl View {
         filter: Option<&Filter>,
         parts: &PointParts,
     ) -> Result<Vec<StoredPoint>> {
-        let parts = Parts::new(parts, &self.layout)?;
         let mut page = Vec::new();
+        if limit > 0 {
+            self.visit(from, filter, parts, &mut |point| {
+                page.push(point);
+                Ok(page.len() < limit)
+            })?;
+        }
+        Ok(page)
+    }
+
+    /// Shows the points that match the filter in id order, from the id `from` on, for as long as `see` wants more.
+    pub(super) fn visit(
+        &self,
+        from: Option<PointId>,
+        filter: Option<&Filter>,
+        parts: &PointParts,
+        see: &mut dyn FnMut(StoredPoint) -> Result<bool>,
+    ) -> Result<()> {
+        let parts = Parts::new(parts, &self.layout)?;
         if let Some(ids) = filter.and_then(Filter::ids) {
             let mut ids: Vec<PointId> = ids.iter().copied().filter(|id| from.is_none_or(|from| *id >= from)).collect();
             ids.sort_unstable();
             ids.dedup();
             for id in ids {
-                if page.len() >= limit {
-                    break;
-                }
                 if let Some((source, row)) = self.locate(id)
                     && Matcher::of(filter, source.run, &self.layout).check(row)?
+                    && !see(parts.read(source.run, row))?
                 {
-                    page.push(parts.read(source.run, row));
+                    break;
                 }
             }
-            return Ok(page);
+            return Ok(());
         }
         let runs: Vec<RunRef<'_>> = self.runs().collect();
-        // A page is filled by the first rows that match.
+        // What is looked for are the first rows that match.
         let matchers = runs.iter().map(|run| self.matcher(*run, filter, Reading::Some));
         let matchers = matchers.collect::<Result<Vec<Matcher<'_>>>>()?;
         let mut rows = RowsInOrder::new(runs.iter().zip(&matchers).map(|(run, matcher)| {
@@ -162,14 +177,12 @@ impl View {
             let first = from.map_or(0, |id| source.run.ids().lower_bound(id));
             (source, matcher.candidates(source.dead, first))
         }));
-        while page.len() < limit
-            && let Some((run, row)) = rows.next()
-        {
-            if matchers[run].check(row)? {
-                page.push(parts.read(runs[run].source().run, row));
+        while let Some((run, row)) = rows.next() {
+            if matchers[run].check(row)? && !see(parts.read(runs[run].source().run, row))? {
+                break;
             }
         }
-        Ok(page)
+        Ok(())
     }
 
     /// A digest of all live points, to compare replicas by.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use vicinal_common::api::{LoggedFilter, WriteOp};
+use vicinal_common::api::{Effect, LoggedFilter, WriteOp};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::{EVALUATOR_VERSION, Filter};
 use vicinal_common::ids::LogIndex;
@@ -76,10 +76,10 @@ impl Shard {
             }
             let index = entry.mark.index;
             applied.push(match entry.payload {
-                EntryPayload::Blank => Applied { index, outcome: Ok(0) },
+                EntryPayload::Blank => Applied { index, outcome: Ok(Effect::default()) },
                 EntryPayload::Membership(membership) => {
                     writer.membership = Some((entry.mark.clone(), membership));
-                    Applied { index, outcome: Ok(0) }
+                    Applied { index, outcome: Ok(Effect::default()) }
                 }
                 EntryPayload::Write(write) => self.apply_write(writer, draft, index, &write)?,
             });
@@ -124,20 +124,30 @@ impl Shard {
     }
 
     fn change(&self, frozen: usize, draft: &mut View, index: LogIndex, op: &WriteOp) -> Result<ApplyOutcome> {
-        Ok(match op {
-            WriteOp::Upsert(points) => self.upsert(frozen, draft, index, points),
-            WriteOp::Delete(ids) => Ok(ids.iter().filter(|id| draft.kill(**id)).count() as u64),
-            WriteOp::DeleteByFilter(logged) => match parse_filter(logged)? {
-                Ok(filter) => {
-                    let ids = draft.matching(&filter)?;
-                    Ok(ids.into_iter().filter(|id| draft.kill(*id)).count() as u64)
-                }
-                Err(refused) => Err(refused),
-            },
-        })
+        let planned = match op {
+            WriteOp::Upsert(points) => return Ok(self.upsert(frozen, draft, index, points).map(Effect::of)),
+            WriteOp::Delete(ids) => {
+                let killed = ids.iter().filter(|id| draft.kill(**id)).count();
+                return Ok(Ok(Effect::of(killed as u64)));
+            }
+            WriteOp::DeleteByFilter(logged) => {
+                let filter = match parse_filter(logged)? {
+                    Ok(filter) => filter,
+                    Err(refused) => return Ok(Err(refused)),
+                };
+                let ids = draft.matching(&filter)?;
+                let killed = ids.into_iter().filter(|id| draft.kill(*id)).count();
+                return Ok(Ok(Effect::of(killed as u64)));
+            }
+            WriteOp::ConditionalUpsert { points, mode, filter } => draft.plan_upsert(points, *mode, filter.as_ref())?,
+            WriteOp::UpdateVectors { points, filter } => draft.plan_vectors(points, filter.as_ref())?,
+            WriteOp::Edit { points, edit } => draft.plan_edit(points, edit)?,
+        };
+        Ok(planned.and_then(|(points, effect)| self.upsert(frozen, draft, index, &points).map(|_| effect)))
     }
 
-    fn upsert(&self, frozen: usize, draft: &mut View, index: LogIndex, points: &[Point]) -> ApplyOutcome {
+    /// Writes points, or refuses them with nothing done. How many.
+    fn upsert(&self, frozen: usize, draft: &mut View, index: LogIndex, points: &[Point]) -> Result<u64> {
         if points.is_empty() {
             return Ok(0);
         }
@@ -158,7 +168,7 @@ impl Shard {
 }
 
 /// The outer error: this program cannot evaluate the filter as the others do, so the replica must stop.
-fn parse_filter(logged: &LoggedFilter) -> Result<Result<Filter>> {
+pub(super) fn parse_filter(logged: &LoggedFilter) -> Result<Result<Filter>> {
     if logged.evaluator != EVALUATOR_VERSION {
         let (asked, known) = (logged.evaluator, EVALUATOR_VERSION);
         return Err(Error::Corrupt(format!(

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::answer::{put_vectors, take_vectors};
 use super::query::ID_LEAST;
 use super::{Operation, Reader, Request, Wire, Writer};
-use crate::api::{LoggedFilter, WriteAck, WriteOp, WriteRequest};
+use crate::api::{Effect, LoggedFilter, WriteAck, WriteOp, WriteRequest};
 use crate::error::Result;
 use crate::ids::{CollectionId, Epoch, LogIndex, RequestId, ShardId};
 use crate::payload::Payload;
@@ -71,6 +71,10 @@ impl Wire for WriteOp {
                 to.u32(filter.evaluator);
                 to.bytes(filter.json.as_bytes());
             }
+            WriteOp::ConditionalUpsert { .. } | WriteOp::UpdateVectors { .. } | WriteOp::Edit { .. } => {
+                to.u8(3);
+                to.postcard(self);
+            }
         }
     }
 
@@ -87,6 +91,7 @@ impl Wire for WriteOp {
             }
             1 => WriteOp::Delete(from.list(ID_LEAST, PointId::read)?),
             2 => WriteOp::DeleteByFilter(LoggedFilter { evaluator: from.u32()?, json: from.text()?.to_owned() }),
+            3 => from.postcard()?,
             other => return Err(from.broken(&format!("write of kind {other} is not known here"))),
         })
     }
@@ -96,10 +101,24 @@ impl Wire for WriteAck {
     fn put(&self, to: &mut Writer) {
         to.u64(self.index.0);
         to.u64(self.term);
-        to.u64(self.affected);
+        to.u64(self.effect.affected);
+        for id in [self.effect.missing, self.effect.next] {
+            to.u8(u8::from(id.is_some()));
+            id.iter().for_each(|id| id.put(to));
+        }
     }
 
     fn read(from: &mut Reader<'_>) -> Result<WriteAck> {
-        Ok(WriteAck { index: LogIndex(from.u64()?), term: from.u64()?, affected: from.u64()? })
+        let (index, term, affected) = (LogIndex(from.u64()?), from.u64()?, from.u64()?);
+        let effect = Effect { affected, missing: optional_id(from)?, next: optional_id(from)? };
+        Ok(WriteAck { index, term, effect })
     }
+}
+
+fn optional_id(from: &mut Reader<'_>) -> Result<Option<PointId>> {
+    Ok(match from.u8()? {
+        0 => None,
+        1 => Some(PointId::read(from)?),
+        other => return Err(from.broken(&format!("presence of an id is {other}"))),
+    })
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use vicinal_common::error::Error;
 use vicinal_common::filter::KeyPath;
-use vicinal_common::limits::PAYLOAD_INDEX_PATH_BYTES_MAX;
+use vicinal_common::limits::KEY_PATH_BYTES_MAX;
 use vicinal_common::payload_index::FieldType;
 
 use super::super::answer::Failure;
@@ -56,8 +56,8 @@ fn bad<T>(text: String) -> Result<T, Failure> {
 
 /// The text form of the key path that a client names.
 pub(in super::super) fn index_path(name: &str) -> Result<String, Failure> {
-    if name.is_empty() || name.len() > PAYLOAD_INDEX_PATH_BYTES_MAX {
-        let message = format!("a key path has 1 to {PAYLOAD_INDEX_PATH_BYTES_MAX} bytes, got {}", name.len());
+    if name.is_empty() || name.len() > KEY_PATH_BYTES_MAX {
+        let message = format!("a key path has 1 to {KEY_PATH_BYTES_MAX} bytes, got {}", name.len());
         return Err(Error::Validation { field: "field_name".into(), message }.into());
     }
     match KeyPath::parse(name) {

@@ -4,16 +4,24 @@ mod change;
 mod collection;
 mod hnsw;
 mod index;
+mod older;
 mod points;
+mod query;
 mod search;
 mod strict;
+mod update;
 mod vector;
 
 pub(super) use change::{ChangeBody, check_change};
 pub(super) use collection::{AliasesBody, CreateBody, NamePlace, check_name};
 pub(super) use index::{IndexBody, NewIndex, index_path};
-pub(super) use points::{DeleteBody, Deletion, UpsertBody};
+pub(super) use older::{OlderBatchBody, OlderBody, RecommendBody, SearchBody};
+pub(super) use points::UpsertBody;
 pub(super) use search::{CountBody, QueryBatchBody, QueryBody, RetrieveBody, ScrollBody, Wanted};
+pub(super) use update::{
+    BatchUpdateBody, ClearPayloadBody, DeleteBody, DeletePayloadBody, DeleteVectorsBody, OverwritePayloadBody,
+    SetPayloadBody, UpdateBody, UpdateVectorsBody,
+};
 
 use std::fmt;
 

@@ -1,19 +1,22 @@
-//! Bodies that write: upsert as a list of points or as columns, delete by ids or by filter.
+//! The body of an upsert: a list of points, or columns.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use vicinal_common::api::UpdateMode;
+use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;
 use vicinal_common::limits::BATCH_POINTS_MAX;
 use vicinal_common::payload::{Fields, Payload};
-use vicinal_common::point::PointId;
+use vicinal_common::point::{Point, PointId};
 
 use super::super::answer::Failure;
+use super::Unsupported;
+use super::update::{UpdateBody, one_of};
 use super::vector::{BatchVectors, PointVector};
-use super::{Unsupported, refuse_all};
-use crate::write::{PointInput, VectorInput};
+use crate::write::{PointInput, Update, VectorInput, check_point};
 
 /// Body of an upsert.
 #[derive(Deserialize)]
@@ -23,18 +26,8 @@ pub(in super::super) struct UpsertBody {
     batch: Option<BatchBody>,
     #[serde(default)]
     shard_key: Unsupported,
-    #[serde(default)]
-    update_filter: Unsupported,
+    update_filter: Option<Filter>,
     update_mode: Option<UpdateMode>,
-}
-
-/// Which points an upsert may touch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum UpdateMode {
-    Upsert,
-    InsertOnly,
-    UpdateOnly,
 }
 
 #[derive(Deserialize)]
@@ -54,28 +47,20 @@ struct BatchBody {
     payloads: Option<Bounded<PayloadBody>>,
 }
 
-impl UpsertBody {
-    /// The points, in the order sent.
-    pub(in super::super) fn into_points(self) -> Result<Vec<PointInput>, Failure> {
-        refuse_all(&[("shard_key", self.shard_key), ("update_filter", self.update_filter)])?;
-        match self.update_mode {
-            None | Some(UpdateMode::Upsert) => {}
-            Some(UpdateMode::InsertOnly | UpdateMode::UpdateOnly) => {
-                return Err(Error::BadInput("`update_mode` other than `upsert` is not supported yet".into()).into());
-            }
-        }
-        match (self.points, self.batch) {
+impl UpdateBody for UpsertBody {
+    fn into_update(self, schema: &CollectionSchema) -> Result<Update, Failure> {
+        self.shard_key.refuse("shard_key")?;
+        let inputs = match (self.points, self.batch) {
             (Some(Bounded(points)), None) => {
                 let point =
                     |body: PointBody| PointInput { id: body.id, vector: body.vector.0, payload: body.payload.0 };
-                Ok(points.into_iter().map(point).collect())
+                points.into_iter().map(point).collect()
             }
-            (None, Some(batch)) => batch.into_points(),
-            (None, None) | (Some(_), Some(_)) => {
-                let text = "Format error in JSON body: expected exactly one of `points` and `batch`";
-                Err(Failure::new(axum::http::StatusCode::BAD_REQUEST, text))
-            }
-        }
+            (None, Some(batch)) => batch.into_points()?,
+            (None, None) | (Some(_), Some(_)) => return Err(one_of("points", "batch")),
+        };
+        let points: Result<Vec<Point>, Error> = inputs.into_iter().map(|input| check_point(schema, input)).collect();
+        Ok(Update::Upsert { points: points?, mode: self.update_mode.unwrap_or_default(), filter: self.update_filter })
     }
 }
 
@@ -121,7 +106,7 @@ impl BatchBody {
 
 /// A payload: parsed once, kept as compact text. `null` is the empty one.
 #[derive(Clone, Default)]
-struct PayloadBody(Payload);
+pub(super) struct PayloadBody(pub(super) Payload);
 
 impl<'de> Deserialize<'de> for PayloadBody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PayloadBody, D::Error> {
@@ -134,7 +119,7 @@ impl<'de> Deserialize<'de> for PayloadBody {
 }
 
 /// A list of at most [`BATCH_POINTS_MAX`] items; a longer one is refused while it is read.
-struct Bounded<T>(Vec<T>);
+pub(super) struct Bounded<T>(pub(super) Vec<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bounded<T>, D::Error> {
@@ -160,39 +145,5 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for BoundedVisitor<T> {
             items.push(item);
         }
         Ok(Bounded(items))
-    }
-}
-
-/// Body of a delete.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(in super::super) struct DeleteBody {
-    points: Option<Bounded<PointId>>,
-    filter: Option<Filter>,
-    #[serde(default)]
-    shard_key: Unsupported,
-}
-
-/// Which points to delete.
-#[derive(Debug)]
-pub(in super::super) enum Deletion {
-    /// These.
-    Ids(Vec<PointId>),
-    /// Those that match.
-    Filter(Filter),
-}
-
-impl DeleteBody {
-    /// What is to be deleted.
-    pub(in super::super) fn into_deletion(self) -> Result<Deletion, Failure> {
-        self.shard_key.refuse("shard_key")?;
-        match (self.points, self.filter) {
-            (Some(Bounded(ids)), None) => Ok(Deletion::Ids(ids)),
-            (None, Some(filter)) => Ok(Deletion::Filter(filter)),
-            (None, None) | (Some(_), Some(_)) => {
-                let text = "Format error in JSON body: expected exactly one of `points` and `filter`";
-                Err(Failure::new(axum::http::StatusCode::BAD_REQUEST, text))
-            }
-        }
     }
 }

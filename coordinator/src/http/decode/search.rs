@@ -1,21 +1,20 @@
 //! Bodies that read: query, query batch, scroll, count, points by id.
 
-use std::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use vicinal_common::api::PointParts;
 use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;
-use vicinal_common::limits::{BATCH_POINTS_MAX, BATCH_QUERIES_MAX, RESULTS_MAX};
+use vicinal_common::limits::{BATCH_POINTS_MAX, RESULTS_MAX};
 use vicinal_common::point::{PointId, UNNAMED};
 
 use super::super::answer::Failure;
 use super::super::selector::{WithPayload, WithVector};
-use super::vector::{Dense, refuse_object};
+use super::older::check_batch;
+use super::query::{OneOrMany, QueryInput};
 use super::{Unsupported, refuse_all};
-use crate::query::{PageRequest, Query, Source};
+use crate::query::{PageRequest, Query, QueryTree, Source};
 
 /// Hits, points or pages when no `limit` is given.
 const LIMIT_DEFAULT: usize = 10;
@@ -24,28 +23,42 @@ const LIMIT_DEFAULT: usize = 10;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct QueryBody {
+    pub(super) query: Option<QueryInput>,
+    pub(super) using: Option<String>,
+    pub(super) filter: Option<Filter>,
+    pub(super) params: Option<SearchParams>,
+    pub(super) score_threshold: Option<f32>,
+    pub(super) limit: Option<usize>,
+    pub(super) offset: Option<usize>,
+    #[serde(alias = "with_vectors")]
+    pub(super) with_vector: Option<WithVector>,
+    pub(super) with_payload: Option<WithPayload>,
+    pub(super) allow_partial: Option<bool>,
+    pub(super) prefetch: Option<OneOrMany<PrefetchBody>>,
+    #[serde(default)]
+    pub(super) lookup_from: Unsupported,
+    #[serde(default)]
+    pub(super) shard_key: Unsupported,
+}
+
+/// A query whose results another one chooses from.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PrefetchBody {
     query: Option<QueryInput>,
     using: Option<String>,
     filter: Option<Filter>,
     params: Option<SearchParams>,
     score_threshold: Option<f32>,
     limit: Option<usize>,
-    offset: Option<usize>,
-    #[serde(alias = "with_vectors")]
-    with_vector: Option<WithVector>,
-    with_payload: Option<WithPayload>,
-    allow_partial: Option<bool>,
-    #[serde(default)]
-    prefetch: Unsupported,
+    prefetch: Option<OneOrMany<PrefetchBody>>,
     #[serde(default)]
     lookup_from: Unsupported,
-    #[serde(default)]
-    shard_key: Unsupported,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SearchParams {
+pub(super) struct SearchParams {
     hnsw_ef: Option<usize>,
     exact: Option<bool>,
     indexed_only: Option<bool>,
@@ -57,34 +70,66 @@ struct SearchParams {
     idf: Unsupported,
 }
 
-impl QueryBody {
-    /// The query, and how the payload of its hits is shown.
-    pub(in super::super) fn into_query(self) -> Result<(Query, WithPayload), Failure> {
-        refuse_all(&[("prefetch", self.prefetch), ("lookup_from", self.lookup_from), ("shard_key", self.shard_key)])?;
-        let params = self.params.unwrap_or_default();
+impl SearchParams {
+    /// The beam, and whether the search is exact.
+    fn understood(self) -> Result<(Option<usize>, bool), Failure> {
         refuse_all(&[
-            ("params.quantization", params.quantization),
-            ("params.acorn", params.acorn),
-            ("params.idf", params.idf),
+            ("params.quantization", self.quantization),
+            ("params.acorn", self.acorn),
+            ("params.idf", self.idf),
         ])?;
-        if params.indexed_only == Some(true) {
+        if self.indexed_only == Some(true) {
             return Err(Error::BadInput("`params.indexed_only` is not supported yet".into()).into());
         }
+        Ok((self.hnsw_ef, self.exact.unwrap_or(false)))
+    }
+}
+
+impl QueryBody {
+    /// The query, and how the payload of its hits is shown.
+    pub(in super::super) fn into_query(self) -> Result<(QueryTree, WithPayload), Failure> {
+        self.shard_key.refuse("shard_key")?;
+        let allow_partial = self.allow_partial.unwrap_or(true);
         let with_payload = self.with_payload.unwrap_or(WithPayload::None);
+        let parts = parts(&with_payload, self.with_vector);
+        let body = PrefetchBody {
+            query: self.query,
+            using: self.using,
+            filter: self.filter,
+            params: self.params,
+            score_threshold: self.score_threshold,
+            limit: self.limit,
+            prefetch: self.prefetch,
+            lookup_from: self.lookup_from,
+        };
+        let mut tree = body.into_tree(allow_partial)?;
+        tree.query.offset = self.offset.unwrap_or(0);
+        tree.query.parts = parts;
+        tree.query.check()?;
+        Ok((tree, with_payload))
+    }
+}
+
+impl PrefetchBody {
+    fn into_tree(self, allow_partial: bool) -> Result<QueryTree, Failure> {
+        self.lookup_from.refuse("lookup_from")?;
+        let (ef, exact) = self.params.unwrap_or_default().understood()?;
         let query = Query {
             source: self.query.map_or(Source::All, |input| input.0),
             using: self.using.unwrap_or_else(|| UNNAMED.to_owned()),
             filter: self.filter.map(Arc::new),
             score_threshold: self.score_threshold,
             limit: self.limit.unwrap_or(LIMIT_DEFAULT),
-            offset: self.offset.unwrap_or(0),
-            ef: params.hnsw_ef,
-            exact: params.exact.unwrap_or(false),
-            parts: parts(&with_payload, self.with_vector),
-            allow_partial: self.allow_partial.unwrap_or(true),
+            offset: 0,
+            ef,
+            exact,
+            parts: PointParts::default(),
+            allow_partial,
         };
         query.check()?;
-        Ok((query, with_payload))
+        let prefetch = self.prefetch.map_or_else(Vec::new, |prefetch| prefetch.0).into_iter();
+        let prefetch = prefetch.map(|body| body.into_tree(allow_partial)).collect::<Result<_, _>>()?;
+        Ok(QueryTree { query, prefetch })
     }
 }
 
@@ -102,87 +147,9 @@ pub(in super::super) struct QueryBatchBody {
 
 impl QueryBatchBody {
     /// The queries, in the order sent.
-    pub(in super::super) fn into_queries(self) -> Result<Vec<(Query, WithPayload)>, Failure> {
-        if self.searches.len() > BATCH_QUERIES_MAX {
-            let (field, count) = ("searches".into(), self.searches.len());
-            let message = format!("{count} queries, allowed are {BATCH_QUERIES_MAX} or fewer");
-            return Err(Error::Validation { field, message }.into());
-        }
+    pub(in super::super) fn into_queries(self) -> Result<Vec<(QueryTree, WithPayload)>, Failure> {
+        check_batch(self.searches.len())?;
         self.searches.into_iter().map(QueryBody::into_query).collect()
-    }
-}
-
-/// The `query` of a query: a vector, an id, or an object that names its kind.
-struct QueryInput(Source);
-
-impl<'de> Deserialize<'de> for QueryInput {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<QueryInput, D::Error> {
-        deserializer.deserialize_any(QueryVisitor { is_nested: false }).map(QueryInput)
-    }
-}
-
-/// What stands inside `{"nearest": ...}`.
-struct NearestInput(Source);
-
-impl<'de> Deserialize<'de> for NearestInput {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<NearestInput, D::Error> {
-        deserializer.deserialize_any(QueryVisitor { is_nested: true }).map(NearestInput)
-    }
-}
-
-struct QueryVisitor {
-    is_nested: bool,
-}
-
-impl<'de> Visitor<'de> for QueryVisitor {
-    type Value = Source;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a vector, a point ID, or {\"nearest\": ...}")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Source, A::Error> {
-        let Dense(vector) = Dense::deserialize(de::value::SeqAccessDeserializer::new(seq))?;
-        Ok(Source::Vector(vector))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Source, E> {
-        Ok(Source::Point(PointId::Num(value)))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Source, E> {
-        PointId::deserialize(de::value::I64Deserializer::new(value)).map(Source::Point)
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Source, E> {
-        PointId::deserialize(de::value::StrDeserializer::new(value)).map(Source::Point)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Source, A::Error> {
-        let mut source = None;
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "nearest" if self.is_nested || source.is_some() => return Err(de::Error::duplicate_field("nearest")),
-                "nearest" => source = Some(map.next_value::<NearestInput>()?.0),
-                "mmr" => {
-                    if map.next_value::<Unsupported>()?.is_set {
-                        return Err(de::Error::custom("`query.mmr` is not supported yet"));
-                    }
-                }
-                "recommend" | "discover" | "context" | "order_by" | "fusion" | "rrf" | "formula" | "defaults"
-                | "sample" | "relevance_feedback" | "feedback" | "strategy" => {
-                    return Err(de::Error::custom(format!("`query.{key}` is not supported yet")));
-                }
-                "indices" | "values" | "text" | "image" | "object" | "model" | "options" => {
-                    return Err(refuse_object(Some(&key)));
-                }
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    return Err(de::Error::unknown_field(&key, &["nearest"]));
-                }
-            }
-        }
-        source.ok_or_else(|| de::Error::missing_field("nearest"))
     }
 }
 

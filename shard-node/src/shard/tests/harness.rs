@@ -1,6 +1,6 @@
 //! Random work for a shard and its model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,11 +9,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use uuid::Uuid;
-use vicinal_common::api::{LoggedFilter, NearestQuery, PointParts, ReplicaSpec, VectorSelector, WriteOp};
+use vicinal_common::api::{
+    LoggedFilter, NearestQuery, PointEdit, PointParts, PointVectors, ReplicaSpec, Selection, UpdateMode,
+    VectorSelector, WriteOp,
+};
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::disk::Disk;
 use vicinal_common::error::Error;
-use vicinal_common::filter::{EVALUATOR_VERSION, Filter};
+use vicinal_common::filter::Filter;
 use vicinal_common::ids::{CollectionId, Epoch, LogIndex, RequestId, ShardId};
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
@@ -207,10 +210,36 @@ impl Work {
                 model.push(EntryPayload::Write(LoggedWrite { request, part: 0, collection, epoch, op }))
             }
             5 => {
-                let json = serde_json::to_string(&self.filter_of_few()).unwrap();
-                model.write(WriteOp::DeleteByFilter(LoggedFilter { evaluator: EVALUATOR_VERSION, json }))
+                let filter = LoggedFilter::new(&self.filter_of_few()).unwrap();
+                model.write(WriteOp::DeleteByFilter(filter))
             }
-            6..=12 => {
+            6 => {
+                let points = Arc::new((0..1 + self.below(6)).map(|_| self.point()).collect());
+                let mode = [UpdateMode::Upsert, UpdateMode::InsertOnly, UpdateMode::UpdateOnly][self.below(3) as usize];
+                let filter = (self.below(2) == 0).then(|| LoggedFilter::new(&self.filter()).unwrap());
+                model.write(WriteOp::ConditionalUpsert { points, mode, filter })
+            }
+            7 => {
+                let updates: BTreeMap<PointId, Vectors> =
+                    (0..1 + self.below(6)).map(|_| self.point()).map(|point| (point.id, point.vectors)).collect();
+                let points = updates.into_iter().map(|(id, vectors)| PointVectors { id, vectors }).collect();
+                let filter = (self.below(3) == 0).then(|| LoggedFilter::new(&self.filter()).unwrap());
+                model.write(WriteOp::UpdateVectors { points: Arc::new(points), filter })
+            }
+            8 | 9 => {
+                let points = match self.below(3) {
+                    0 => {
+                        let from = (self.below(2) == 0).then(|| self.id());
+                        Selection::Matching { filter: LoggedFilter::new(&self.filter_of_few()).unwrap(), from }
+                    }
+                    _ => Selection::Ids(
+                        (0..1 + self.below(6)).map(|_| self.id()).collect::<BTreeSet<_>>().into_iter().collect(),
+                    ),
+                };
+                let edit = self.edit();
+                model.write(WriteOp::Edit { points, edit })
+            }
+            10..=14 => {
                 let ids = (0..1 + self.below(6)).map(|_| self.id()).collect();
                 model.write(WriteOp::Delete(ids))
             }
@@ -218,6 +247,18 @@ impl Work {
                 let points = (0..1 + self.below(12)).map(|_| self.point()).collect();
                 model.write(WriteOp::Upsert(Arc::new(points)))
             }
+        }
+    }
+
+    fn edit(&mut self) -> PointEdit {
+        let payload = self.point().payload;
+        match self.below(6) {
+            0 => PointEdit::SetPayload { payload, key: None },
+            1 => PointEdit::SetPayload { payload, key: Some("deep[].er".into()) },
+            2 => PointEdit::OverwritePayload(payload),
+            3 => PointEdit::DeletePayload(vec!["g".into(), "deep.er".into()]),
+            4 => PointEdit::ClearPayload,
+            _ => PointEdit::DeleteVectors(vec![["", "b"][self.below(2) as usize].into()]),
         }
     }
 

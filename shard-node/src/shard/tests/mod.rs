@@ -5,6 +5,7 @@ mod concurrency;
 mod crash;
 mod damage;
 mod degenerate;
+mod edits;
 mod faults;
 mod graph;
 mod harness;

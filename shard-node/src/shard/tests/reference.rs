@@ -1,9 +1,11 @@
 //! What a shard must hold: a plain map, and brute force over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use vicinal_common::api::{NearestQuery, ReplicaSpec, ShardHit, StoredPoint, WriteOp};
+use vicinal_common::api::{
+    Effect, LoggedFilter, NearestQuery, ReplicaSpec, Selection, ShardHit, StoredPoint, UpdateMode, WriteOp,
+};
 use vicinal_common::distance::Kernel;
 use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;
@@ -11,7 +13,7 @@ use vicinal_common::ids::{LogIndex, RequestId};
 use vicinal_common::payload::Fields;
 use vicinal_common::point::{Point, PointId};
 
-use super::super::{Applied, ApplyEntry, EntryPayload, LogMark, LoggedWrite, Shard, View};
+use super::super::{Applied, ApplyEntry, ApplyOutcome, EntryPayload, LogMark, LoggedWrite, Shard, View};
 use super::harness::{all_parts, mark, spec};
 
 /// A point of the model.
@@ -20,6 +22,10 @@ struct Held {
     version: u64,
     point: Point,
     fields: Fields,
+}
+
+fn parsed(logged: &LoggedFilter) -> Filter {
+    serde_json::from_str(&logged.json).unwrap()
 }
 
 /// What a shard must hold, and the log that led there.
@@ -54,10 +60,10 @@ impl Model {
         let index = self.log.len() as u64 + 1;
         let entry = ApplyEntry { mark: mark(index), payload };
         let outcome = match &entry.payload {
-            EntryPayload::Blank => Ok(0),
+            EntryPayload::Blank => Ok(Effect::default()),
             EntryPayload::Membership(bytes) => {
                 self.membership = Some((entry.mark.clone(), bytes.clone()));
-                Ok(0)
+                Ok(Effect::default())
             }
             EntryPayload::Write(write) => match self.first_of(write) {
                 Some(first) => {
@@ -96,7 +102,7 @@ impl Model {
         (!first.outcome.as_ref().is_err_and(Error::is_retryable)).then_some(first)
     }
 
-    fn change(&mut self, index: u64, write: &LoggedWrite) -> Result<u64, Error> {
+    fn change(&mut self, index: u64, write: &LoggedWrite) -> ApplyOutcome {
         if write.epoch != self.spec.epoch {
             return Err(Error::WrongEpoch { shard: self.spec.shard, asked: write.epoch, current: self.spec.epoch });
         }
@@ -112,22 +118,82 @@ impl Model {
                     }
                 }
                 let mut ids: Vec<PointId> = points.iter().map(|point| point.id).collect();
-                for point in points.iter() {
-                    let fields = point.payload.fields().unwrap();
-                    self.points.insert(point.id, Held { version: index, point: point.clone(), fields });
-                }
+                points.iter().for_each(|point| self.put(index, point.clone()));
                 ids.sort_unstable();
                 ids.dedup();
-                Ok(ids.len() as u64)
+                Ok(Effect::of(ids.len() as u64))
             }
-            WriteOp::Delete(ids) => Ok(ids.iter().filter(|id| self.points.remove(id).is_some()).count() as u64),
+            WriteOp::Delete(ids) => {
+                let gone = ids.iter().filter(|id| self.points.remove(id).is_some()).count();
+                Ok(Effect::of(gone as u64))
+            }
             WriteOp::DeleteByFilter(logged) => {
-                let filter: Filter = serde_json::from_str(&logged.json).unwrap();
+                let filter = parsed(logged);
                 let before = self.points.len();
                 self.points.retain(|_, held| !held.matches(Some(&filter)));
-                Ok((before - self.points.len()) as u64)
+                Ok(Effect::of((before - self.points.len()) as u64))
+            }
+            WriteOp::ConditionalUpsert { points, mode, filter } => {
+                let filter = filter.as_ref().map(parsed);
+                let mut written = BTreeSet::new();
+                for point in points.iter() {
+                    let is_wanted = match self.points.get(&point.id) {
+                        Some(held) => *mode != UpdateMode::InsertOnly && held.matches(filter.as_ref()),
+                        None => *mode != UpdateMode::UpdateOnly,
+                    };
+                    if is_wanted {
+                        written.insert(point.id);
+                        self.put(index, point.clone());
+                    }
+                }
+                Ok(Effect::of(written.len() as u64))
+            }
+            WriteOp::UpdateVectors { points, filter } => {
+                let filter = filter.as_ref().map(parsed);
+                let mut effect = Effect::default();
+                for update in points.iter() {
+                    let Some(held) = self.points.get(&update.id) else {
+                        effect.missing = effect.missing.or(Some(update.id));
+                        continue;
+                    };
+                    if held.matches(filter.as_ref()) {
+                        let mut point = held.point.clone();
+                        update.vectors.iter().for_each(|(name, v)| drop(point.vectors.insert(name.clone(), v.clone())));
+                        self.put(index, point);
+                        effect.affected += 1;
+                    }
+                }
+                Ok(effect)
+            }
+            WriteOp::Edit { points, edit } => {
+                let mut effect = Effect::default();
+                let ids: Vec<PointId> = match points {
+                    Selection::Ids(ids) => ids.clone(),
+                    Selection::Matching { filter, from } => {
+                        let filter = parsed(filter);
+                        let held = self.points.range(from.unwrap_or(PointId::Num(0))..);
+                        held.filter(|(_, held)| held.matches(Some(&filter))).map(|(id, _)| *id).collect()
+                    }
+                };
+                for id in ids {
+                    let Some(held) = self.points.get(&id) else {
+                        effect.missing = effect.missing.or(Some(id));
+                        continue;
+                    };
+                    let mut point = held.point.clone();
+                    if edit.apply(&mut point)? {
+                        self.put(index, point);
+                    }
+                    effect.affected += 1;
+                }
+                Ok(effect)
             }
         }
+    }
+
+    fn put(&mut self, version: u64, point: Point) {
+        let fields = point.payload.fields().unwrap();
+        self.points.insert(point.id, Held { version, point, fields });
     }
 
     fn stored(&self, id: PointId) -> Option<StoredPoint> {

@@ -109,13 +109,36 @@ fn payload() -> impl Strategy<Value = Payload> {
     vec(any::<u8>(), 0..30).prop_map(|bytes| Payload::from_stored(Bytes::from(bytes)))
 }
 
+fn edit() -> impl Strategy<Value = PointEdit> {
+    let texts = || vec("[ -~]{0,9}", 0..4);
+    prop_oneof![
+        (payload(), option::of("[a-z]{0,9}")).prop_map(|(payload, key)| PointEdit::SetPayload { payload, key }),
+        payload().prop_map(PointEdit::OverwritePayload),
+        texts().prop_map(PointEdit::DeletePayload),
+        Just(PointEdit::ClearPayload),
+        texts().prop_map(PointEdit::DeleteVectors),
+    ]
+}
+
 pub(super) fn write() -> impl Strategy<Value = WriteRequest> {
-    let point = (id(), vectors(), payload()).prop_map(|(id, vectors, payload)| Point { id, vectors, payload });
+    let point = || (id(), vectors(), payload()).prop_map(|(id, vectors, payload)| Point { id, vectors, payload });
+    let filter = || (any::<u32>(), "[ -~]{0,20}").prop_map(|(evaluator, json)| LoggedFilter { evaluator, json });
+    let mode = prop_oneof![Just(UpdateMode::Upsert), Just(UpdateMode::InsertOnly), Just(UpdateMode::UpdateOnly)];
+    let moved = (id(), vectors()).prop_map(|(id, vectors)| PointVectors { id, vectors });
+    let selection = prop_oneof![
+        vec(id(), 0..9).prop_map(Selection::Ids),
+        (filter(), option::of(id())).prop_map(|(filter, from)| Selection::Matching { filter, from }),
+    ];
     let op = prop_oneof![
-        vec(point, 0..5).prop_map(|points| WriteOp::Upsert(Arc::new(points))),
+        (vec(point(), 0..5), mode, option::of(filter())).prop_map(|(points, mode, filter)| {
+            WriteOp::ConditionalUpsert { points: Arc::new(points), mode, filter }
+        }),
+        (vec(moved, 0..5), option::of(filter()))
+            .prop_map(|(points, filter)| WriteOp::UpdateVectors { points: Arc::new(points), filter }),
+        (selection, edit()).prop_map(|(points, edit)| WriteOp::Edit { points, edit }),
+        vec(point(), 0..5).prop_map(|points| WriteOp::Upsert(Arc::new(points))),
         vec(id(), 0..9).prop_map(WriteOp::Delete),
-        (any::<u32>(), "[ -~]{0,20}")
-            .prop_map(|(evaluator, json)| WriteOp::DeleteByFilter(LoggedFilter { evaluator, json })),
+        filter().prop_map(WriteOp::DeleteByFilter),
     ];
     (any::<u128>(), any::<u32>(), collection(), any::<u64>(), shard(), op).prop_map(
         |(request, part, collection, epoch, shard, op)| WriteRequest {
@@ -198,7 +221,12 @@ pub(super) fn digest() -> impl Strategy<Value = ShardDigest> {
 }
 
 pub(super) fn ack() -> impl Strategy<Value = WriteAck> {
-    (index(), any::<u64>(), any::<u64>()).prop_map(|(index, term, affected)| WriteAck { index, term, affected })
+    let effect = (any::<u64>(), option::of(id()), option::of(id())).prop_map(|(affected, missing, next)| Effect {
+        affected,
+        missing,
+        next,
+    });
+    (index(), any::<u64>(), effect).prop_map(|(index, term, effect)| WriteAck { index, term, effect })
 }
 
 pub(super) fn change() -> impl Strategy<Value = MembersChange> {

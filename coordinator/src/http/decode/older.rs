@@ -1,0 +1,181 @@
+//! Bodies of the query operations that came before `points/query` and that older clients still send: each is one of its
+//! queries in other words.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use vicinal_common::error::Error;
+use vicinal_common::filter::Filter;
+use vicinal_common::limits::BATCH_QUERIES_MAX;
+
+use super::super::answer::Failure;
+use super::super::selector::{WithPayload, WithVector};
+use super::Unsupported;
+use super::query::{ExampleInput, QueryInput, RecommendInput, Strategy};
+use super::search::{QueryBody, SearchParams};
+use super::vector::Dense;
+use crate::query::{QueryTree, Source};
+
+/// A body that is one query in other words.
+pub(in super::super) trait OlderBody: DeserializeOwned + 'static {
+    /// The query, and how the payload of its hits is shown.
+    fn into_query(self) -> Result<(QueryTree, WithPayload), Failure>;
+}
+
+/// Body of `points/search`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct SearchBody {
+    vector: VectorToSearch,
+    filter: Option<Filter>,
+    params: Option<SearchParams>,
+    limit: usize,
+    offset: Option<usize>,
+    with_payload: Option<WithPayload>,
+    #[serde(alias = "with_vectors")]
+    with_vector: Option<WithVector>,
+    score_threshold: Option<f32>,
+    allow_partial: Option<bool>,
+    #[serde(default)]
+    shard_key: Unsupported,
+}
+
+impl OlderBody for SearchBody {
+    fn into_query(self) -> Result<(QueryTree, WithPayload), Failure> {
+        let VectorToSearch { name, vector } = self.vector;
+        let query = QueryBody {
+            query: Some(QueryInput(Source::Vector(vector))),
+            using: name,
+            filter: self.filter,
+            params: self.params,
+            score_threshold: self.score_threshold,
+            limit: Some(self.limit),
+            offset: self.offset,
+            with_vector: self.with_vector,
+            with_payload: self.with_payload,
+            allow_partial: self.allow_partial,
+            prefetch: None,
+            lookup_from: Unsupported::default(),
+            shard_key: self.shard_key,
+        };
+        query.into_query()
+    }
+}
+
+/// Body of `points/recommend`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct RecommendBody {
+    positive: Option<Vec<ExampleInput>>,
+    negative: Option<Vec<ExampleInput>>,
+    strategy: Option<Strategy>,
+    using: Option<String>,
+    filter: Option<Filter>,
+    params: Option<SearchParams>,
+    limit: usize,
+    offset: Option<usize>,
+    with_payload: Option<WithPayload>,
+    #[serde(alias = "with_vectors")]
+    with_vector: Option<WithVector>,
+    score_threshold: Option<f32>,
+    allow_partial: Option<bool>,
+    #[serde(default)]
+    lookup_from: Unsupported,
+    #[serde(default)]
+    shard_key: Unsupported,
+}
+
+impl OlderBody for RecommendBody {
+    fn into_query(self) -> Result<(QueryTree, WithPayload), Failure> {
+        let input = RecommendInput { positive: self.positive, negative: self.negative, strategy: self.strategy };
+        let source = input.into_source().map_err(|error: de::value::Error| Error::BadInput(error.to_string()))?;
+        let query = QueryBody {
+            query: Some(QueryInput(source)),
+            using: self.using,
+            filter: self.filter,
+            params: self.params,
+            score_threshold: self.score_threshold,
+            limit: Some(self.limit),
+            offset: self.offset,
+            with_vector: self.with_vector,
+            with_payload: self.with_payload,
+            allow_partial: self.allow_partial,
+            prefetch: None,
+            lookup_from: self.lookup_from,
+            shard_key: self.shard_key,
+        };
+        query.into_query()
+    }
+}
+
+/// Several bodies of one kind.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct OlderBatchBody<B> {
+    searches: Vec<B>,
+}
+
+impl<B: OlderBody> OlderBatchBody<B> {
+    /// The queries, in the order sent.
+    pub(in super::super) fn into_queries(self) -> Result<Vec<(QueryTree, WithPayload)>, Failure> {
+        check_batch(self.searches.len())?;
+        self.searches.into_iter().map(B::into_query).collect()
+    }
+}
+
+/// Refuses a batch of too many queries.
+pub(super) fn check_batch(count: usize) -> Result<(), Failure> {
+    if count > BATCH_QUERIES_MAX {
+        let message = format!("{count} queries, allowed are {BATCH_QUERIES_MAX} or fewer");
+        return Err(Error::Validation { field: "searches".into(), message }.into());
+    }
+    Ok(())
+}
+
+/// A vector, by itself or with the name of the vector that is searched.
+struct VectorToSearch {
+    name: Option<String>,
+    vector: Vec<f32>,
+}
+
+impl<'de> Deserialize<'de> for VectorToSearch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<VectorToSearch, D::Error> {
+        deserializer.deserialize_any(VectorVisitor)
+    }
+}
+
+struct VectorVisitor;
+
+impl<'de> Visitor<'de> for VectorVisitor {
+    type Value = VectorToSearch;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a vector, or {\"name\": ..., \"vector\": [...]}")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<VectorToSearch, A::Error> {
+        let Dense(vector) = Dense::deserialize(de::value::SeqAccessDeserializer::new(seq))?;
+        Ok(VectorToSearch { name: None, vector })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<VectorToSearch, A::Error> {
+        let (mut name, mut vector) = (None, None);
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "name" if name.is_none() => name = Some(map.next_value::<String>()?),
+                "vector" if vector.is_none() => vector = Some(map.next_value::<Dense>()?.0),
+                "name" | "vector" => return Err(de::Error::custom(format!("`vector.{key}` is given twice"))),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    return Err(de::Error::unknown_field(&key, &["name", "vector"]));
+                }
+            }
+        }
+        match (name, vector) {
+            (Some(name), Some(vector)) => Ok(VectorToSearch { name: Some(name), vector }),
+            (None, _) => Err(de::Error::missing_field("name")),
+            (_, None) => Err(de::Error::missing_field("vector")),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Handlers that change points.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Failure};
+use super::body::JsonBody;
+use super::decode::{BatchUpdateBody, UpdateBody};
+use super::indexes::{Purpose, check_filter};
+use super::params::Params;
+use crate::Coordinator;
+use crate::meta::Collection;
+use crate::write::{self, Update, Written};
+
+type Shared = State<Arc<Coordinator>>;
+
+/// One change of points, of any kind.
+pub(super) async fn update<B: UpdateBody>(
+    State(coordinator): Shared,
+    params: Params,
+    body: JsonBody,
+) -> Result<Answer, Failure> {
+    let collection = coordinator.collection(params.collection())?;
+    let id = collection.id;
+    let check = move |body: B| {
+        let update = body.into_update(&collection.schema)?;
+        check_filters(&collection, &update)?;
+        Ok(update)
+    };
+    let update = body.decode(check).await?;
+    let lookup = || coordinator.same_collection(params.collection(), id);
+    let written = write::apply(&coordinator.shards, &lookup, params.write_spec(&coordinator), update).await?;
+    Ok(Answer::json(&result(written, &params))?.with_session(&params))
+}
+
+/// `POST /collections/{collection}/points/batch`: changes one after the other. All are checked before the first is made;
+/// one that fails ends the batch, and those before it stay.
+pub(super) async fn batch(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
+    let collection = coordinator.collection(params.collection())?;
+    let id = collection.id;
+    let check = move |body: BatchUpdateBody| {
+        let updates = body.into_updates(&collection.schema)?;
+        updates.iter().try_for_each(|update| check_filters(&collection, update))?;
+        Ok(updates)
+    };
+    let updates = body.decode(check).await?;
+    let lookup = || coordinator.same_collection(params.collection(), id);
+    let count = updates.len();
+    let mut results: Vec<Value> = Vec::with_capacity(count);
+    for update in updates {
+        let written = write::apply(&coordinator.shards, &lookup, params.write_spec(&coordinator), update).await;
+        let place = results.len() + 1;
+        let written = written.map_err(|error| match place {
+            1 => error,
+            _ => error.with_note(&format!("operation {place} of {count}; those before it are done")),
+        })?;
+        results.push(result(written, &params));
+    }
+    Ok(Answer::json(&Value::from(results))?.with_session(&params))
+}
+
+fn check_filters(collection: &Collection, update: &Update) -> Result<(), Failure> {
+    update.filters().try_for_each(|filter| Ok(check_filter(collection, Some(filter), Purpose::Update)?))
+}
+
+/// The answer to a write. It is durable and applied by now in any case; a client that did not wait for that is told the
+/// weaker word it expects.
+fn result(written: Written, params: &Params) -> Value {
+    let status = if params.wait { "completed" } else { "acknowledged" };
+    json!({"operation_id": written.index.0, "status": status})
+}
