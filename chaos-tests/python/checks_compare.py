@@ -299,7 +299,7 @@ def run(client, seed, operations=OPERATIONS):
             everything = dict(limit=1_000, with_payload=True, with_vectors=True)
             ours, theirs = (plain(side.scroll(NAME, **everything)) for side in (client, local))
             assert same(ours, theirs), f"after {said}\nhere  {ours}\nlocal {theirs}"
-    assert hits > operations and refused < operations / 3, (hits, refused)
+    assert hits > operations / 4 and refused < operations / 2, (hits, refused)
     return f"{operations} operations, {refused} refused by both, {hits} hits"
 
 

@@ -50,6 +50,14 @@ fn child<'a>(spans: &'a [ReceivedSpan], parent: &ReceivedSpan, name: &str) -> &'
     found[0]
 }
 
+/// Whether what a node says of each hop is among the spans: it comes from another process, perhaps later.
+fn is_served(spans: &[ReceivedSpan]) -> bool {
+    spans.iter().all(|hop| match hop.name.strip_prefix("hop ") {
+        Some(operation) => !children(spans, hop, &format!("serve {operation}")).is_empty(),
+        None => true,
+    })
+}
+
 /// Whether every span but the root has its parent among the spans.
 fn is_joined(spans: &[ReceivedSpan]) -> bool {
     let ids: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).collect();
@@ -127,7 +135,8 @@ async fn a_request_is_one_trace_over_three_processes() {
     let (trace, body) = traced(&cluster.url, Method::POST, "/collections/c/points/query", search, 2).await;
     assert_eq!(body["result"]["points"][0]["payload"], json!({"n": 5}), "{body}");
     let whole = |spans: &[ReceivedSpan]| {
-        is_joined(spans) && spans.iter().any(|span| span.parent == CLIENT_SPAN) && named(spans, "fetch").len() == 1
+        let is_answered = spans.iter().any(|span| span.parent == CLIENT_SPAN);
+        is_joined(spans) && is_answered && is_served(spans) && named(spans, "fetch").len() == 1
     };
     let spans = cluster.collector.wait(&trace, SPANS, whole).await.unwrap();
     check_search(&spans);
