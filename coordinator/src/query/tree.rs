@@ -116,7 +116,7 @@ fn check(query: &Query, prefetches: usize) -> Result<()> {
         Source::All if prefetches > 0 => bad("`query` is missing: results of `prefetch` are nothing to be ordered by"),
         Source::Fusion(_) if prefetches == 0 => bad("a fusion needs `prefetch`, the queries whose results it joins"),
         Source::Fusion(fusion) => fusion.check(prefetches),
-        Source::All | Source::Vector(_) | Source::Point(_) | Source::Average { .. } => Ok(()),
+        _ => Ok(()),
     }
 }
 
