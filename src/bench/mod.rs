@@ -25,7 +25,7 @@ pub(crate) enum Bench {
     /// Build a vector index over a data set and measure recall and speed of searching it; needs no server
     Index(index::Index),
     /// Load a collection of any server of Qdrant's REST API and ask it at chosen concurrencies or rates
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
 }
 
 /// Where the vectors come from.

@@ -9,8 +9,13 @@ use super::tally::{Requests, Tally};
 use crate::bench::timing::merged;
 
 /// The head of the table. Latencies are in milliseconds.
-pub(super) const HEAD: &str = "load                  what   answers/s      p50      p90      p99    p99.9      max \
-                               recall   failed  partial  not started  late p99";
+pub(super) fn head() -> String {
+    let [p50, p90, p99, p99_9, max] = ["p50 ms", "p90", "p99", "p99.9", "max"];
+    format!(
+        "{:<20} {:>5} {:>11} {p50:>8} {p90:>8} {p99:>8} {p99_9:>8} {max:>8} {:>8} {:>8} {:>8} {:>12} {:>9}",
+        "load", "what", "answers/s", "recall", "failed", "partial", "not started", "late p99",
+    )
+}
 
 /// A step that has been measured.
 pub(super) struct Measured {
@@ -70,6 +75,13 @@ impl Measured {
             }),
             tally.queries.latencies.summary(),
         ])
+    }
+
+    /// Whether there were requests, and not one was answered.
+    pub(super) fn is_unanswered(&self) -> bool {
+        let (answered, failed) = self.tally.totals();
+        let late = self.tally.queries.answered_within + self.tally.writes.answered_within;
+        answered + late == 0 && failed + self.not_started > 0
     }
 
     /// Null without any.
@@ -181,13 +193,25 @@ mod tests {
     }
 
     #[test]
+    fn a_step_without_requests_is_no_failure_and_one_without_answers_is() {
+        let mut measured = measured(Mode::Closed { concurrency: 1 });
+        assert!(!measured.is_unanswered());
+        measured.tally = Tally::default();
+        assert!(measured.is_unanswered(), "four could not start");
+        measured.not_started = 0;
+        assert!(!measured.is_unanswered());
+        measured.tally.failed(Kind::Write, ErrorKind::Timeout, "late");
+        assert!(measured.is_unanswered());
+    }
+
+    #[test]
     fn rows_fit_under_the_head() {
         let rows = measured(Mode::Open { rate: 2.5, in_flight: 7 }).rows();
         assert_eq!(rows.len(), 1);
-        assert_eq!(rows[0].len(), HEAD.len());
+        assert_eq!(rows[0].len(), head().len());
         assert!(rows[0].starts_with("2.5 per s ") && rows[0].ends_with("0.050"), "{}", rows[0]);
         let nothing = Measured { tally: Tally::default(), ..measured(Mode::Closed { concurrency: 1 }) };
-        assert_eq!(nothing.rows()[0].len(), HEAD.len());
+        assert_eq!(nothing.rows()[0].len(), head().len());
         assert_eq!(nothing.line()["p99_ms"], Value::Null);
     }
 }

@@ -57,6 +57,7 @@ async fn measure(serve: &Serve, vectors: &Vectors, target: &Arc<Target>, lines: 
             "urls": serve.urls,
             "collection": serve.collection,
             "dataset": vectors.dataset,
+            "points": vectors.rows().ok().map(|rows| rows.len()),
             "dim": vectors.queries.columns,
             "metric": vectors.metric.name(),
         }),
@@ -148,7 +149,7 @@ struct Sweep<'a> {
 
 impl Sweep<'_> {
     async fn run(&self, lines: &mut Lines) -> anyhow::Result<()> {
-        eprintln!("{}", line::HEAD);
+        eprintln!("{}", line::head());
         let mut unanswered = 0;
         for (number, mode) in self.serve.steps.modes().into_iter().enumerate() {
             let seed = self.serve.set.seed.wrapping_add(number as u64);
@@ -168,8 +169,7 @@ impl Sweep<'_> {
             for (error, text) in &measured.tally.examples {
                 eprintln!("  {} x {}, such as: {text}", measured.tally.errors[error], error.name());
             }
-            let (answered, failed) = measured.tally.totals();
-            unanswered += u32::from(answered == 0 && failed + measured.not_started > 0);
+            unanswered += u32::from(measured.is_unanswered());
         }
         ensure!(unanswered == 0, "no request was answered in {unanswered} of the steps");
         Ok(())

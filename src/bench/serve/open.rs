@@ -104,10 +104,16 @@ impl Due {
         has_room
     }
 
-    /// Waits for the next arrival that is due; `None` after the end of the window.
+    /// Waits for the next arrival that is due; `None` after the end of the window. What the warm-up leaves waiting is
+    /// forgotten: with more than a server can take, nothing of the measured time would ever start.
     async fn next(&self) -> Option<Instant> {
-        self.permits.acquire().await.ok()?.forget();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        loop {
+            self.permits.acquire().await.ok()?.forget();
+            let intended = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
+            if intended >= self.window.start || Instant::now() < self.window.start {
+                return Some(intended);
+            }
+        }
     }
 
     /// Arrivals of the measured time that still wait.
@@ -162,6 +168,19 @@ mod tests {
         let given_up = due.pace(arrivals);
         assert_eq!(given_up + due.left(), 20);
         assert_eq!(due.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn what_waits_when_the_warm_up_ends_is_forgotten() {
+        let (due, begin) = due(20, 10_000);
+        let arrivals: Vec<Instant> = [0, 1, 2, 25].map(|ms| begin + Duration::from_millis(ms)).to_vec();
+        for intended in &arrivals {
+            assert!(due.push(*intended));
+            due.permits.add_permits(1);
+        }
+        sleep_until(due.window.start);
+        assert_eq!(due.next().await, Some(arrivals[3]));
+        assert_eq!(due.left(), 0);
     }
 
     #[tokio::test]

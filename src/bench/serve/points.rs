@@ -71,7 +71,7 @@ mod tests {
     fn a_body_is_json_and_holds_the_rows_asked_for() {
         let body: Value = serde_json::from_slice(&body(ROWS, [2, 0], Payload::Nothing)).unwrap();
         assert_eq!(body["points"].as_array().unwrap().len(), 2);
-        assert_eq!(body["points"][1], json!({"id": 0, "vector": [0.0, 1.5]}));
+        assert_eq!(body["points"][1], json!({"id": 0, "vector": [0, 1.5]}));
         let vector: Vec<f32> = serde_json::from_value(body["points"][0]["vector"].clone()).unwrap();
         assert_eq!(vector, [1e-7, 3.0]);
     }

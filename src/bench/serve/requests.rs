@@ -63,6 +63,9 @@ pub(super) struct Written<'a> {
 
 /// One request.
 pub(super) struct Request<'a> {
+    /// Number among the requests of its kind: which server has its turn. By the number among all, writes could go to
+    /// one server alone.
+    pub(super) turn: u64,
     pub(super) kind: Kind,
     pub(super) method: Method,
     pub(super) path: &'a str,
@@ -115,6 +118,7 @@ impl Requests {
         match self.mix.operation(number) {
             Operation::Query(query) => self.query(query),
             Operation::Write(write) => Request {
+                turn: write,
                 kind: Kind::Write,
                 method: Method::PUT,
                 path: &self.write_path,
@@ -138,7 +142,7 @@ impl Requests {
                 (queries, Shape::Batch, body)
             }
         };
-        Request { kind: Kind::Query, method: Method::POST, path: &self.query_path, body, queries, shape }
+        Request { turn: number, kind: Kind::Query, method: Method::POST, path: &self.query_path, body, queries, shape }
     }
 
     fn batch_body(&self, queries: &[usize]) -> Bytes {
@@ -189,7 +193,7 @@ mod tests {
         let plain = Requests::new("/collections/c", Mix::new(0.0), &queries(), &asked(), None);
         let request = plain.request(0);
         assert_eq!((request.path, &request.queries[..]), ("/collections/c/points/query", &[0][..]));
-        assert_eq!(json_of(&request), json!({"query": [0.5, 1.0], "limit": 3, "with_payload": false}));
+        assert_eq!(json_of(&request), json!({"query": [0.5, 1], "limit": 3, "with_payload": false}));
 
         let filter = json!({"must": [{"key": "kind", "match": {"value": "k1"}}]});
         let all = Asked { ef: Some(64), exact: true, filter: Some(filter.clone()), with_payload: true, ..asked() };
@@ -222,7 +226,7 @@ mod tests {
             let request = requests.request(number);
             assert_eq!((request.kind, request.path), (Kind::Write, "/collections/c/points?wait=true"));
             for point in json_of(&request)["points"].as_array().unwrap() {
-                assert_eq!(point["vector"], json!([point["id"].as_u64().unwrap() as f32]));
+                assert_eq!(point["vector"], json!([point["id"]]));
                 ids.push(point["id"].as_u64().unwrap());
             }
         }

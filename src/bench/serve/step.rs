@@ -153,8 +153,8 @@ impl Running {
     pub(super) async fn perform(&self, worker: usize, intended: Instant) -> Result<(), Failed> {
         let lateness = intended.elapsed();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let Request { kind, method, path, body, queries, shape } = self.driver.requests.request(number);
-        let sent = self.driver.target.send(number, method, path, body).await;
+        let Request { turn, kind, method, path, body, queries, shape } = self.driver.requests.request(number);
+        let sent = self.driver.target.send(turn, method, path, body).await;
         let ended = Instant::now();
         let counts = self.window.contains(intended);
         let kept = match &sent {

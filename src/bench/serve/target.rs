@@ -49,9 +49,9 @@ impl Target {
         Ok(Target { client, urls: urls? })
     }
 
-    /// Sends the request of a number, which chooses the server, and reads the answer to its end.
-    pub(super) async fn send(&self, number: u64, method: Method, path: &str, body: Bytes) -> Result<Answer, Failure> {
-        let url = &self.urls[(number % self.urls.len() as u64) as usize];
+    /// Sends a request to the server whose turn it is and reads the answer to its end.
+    pub(super) async fn send(&self, turn: u64, method: Method, path: &str, body: Bytes) -> Result<Answer, Failure> {
+        let url = &self.urls[(turn % self.urls.len() as u64) as usize];
         let request = self.client.request(method, format!("{url}{path}"));
         let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
         let answer = request.send().await.map_err(failure)?;
