@@ -11,6 +11,7 @@ use vicinal_common::limits::{EF_MAX, RESULTS_MAX};
 use vicinal_common::metric::{Metric, ScoreOrder};
 use vicinal_common::point::{PointId, UNNAMED};
 
+use super::formula::FormulaQuery;
 use super::fusion::Fusion;
 use super::gather::Coverage;
 use crate::write::check_vector;
@@ -56,6 +57,8 @@ pub enum Source {
     },
     /// What the lists of several queries have in common.
     Fusion(Fusion),
+    /// What the lists of several queries hold, scored anew.
+    Formula(Arc<FormulaQuery>),
     /// Nothing in particular: points in order of their ids.
     All,
 }
@@ -81,7 +84,7 @@ impl Source {
                 });
                 points.collect()
             }
-            Source::Vector(_) | Source::Fusion(_) | Source::All => Vec::new(),
+            Source::Vector(_) | Source::Fusion(_) | Source::Formula(_) | Source::All => Vec::new(),
         }
     }
 }

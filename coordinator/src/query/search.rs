@@ -48,6 +48,7 @@ pub async fn run(
         match query.source {
             Source::All => *answer = in_id_order(access, lookup, spec, query).await?,
             Source::Fusion(_) => return Err(Error::Internal("a fusion was sent to the shards".into())),
+            Source::Formula(_) => return Err(Error::Internal("a formula was sent to the shards".into())),
             Source::Vector(_) | Source::Point(_) | Source::Average { .. } => {}
         }
         answer.coverage.check(query.allow_partial)?;
@@ -147,7 +148,7 @@ async fn prepare(
     let mut names = HashSet::new();
     for query in queries {
         // A wrong name is the client's mistake even when nothing is searched by it.
-        if !matches!(query.source, Source::All | Source::Fusion(_)) || !query.using.is_empty() {
+        if !matches!(query.source, Source::All | Source::Fusion(_) | Source::Formula(_)) || !query.using.is_empty() {
             resolve_vector_name(&collection.schema, &query.using)?;
         }
         let points = query.source.points();
@@ -168,7 +169,7 @@ async fn prepare(
     for (place, query) in queries.iter().enumerate() {
         let of_point = |id: &PointId| vector_of_point(points.as_ref(), *id, &query.using);
         let vector = match &query.source {
-            Source::All | Source::Fusion(_) => continue,
+            Source::All | Source::Fusion(_) | Source::Formula(_) => continue,
             Source::Vector(vector) => vector.clone(),
             Source::Point(id) => of_point(id)?,
             Source::Average { positive, negative } => {

@@ -9,6 +9,7 @@ use vicinal_common::limits::{EXAMPLES_MAX, PREFETCHES_MAX};
 use vicinal_common::point::PointId;
 
 use super::Unsupported;
+use super::formula::{DefaultsInput, FormulaInput};
 use super::vector::{Dense, refuse_object};
 use crate::query::{Example, Fusion, RRF_K_DEFAULT, Source};
 
@@ -118,7 +119,7 @@ impl<'de> Deserialize<'de> for ExampleInput {
         match NearestInput::deserialize(deserializer)?.0 {
             Source::Vector(vector) => Ok(ExampleInput(Example::Vector(vector))),
             Source::Point(id) => Ok(ExampleInput(Example::Point(id))),
-            Source::Average { .. } | Source::Fusion(_) | Source::All => {
+            Source::Average { .. } | Source::Fusion(_) | Source::Formula(_) | Source::All => {
                 Err(de::Error::custom("an example must be a vector or a point ID"))
             }
         }
@@ -173,8 +174,9 @@ impl<'de> Visitor<'de> for QueryVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Source, A::Error> {
         let mut source = None;
+        let mut defaults = None;
         while let Some(key) = map.next_key::<String>()? {
-            let is_kind = matches!(key.as_str(), "nearest" | "recommend" | "fusion" | "rrf");
+            let is_kind = matches!(key.as_str(), "nearest" | "recommend" | "fusion" | "rrf" | "formula");
             if is_kind && (self.is_nested || source.is_some()) {
                 return Err(de::Error::custom(format!("`query.{key}` stands beside another query or inside one")));
             }
@@ -186,13 +188,14 @@ impl<'de> Visitor<'de> for QueryVisitor {
                     let RrfInput { k, weights } = map.next_value()?;
                     source = Some(Source::Fusion(Fusion::Rrf { k: k.unwrap_or(RRF_K_DEFAULT), weights }));
                 }
+                "formula" => source = Some(map.next_value::<FormulaInput>()?.into_source()),
+                "defaults" => defaults = map.next_value::<Option<DefaultsInput>>()?,
                 "mmr" => {
                     if map.next_value::<Unsupported>()?.is_set {
                         return Err(de::Error::custom("`query.mmr` is not supported yet"));
                     }
                 }
-                "discover" | "context" | "order_by" | "formula" | "defaults" | "sample" | "relevance_feedback"
-                | "feedback" | "strategy" => {
+                "discover" | "context" | "order_by" | "sample" | "relevance_feedback" | "feedback" | "strategy" => {
                     return Err(de::Error::custom(format!("`query.{key}` is not supported yet")));
                 }
                 "indices" | "values" | "text" | "image" | "object" | "model" | "options" => {
@@ -200,10 +203,14 @@ impl<'de> Visitor<'de> for QueryVisitor {
                 }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
-                    return Err(de::Error::unknown_field(&key, &["nearest", "recommend", "fusion", "rrf"]));
+                    return Err(de::Error::unknown_field(&key, &["nearest", "recommend", "fusion", "rrf", "formula"]));
                 }
             }
         }
-        source.ok_or_else(|| de::Error::missing_field("nearest"))
+        let source = source.ok_or_else(|| de::Error::missing_field("nearest"))?;
+        match defaults {
+            Some(defaults) => defaults.join(source),
+            None => Ok(source),
+        }
     }
 }
