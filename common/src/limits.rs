@@ -22,6 +22,12 @@ pub const BATCH_QUERIES_MAX: usize = 1_000;
 pub const PREFETCH_DEPTH_MAX: usize = 8;
 /// Most prefetches in one query, on all levels.
 pub const PREFETCHES_MAX: usize = 64;
+/// Deepest nesting of a formula's expressions.
+pub const FORMULA_DEPTH_MAX: usize = 32;
+/// Most expressions in a formula, and most defaults.
+pub const FORMULA_NODES_MAX: usize = 1_024;
+/// Most points that are read at a time to evaluate a formula.
+pub const FORMULA_PAGE_POINTS: usize = 1_000;
 /// Most examples of a recommendation.
 pub const EXAMPLES_MAX: usize = 1_000;
 /// Most judged examples of relevance feedback: each is compared with each.

@@ -36,6 +36,7 @@ use crate::{Coordinator, CoordinatorOptions};
 
 mod change;
 mod degraded;
+mod formula;
 mod goals;
 mod indexes;
 mod kinds;
@@ -458,6 +459,10 @@ fn any_json() -> impl Strategy<Value = Value> {
         "",
         "prefetch",
         "score_threshold",
+        "formula",
+        "defaults",
+        "sum",
+        "$score",
         "operations",
         "upsert",
         "delete",

@@ -60,7 +60,9 @@ pub(super) fn goal_of(
             }
             Goal::Feedback { target: shared(target)?, factor: *factor, pairs }
         }
-        Source::OrderBy(_) | Source::Sample { .. } | Source::Fusion(_) | Source::All => return Ok(None),
+        Source::OrderBy(_) | Source::Sample { .. } | Source::Fusion(_) | Source::Formula(_) | Source::All => {
+            return Ok(None);
+        },
     }))
 }
 

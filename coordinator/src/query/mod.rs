@@ -1,6 +1,7 @@
 //! The life of a search: plan which node answers for which shard, scatter, gather, then fetch what the winners hold.
 
 mod fetch;
+pub mod formula;
 mod fusion;
 mod gather;
 mod goal;

@@ -12,6 +12,7 @@ use vicinal_common::metric::{Metric, ScoreOrder};
 use vicinal_common::point::{PointId, UNNAMED};
 use vicinal_common::vector::Vector;
 
+use super::formula::FormulaQuery;
 use super::fusion::Fusion;
 use super::gather::Coverage;
 
@@ -100,6 +101,8 @@ pub enum Source {
     },
     /// What the lists of several queries have in common.
     Fusion(Fusion),
+    /// What the lists of several queries hold, scored anew.
+    Formula(Arc<FormulaQuery>),
     /// Nothing in particular: points in order of their ids.
     All,
 }
@@ -138,6 +141,7 @@ impl Source {
             | Source::OrderBy(_)
             | Source::Sample { .. }
             | Source::Fusion(_)
+            | Source::Formula(_)
             | Source::All => Vec::new(),
         }
     }
@@ -165,7 +169,7 @@ impl Source {
             | Source::Discover { .. }
             | Source::Context { .. }
             | Source::Feedback { .. } => true,
-            Source::OrderBy(_) | Source::Sample { .. } | Source::Fusion(_) | Source::All => false,
+            Source::OrderBy(_) | Source::Sample { .. } | Source::Fusion(_) | Source::Formula(_) | Source::All => false,
         }
     }
 

@@ -62,6 +62,7 @@ pub async fn run(
                 *answer = in_order(access, lookup, spec, query, order).await?;
             }
             Source::Fusion(_) => return Err(Error::Internal("a fusion was sent to the shards".into())),
+            Source::Formula(_) => return Err(Error::Internal("a formula was sent to the shards".into())),
             source => debug_assert!(source.is_search(), "answered by the search"),
         }
         answer.coverage.check(query.allow_partial)?;

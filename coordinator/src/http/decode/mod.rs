@@ -2,6 +2,7 @@
 
 mod change;
 mod collection;
+mod formula;
 mod hnsw;
 mod index;
 mod older;

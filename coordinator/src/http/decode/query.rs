@@ -12,6 +12,7 @@ use vicinal_common::limits::{EXAMPLES_MAX, FEEDBACK_MAX, PREFETCHES_MAX};
 use vicinal_common::point::PointId;
 
 use super::Unsupported;
+use super::formula::{DefaultsInput, FormulaInput};
 use super::update::check_key;
 use super::vector::{SparseParts, read_list, refuse_object};
 use crate::query::{Example, Fusion, RRF_K_DEFAULT, Source, WeightedExample};
@@ -361,6 +362,7 @@ impl<'de> Visitor<'de> for QueryVisitor {
         let mut source = None;
         let mut sparse = SparseParts::default();
         let mut is_sparse = false;
+        let mut defaults = None;
         while let Some(key) = map.next_key::<String>()? {
             if sparse.take(&key, &mut map)? {
                 is_sparse = true;
@@ -378,6 +380,8 @@ impl<'de> Visitor<'de> for QueryVisitor {
                     let RrfInput { k, weights } = map.next_value()?;
                     source = Some(Source::Fusion(Fusion::Rrf { k: k.unwrap_or(RRF_K_DEFAULT), weights }));
                 }
+                "formula" => source = Some(map.next_value::<FormulaInput>()?.into_source()),
+                "defaults" => defaults = map.next_value::<Option<DefaultsInput>>()?,
                 "mmr" => {
                     if map.next_value::<Unsupported>()?.is_set {
                         return Err(de::Error::custom("`query.mmr` is not supported yet"));
@@ -400,9 +404,6 @@ impl<'de> Visitor<'de> for QueryVisitor {
                     source = Some(Source::Sample { seed: Uuid::new_v4().as_u128() as u64 });
                 }
                 "relevance_feedback" => source = Some(map.next_value::<FeedbackInput>()?.into_source()?),
-                "formula" | "defaults" => {
-                    return Err(de::Error::custom(format!("`query.{key}` is not supported yet")));
-                }
                 "text" | "image" | "object" | "model" | "options" => {
                     return Err(refuse_object(Some(&key)));
                 }
@@ -412,11 +413,15 @@ impl<'de> Visitor<'de> for QueryVisitor {
                 }
             }
         }
-        match (source, is_sparse) {
-            (Some(source), false) => Ok(source),
-            (None, true) => sparse.finish().map(Source::Vector),
-            (Some(_), true) => Err(de::Error::custom("`query` is a sparse vector and something else at once")),
-            (None, false) => Err(de::Error::missing_field("nearest")),
+        let source = match (source, is_sparse) {
+            (Some(source), false) => source,
+            (None, true) => Source::Vector(sparse.finish()?),
+            (Some(_), true) => return Err(de::Error::custom("`query` is a sparse vector and something else at once")),
+            (None, false) => return Err(de::Error::missing_field("nearest")),
+        };
+        match defaults {
+            Some(defaults) => defaults.join(source),
+            None => Ok(source),
         }
     }
 }
