@@ -1,0 +1,301 @@
+//! Searching postings. The rows are taken in windows; within one, list after list is added to an array of scores (term at a
+//! time), which stays in the cache. Once `k` hits are found, most lists are left out: those that together cannot lift a row
+//! over the worst of the hits are only looked up, for the rows that the others brought near it (MaxScore: Turtle & Flood,
+//! Query evaluation: strategies and optimizations, 1995; by windows as in Lucene's MaxScoreBulkScorer).
+//!
+//! Lists are left out, and sums of partial scores compared, with a margin for their rounding. Whoever passes is scored anew,
+//! so that pruning changes no hit and no bit of a score.
+
+use super::postings::Postings;
+use super::{SparseRef, hit};
+use crate::{Accept, Hit, TopK};
+
+/// Rows in a window.
+const WINDOW: usize = 16 << 10;
+/// Adding so many values of a list costs as much as looking up one row in it.
+const LOOKUP: usize = 16;
+/// Most terms of a query that is pruned: margins are not proven for more.
+const PRUNED_TERMS_MAX: usize = 1 << 20;
+
+/// Whether lists are left out: off only to measure and to test against.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pruning {
+    On,
+    #[cfg_attr(not(test), expect(dead_code))]
+    Off,
+}
+
+/// One index that query and postings share.
+struct Term<'a> {
+    rows: &'a [u32],
+    values: &'a [f32],
+    weight: f32,
+    /// The most that it adds to a score; at least 0, since it may be absent.
+    bound: f64,
+    /// The part of the list that is in the window.
+    start: usize,
+    end: usize,
+    is_left_out: bool,
+}
+
+impl<'a> Term<'a> {
+    /// The number of the next window in which the list has rows.
+    fn next_window(&self) -> Option<usize> {
+        self.rows.get(self.end).map(|row| *row as usize / WINDOW)
+    }
+
+    /// Moves on to a window.
+    fn enter(&mut self, window: usize) {
+        self.start = gallop(self.rows, self.end, |row| (row as usize / WINDOW) < window);
+        self.end = gallop(self.rows, self.start, |row| row as usize / WINDOW <= window);
+    }
+
+    /// The rows of the window.
+    fn rows(&self) -> &'a [u32] {
+        &self.rows[self.start..self.end]
+    }
+
+    /// The rows of the window as places in it, with what the term adds to them.
+    fn products(&self) -> impl Iterator<Item = (usize, f32)> + use<'a> {
+        let weight = self.weight;
+        let values = &self.values[self.start..self.end];
+        self.rows().iter().zip(values).map(move |(row, value)| (*row as usize % WINDOW, weight * value))
+    }
+}
+
+/// The first place from `from` on where the rows, ascending, are no longer `before`: near ones are found sooner.
+#[inline]
+fn gallop(rows: &[u32], from: usize, before: impl Fn(u32) -> bool) -> usize {
+    let (mut low, mut step) = (from, 1);
+    while let Some(row) = rows.get(low + step - 1) {
+        if !before(*row) {
+            break;
+        }
+        low += step;
+        step *= 2;
+    }
+    let high = rows.len().min(low + step - 1);
+    low + rows[low..high].partition_point(|row| before(*row))
+}
+
+/// [`Postings::search`].
+pub(super) fn search(
+    postings: Postings<'_>,
+    query: SparseRef<'_>,
+    k: usize,
+    accept: Accept<'_>,
+    pruning: Pruning,
+) -> Vec<Hit> {
+    let mut search = Search::new(postings, query, k, accept, pruning);
+    if search.best.capacity() == 0 {
+        return Vec::new();
+    }
+    loop {
+        let left_out = search.leave_out();
+        // Lists that are left out bring no hit: what comes after the end of the others need not be seen.
+        let Some(window) = search.terms.iter().filter(|term| !term.is_left_out).filter_map(Term::next_window).min()
+        else {
+            return search.best.into_sorted();
+        };
+        search.terms.iter_mut().for_each(|term| term.enter(window));
+        search.scores.fill(0.0);
+        search.add_lists();
+        if left_out > 0 { search.collect_pruned(window) } else { search.collect(window) }
+    }
+}
+
+struct Search<'a> {
+    /// In the order of the indices.
+    terms: Vec<Term<'a>>,
+    /// Positions in `terms`: those first that save most reading for what they may add.
+    by_saving: Vec<usize>,
+    /// Positions in `terms` of those left out, greatest bound first.
+    left_out: Vec<usize>,
+    accept: Accept<'a>,
+    best: TopK,
+    /// How far sums of the same products, in whatever order, are apart at most. Infinite: nothing is pruned.
+    margin: f64,
+    /// Of the rows of the window.
+    scores: Box<[f32]>,
+    /// Places in the window of rows that may be hits, ascending.
+    candidates: Vec<u32>,
+}
+
+impl<'a> Search<'a> {
+    fn new(postings: Postings<'a>, query: SparseRef<'_>, k: usize, accept: Accept<'a>, pruning: Pruning) -> Search<'a> {
+        let mut terms = Vec::new();
+        // Of the absolute values of all products of a row.
+        let mut sum = 0.0;
+        for (dim, weight) in query.indices.iter().zip(query.values) {
+            let Some(list) = postings.list(*dim) else { continue };
+            // As products are rounded, so are these, and rounding keeps the order.
+            let (a, b) = (f64::from(weight * list.max), f64::from(weight * list.min));
+            sum += a.abs().max(b.abs());
+            terms.push(Term {
+                rows: list.rows,
+                values: list.values,
+                weight: *weight,
+                bound: a.max(b).max(0.0),
+                start: 0,
+                end: 0,
+                is_left_out: false,
+            });
+        }
+        let is_pruned = pruning == Pruning::On && terms.len() <= PRUNED_TERMS_MAX && sum < f64::from(f32::MAX) / 4.0;
+        // A sum of n numbers in f32 is wrong by (n - 1) * 2^-24 of the sum of their absolute values and a little more
+        // (Higham, Accuracy and Stability of Numerical Algorithms, 4.2); two sums are compared, and there is room for twice
+        // that.
+        let margin = if is_pruned { 2.0 * terms.len() as f64 * f64::from(f32::EPSILON) * sum } else { f64::INFINITY };
+        let mut by_saving: Vec<usize> = (0..terms.len()).collect();
+        by_saving.sort_by(|a, b| {
+            let cost = |term: &Term<'_>| term.bound / term.rows.len() as f64;
+            cost(&terms[*a]).total_cmp(&cost(&terms[*b]))
+        });
+        let rows = terms.iter().map(|term| term.rows.len()).sum();
+        Search {
+            terms,
+            by_saving,
+            left_out: Vec::new(),
+            accept,
+            best: TopK::new(k, rows),
+            margin,
+            scores: vec![0.0; WINDOW].into(),
+            candidates: Vec::new(),
+        }
+    }
+
+    /// The score that hits must reach, once there are `k`.
+    fn threshold(&self) -> Option<f32> {
+        self.best.worst().map(|worst| -worst.distance)
+    }
+
+    /// Partial scores below this are out when at most `rest` is still added to them. Positive as long as lists are left out.
+    fn cutoff(&self, rest: f64) -> f32 {
+        self.threshold()
+            .map_or(f32::NEG_INFINITY, |threshold| ((f64::from(threshold) - rest - self.margin) as f32).next_down())
+    }
+
+    /// Leaves out as many lists as can be: a row that is in none of the others must stay below the threshold. Returns how
+    /// many.
+    fn leave_out(&mut self) -> usize {
+        let mut rest = 0.0;
+        self.left_out.clear();
+        for position in &self.by_saving {
+            let bound = self.terms[*position].bound;
+            let is_left_out = self.cutoff(rest + bound) > 0.0;
+            self.terms[*position].is_left_out = is_left_out;
+            if is_left_out {
+                rest += bound;
+                self.left_out.push(*position);
+            }
+        }
+        let terms = &self.terms;
+        self.left_out.sort_by(|a, b| terms[*b].bound.total_cmp(&terms[*a].bound));
+        self.left_out.len()
+    }
+
+    /// Adds the lists that are not left out to the scores.
+    fn add_lists(&mut self) {
+        let scores = &mut self.scores[..WINDOW];
+        for term in self.terms.iter().filter(|term| !term.is_left_out) {
+            term.products().for_each(|(place, product)| scores[place] += product);
+        }
+    }
+
+    /// Takes the hits of a window to which all lists were added, in the order of the indices.
+    fn collect(&mut self, window: usize) {
+        match self.threshold() {
+            // Rows without any of the indices have a score of 0, and are out.
+            Some(threshold) if threshold > 0.0 => {
+                let mut candidates = std::mem::take(&mut self.candidates);
+                places_from(&self.scores, threshold, &mut candidates);
+                candidates.iter().for_each(|place| self.offer(window, *place, self.scores[*place as usize]));
+                self.candidates = candidates;
+            }
+            _ => {
+                let mut has_score = [0u64; WINDOW / 64];
+                for row in self.terms.iter().flat_map(|term| term.rows()) {
+                    let place = *row as usize % WINDOW;
+                    has_score[place / 64] |= 1 << (place % 64);
+                }
+                for (word, bits) in has_score.iter().enumerate() {
+                    let mut bits = *bits;
+                    while bits != 0 {
+                        let place = 64 * word as u32 + bits.trailing_zeros();
+                        self.offer(window, place, self.scores[place as usize]);
+                        bits &= bits - 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the hits of a window in which lists were left out.
+    fn collect_pruned(&mut self, window: usize) {
+        let mut rest: f64 = self.left_out.iter().map(|position| self.terms[*position].bound).sum();
+        let mut candidates = std::mem::take(&mut self.candidates);
+        places_from(&self.scores, self.cutoff(rest), &mut candidates);
+        for position in &self.left_out {
+            if candidates.is_empty() {
+                break;
+            }
+            let term = &self.terms[*position];
+            if candidates.len() * LOOKUP < term.rows().len() {
+                let mut at = term.start;
+                for place in &candidates {
+                    let row = (window * WINDOW) as u32 + place;
+                    at = gallop(&term.rows[..term.end], at, |other| other < row);
+                    if at < term.end && term.rows[at] == row {
+                        self.scores[*place as usize] += term.weight * term.values[at];
+                    }
+                }
+            } else {
+                term.products().for_each(|(place, product)| self.scores[place] += product);
+            }
+            rest -= term.bound;
+            let cutoff = self.cutoff(rest.max(0.0));
+            candidates.retain(|place| self.scores[*place as usize] >= cutoff);
+        }
+        for place in &candidates {
+            if self.scores[*place as usize] >= self.cutoff(0.0) {
+                let row = (window * WINDOW) as u32 + place;
+                // What costs nothing to know spares the look-ups.
+                if !matches!(self.accept, Accept::Rows { .. }) || self.accept.contains(row) {
+                    self.offer(window, *place, self.score(row));
+                }
+            }
+        }
+        self.candidates = candidates;
+    }
+
+    /// The score of a row of the window, to the last bit.
+    fn score(&self, row: u32) -> f32 {
+        self.terms.iter().fold(0.0, |score, term| match term.rows().binary_search(&row) {
+            Ok(at) => score + term.weight * term.values[term.start + at],
+            Err(_) => score,
+        })
+    }
+
+    #[inline]
+    fn offer(&mut self, window: usize, place: u32, score: f32) {
+        let hit = hit((window * WINDOW) as u32 + place, score);
+        if self.best.would_take(&hit) && self.accept.contains(hit.row) {
+            self.best.push(hit);
+        }
+    }
+}
+
+/// The places of all scores that are not below a cutoff, ascending.
+fn places_from(scores: &[f32], cutoff: f32, places: &mut Vec<u32>) {
+    const CHUNK: usize = 32;
+    places.clear();
+    let is_below = |score: &f32| *score < cutoff;
+    for (number, chunk) in scores.chunks_exact(CHUNK).enumerate() {
+        // Without a branch for each of them: nearly all chunks have none.
+        if chunk.iter().fold(true, |all, score| all & is_below(score)) {
+            continue;
+        }
+        let first = (number * CHUNK) as u32;
+        places.extend((first..).zip(chunk).filter(|(_, score)| !is_below(score)).map(|(place, _)| place));
+    }
+}
