@@ -8,12 +8,17 @@
 
 use super::postings::Postings;
 use super::{SparseRef, hit};
+use crate::prefetch::prefetch;
 use crate::{Accept, Hit, TopK};
 
 /// Rows in a window.
-const WINDOW: usize = 16 << 10;
+const WINDOW: usize = 8 << 10;
 /// Adding so many values of a list costs as much as looking up one row in it.
-const LOOKUP: usize = 16;
+const LOOKUP: usize = 32;
+/// Share of the threshold that is left out at first.
+const FIRST_SHARE: f64 = 0.3;
+/// Values of a list that are fetched ahead.
+const PREFETCHED: usize = 64;
 /// Most terms of a query that is pruned: margins are not proven for more.
 const PRUNED_TERMS_MAX: usize = 1 << 20;
 
@@ -39,27 +44,46 @@ struct Term<'a> {
 }
 
 impl<'a> Term<'a> {
-    /// The number of the next window in which the list has rows.
-    fn next_window(&self) -> Option<usize> {
+    /// The first window from `window` on in which the list has rows.
+    fn next_window(&mut self, window: usize) -> Option<usize> {
+        // Lists that were left out are behind; for others this is one comparison.
+        self.end = gallop(self.rows, self.end, |row| (row as usize / WINDOW) < window);
         self.rows.get(self.end).map(|row| *row as usize / WINDOW)
     }
 
-    /// Moves on to a window.
+    /// Finds the rows of a window, without reading most of them.
     fn enter(&mut self, window: usize) {
         self.start = gallop(self.rows, self.end, |row| (row as usize / WINDOW) < window);
         self.end = gallop(self.rows, self.start, |row| row as usize / WINDOW <= window);
     }
 
+    /// Finds the rows of a window, and adds the term to their scores, which are those of the window. No row before the
+    /// window is left.
+    fn add(&mut self, window: usize, scores: &mut [f32]) {
+        let scores = &mut scores[..WINDOW];
+        self.start = self.end;
+        // Read once from front to back: finding the end first would wait for memory in each of its steps.
+        let mut len = 0;
+        for (row, value) in self.rows[self.start..].iter().zip(&self.values[self.start..]) {
+            if *row as usize / WINDOW != window {
+                break;
+            }
+            scores[*row as usize % WINDOW] += self.weight * value;
+            len += 1;
+        }
+        self.end += len;
+    }
+
+    /// Asks for what [`Term::add`] reads first.
+    fn prefetch(&self) {
+        let end = self.rows.len().min(self.end + PREFETCHED);
+        prefetch(&self.rows[self.end..end]);
+        prefetch(&self.values[self.end..end]);
+    }
+
     /// The rows of the window.
     fn rows(&self) -> &'a [u32] {
         &self.rows[self.start..self.end]
-    }
-
-    /// The rows of the window as places in it, with what the term adds to them.
-    fn products(&self) -> impl Iterator<Item = (usize, f32)> + use<'a> {
-        let weight = self.weight;
-        let values = &self.values[self.start..self.end];
-        self.rows().iter().zip(values).map(move |(row, value)| (*row as usize % WINDOW, weight * value))
     }
 }
 
@@ -90,17 +114,23 @@ pub(super) fn search(
     if search.best.capacity() == 0 {
         return Vec::new();
     }
+    let mut window = 0;
     loop {
-        let left_out = search.leave_out();
+        search.leave_out(window);
         // Lists that are left out bring no hit: what comes after the end of the others need not be seen.
-        let Some(window) = search.terms.iter().filter(|term| !term.is_left_out).filter_map(Term::next_window).min()
-        else {
+        let added = search.terms.iter_mut().filter(|term| !term.is_left_out);
+        let Some(next) = added.filter_map(|term| term.next_window(window)).min() else {
             return search.best.into_sorted();
         };
-        search.terms.iter_mut().for_each(|term| term.enter(window));
+        window = next;
         search.scores.fill(0.0);
-        search.add_lists();
-        if left_out > 0 { search.collect_pruned(window) } else { search.collect(window) }
+        search.add_lists(window);
+        if search.left_out.is_empty() {
+            search.collect(window)
+        } else {
+            search.collect_pruned(window)
+        }
+        window += 1;
     }
 }
 
@@ -115,6 +145,10 @@ struct Search<'a> {
     best: TopK,
     /// How far sums of the same products, in whatever order, are apart at most. Infinite: nothing is pruned.
     margin: f64,
+    /// Share of the threshold that the lists left out may add up to.
+    share: f64,
+    /// How many windows there are.
+    windows: usize,
     /// Of the rows of the window.
     scores: Box<[f32]>,
     /// Places in the window of rows that may be hits, ascending.
@@ -152,6 +186,8 @@ impl<'a> Search<'a> {
             cost(&terms[*a]).total_cmp(&cost(&terms[*b]))
         });
         let rows = terms.iter().map(|term| term.rows.len()).sum();
+        let last_row = terms.iter().filter_map(|term| term.rows.last()).max();
+        let windows = last_row.map_or(0, |row| *row as usize / WINDOW) + 1;
         Search {
             terms,
             by_saving,
@@ -159,6 +195,8 @@ impl<'a> Search<'a> {
             accept,
             best: TopK::new(k, rows),
             margin,
+            share: FIRST_SHARE,
+            windows,
             scores: vec![0.0; WINDOW].into(),
             candidates: Vec::new(),
         }
@@ -175,30 +213,40 @@ impl<'a> Search<'a> {
             .map_or(f32::NEG_INFINITY, |threshold| ((f64::from(threshold) - rest - self.margin) as f32).next_down())
     }
 
-    /// Leaves out as many lists as can be: a row that is in none of the others must stay below the threshold. Returns how
-    /// many.
-    fn leave_out(&mut self) -> usize {
+    /// Leaves out lists that a row could have all of, and no other, and still stay below the threshold; not as many as can
+    /// be, but as many as has paid so far.
+    fn leave_out(&mut self, windows_taken: usize) {
         let mut rest = 0.0;
         self.left_out.clear();
+        let budget = self.share * self.threshold().map_or(0.0, f64::from);
         for position in &self.by_saving {
             let bound = self.terms[*position].bound;
-            let is_left_out = self.cutoff(rest + bound) > 0.0;
+            let is_left_out = rest + bound <= budget && self.cutoff(rest + bound) > 0.0;
             self.terms[*position].is_left_out = is_left_out;
             if is_left_out {
                 rest += bound;
                 self.left_out.push(*position);
             }
         }
+        // Of the next window, when rows come in no order of scores: these values are not added, and these rows are scored
+        // anew. For a large k that is too many.
+        let saved = self.left_out.iter().map(|position| self.terms[*position].rows.len()).sum::<usize>() / self.windows;
+        let paid = self.best.capacity() / windows_taken.max(1) * self.terms.len() * LOOKUP;
+        if 2 * paid > saved {
+            self.left_out.drain(..).for_each(|position| self.terms[position].is_left_out = false);
+        }
         let terms = &self.terms;
         self.left_out.sort_by(|a, b| terms[*b].bound.total_cmp(&terms[*a].bound));
-        self.left_out.len()
     }
 
     /// Adds the lists that are not left out to the scores.
-    fn add_lists(&mut self) {
-        let scores = &mut self.scores[..WINDOW];
-        for term in self.terms.iter().filter(|term| !term.is_left_out) {
-            term.products().for_each(|(place, product)| scores[place] += product);
+    fn add_lists(&mut self, window: usize) {
+        let mut added = self.terms.iter_mut().filter(|term| !term.is_left_out).peekable();
+        while let Some(term) = added.next() {
+            if let Some(next) = added.peek() {
+                next.prefetch();
+            }
+            term.add(window, &mut self.scores);
         }
     }
 
@@ -235,12 +283,16 @@ impl<'a> Search<'a> {
         let mut rest: f64 = self.left_out.iter().map(|position| self.terms[*position].bound).sum();
         let mut candidates = std::mem::take(&mut self.candidates);
         places_from(&self.scores, self.cutoff(rest), &mut candidates);
+        let (mut saved, mut paid) = (0, 0);
         for position in &self.left_out {
             if candidates.is_empty() {
                 break;
             }
-            let term = &self.terms[*position];
+            let term = &mut self.terms[*position];
+            term.enter(window);
+            saved += term.rows().len();
             if candidates.len() * LOOKUP < term.rows().len() {
+                paid += candidates.len() * LOOKUP;
                 let mut at = term.start;
                 for place in &candidates {
                     let row = (window * WINDOW) as u32 + place;
@@ -250,7 +302,9 @@ impl<'a> Search<'a> {
                     }
                 }
             } else {
-                term.products().for_each(|(place, product)| self.scores[place] += product);
+                paid += term.rows().len();
+                term.end = term.start;
+                term.add(window, &mut self.scores);
             }
             rest -= term.bound;
             let cutoff = self.cutoff(rest.max(0.0));
@@ -261,11 +315,18 @@ impl<'a> Search<'a> {
                 let row = (window * WINDOW) as u32 + place;
                 // What costs nothing to know spares the look-ups.
                 if !matches!(self.accept, Accept::Rows { .. }) || self.accept.contains(row) {
+                    paid += LOOKUP * self.terms.len();
                     self.offer(window, *place, self.score(row));
                 }
             }
         }
         self.candidates = candidates;
+        // Windows are alike: what was right for this one is tried with the next.
+        if 2 * paid > saved {
+            self.share /= 2.0;
+        } else if 8 * paid <= saved {
+            self.share = (1.25 * self.share).min(1.0);
+        }
     }
 
     /// The score of a row of the window, to the last bit.
