@@ -11,6 +11,7 @@ mod build;
 mod postings;
 mod rows;
 mod search;
+mod term;
 #[cfg(test)]
 mod tests;
 

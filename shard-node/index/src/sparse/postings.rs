@@ -72,7 +72,7 @@ impl<'a> Postings<'a> {
     /// about rows that would be among the best so far, so that it may be costly: when few rows are accepted, use
     /// [`super::score_rows`].
     pub fn search(&self, query: SparseRef<'_>, k: usize, accept: Accept<'_>) -> Vec<Hit> {
-        search::search(*self, query, k, accept, search::Pruning::On)
+        search::search(*self, query, k, accept, search::Pruning::Paying)
     }
 
     /// The list of an index, if any row has it.

@@ -1,7 +1,13 @@
 //! Scoring rows by their vectors: for the few rows of a selective filter, and for rows that have no postings.
 
+use std::collections::VecDeque;
+
 use super::{SparseRef, hit};
+use crate::prefetch::prefetch;
 use crate::{Accept, Hit, TopK};
+
+/// Vectors that are fetched while one is scored: rows of a filter lie far apart.
+const AHEAD: usize = 4;
 
 /// The `k` accepted rows of those given with the highest inner product with `query`, best first, ties by row: what
 /// [`super::Postings::search`] finds, to the bit. Each row comes once, in any order, with its vector; `rows` is how many
@@ -18,7 +24,15 @@ pub fn score_rows<'v>(
         return Vec::new();
     }
     let table = QueryTable::new(query);
-    for (row, vector) in vectors {
+    let mut ahead = VecDeque::with_capacity(AHEAD);
+    let mut vectors = vectors.inspect(|(_, vector)| {
+        prefetch(vector.indices);
+        prefetch(vector.values);
+    });
+    ahead.extend(vectors.by_ref().take(AHEAD - 1));
+    loop {
+        ahead.extend(vectors.next());
+        let Some((row, vector)) = ahead.pop_front() else { break };
         if let Some(score) = table.dot(vector) {
             let hit = hit(row, score);
             if best.would_take(&hit) && accept.contains(row) {
@@ -38,7 +52,7 @@ pub(super) fn hash(dim: u32, shift: u32) -> usize {
 
 /// Slots for each index of a query at least: most of what a row has is not in the query, and is then seen not to be at the
 /// first slot.
-const SLOTS: usize = 4;
+const SLOTS: usize = 32;
 
 /// The values of a query by index. Against a merge of the two lists, whose branches are as good as random, the branches of
 /// its look-ups are nearly always foreseen.

@@ -1,81 +1,34 @@
 //! Searching postings. The rows are taken in windows; within one, list after list is added to an array of scores (term at a
-//! time), which stays in the cache. Once `k` hits are found, most lists are left out: those that together cannot lift a row
-//! over the worst of the hits are only looked up, for the rows that the others brought near it (MaxScore: Turtle & Flood,
+//! time), which stays in the cache. Once `k` hits are found, lists are left out as far as that pays: those that together cannot
+//! lift a row over the worst of the hits are only looked up, for the rows that the others brought near it (MaxScore: Turtle & Flood,
 //! Query evaluation: strategies and optimizations, 1995; by windows as in Lucene's MaxScoreBulkScorer).
 //!
 //! Lists are left out, and sums of partial scores compared, with a margin for their rounding. Whoever passes is scored anew,
 //! so that pruning changes no hit and no bit of a score.
 
 use super::postings::Postings;
+use super::term::{Term, WINDOW, gallop};
 use super::{SparseRef, hit};
 use crate::{Accept, Hit, TopK};
 
-/// Rows in a window.
-const WINDOW: usize = 16 << 10;
 /// Adding so many values of a list costs as much as looking up one row in it.
-const LOOKUP: usize = 16;
+const LOOKUP: usize = 32;
+/// Share of the threshold that is left out at first.
+const FIRST_SHARE: f64 = 0.3;
+/// Values in a window up to which their places are listed: with more, all scores are looked at.
+const FEW: usize = WINDOW / 16;
 /// Most terms of a query that is pruned: margins are not proven for more.
 const PRUNED_TERMS_MAX: usize = 1 << 20;
 
-/// Whether lists are left out: off only to measure and to test against.
+/// Which lists are left out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pruning {
-    On,
-    #[cfg_attr(not(test), expect(dead_code))]
+    /// As many as pays.
+    Paying,
+    /// As many as can be: to test.
+    Full,
+    /// None: to measure and to test against.
     Off,
-}
-
-/// One index that query and postings share.
-struct Term<'a> {
-    rows: &'a [u32],
-    values: &'a [f32],
-    weight: f32,
-    /// The most that it adds to a score; at least 0, since it may be absent.
-    bound: f64,
-    /// The part of the list that is in the window.
-    start: usize,
-    end: usize,
-    is_left_out: bool,
-}
-
-impl<'a> Term<'a> {
-    /// The number of the next window in which the list has rows.
-    fn next_window(&self) -> Option<usize> {
-        self.rows.get(self.end).map(|row| *row as usize / WINDOW)
-    }
-
-    /// Moves on to a window.
-    fn enter(&mut self, window: usize) {
-        self.start = gallop(self.rows, self.end, |row| (row as usize / WINDOW) < window);
-        self.end = gallop(self.rows, self.start, |row| row as usize / WINDOW <= window);
-    }
-
-    /// The rows of the window.
-    fn rows(&self) -> &'a [u32] {
-        &self.rows[self.start..self.end]
-    }
-
-    /// The rows of the window as places in it, with what the term adds to them.
-    fn products(&self) -> impl Iterator<Item = (usize, f32)> + use<'a> {
-        let weight = self.weight;
-        let values = &self.values[self.start..self.end];
-        self.rows().iter().zip(values).map(move |(row, value)| (*row as usize % WINDOW, weight * value))
-    }
-}
-
-/// The first place from `from` on where the rows, ascending, are no longer `before`: near ones are found sooner.
-#[inline]
-fn gallop(rows: &[u32], from: usize, before: impl Fn(u32) -> bool) -> usize {
-    let (mut low, mut step) = (from, 1);
-    while let Some(row) = rows.get(low + step - 1) {
-        if !before(*row) {
-            break;
-        }
-        low += step;
-        step *= 2;
-    }
-    let high = rows.len().min(low + step - 1);
-    low + rows[low..high].partition_point(|row| before(*row))
 }
 
 /// [`Postings::search`].
@@ -90,17 +43,23 @@ pub(super) fn search(
     if search.best.capacity() == 0 {
         return Vec::new();
     }
+    let mut window = 0;
     loop {
-        let left_out = search.leave_out();
+        search.leave_out(window);
         // Lists that are left out bring no hit: what comes after the end of the others need not be seen.
-        let Some(window) = search.terms.iter().filter(|term| !term.is_left_out).filter_map(Term::next_window).min()
-        else {
+        let added = search.terms.iter_mut().filter(|term| !term.is_left_out);
+        let Some(next) = added.filter_map(|term| term.next_window(window)).min() else {
             return search.best.into_sorted();
         };
-        search.terms.iter_mut().for_each(|term| term.enter(window));
-        search.scores.fill(0.0);
-        search.add_lists();
-        if left_out > 0 { search.collect_pruned(window) } else { search.collect(window) }
+        window = next;
+        search.add_lists(window);
+        if search.left_out.is_empty() {
+            search.collect(window);
+        } else {
+            search.collect_pruned(window);
+        }
+        search.clear_scores();
+        window += 1;
     }
 }
 
@@ -113,10 +72,17 @@ struct Search<'a> {
     left_out: Vec<usize>,
     accept: Accept<'a>,
     best: TopK,
+    pruning: Pruning,
     /// How far sums of the same products, in whatever order, are apart at most. Infinite: nothing is pruned.
     margin: f64,
-    /// Of the rows of the window.
+    /// Share of the threshold that the lists left out may add up to.
+    share: f64,
+    /// How many windows there are.
+    windows: usize,
+    /// Of the rows of the window; 0 between windows.
     scores: Box<[f32]>,
+    /// How many values were added to them.
+    added: usize,
     /// Places in the window of rows that may be hits, ascending.
     candidates: Vec<u32>,
 }
@@ -141,7 +107,7 @@ impl<'a> Search<'a> {
                 is_left_out: false,
             });
         }
-        let is_pruned = pruning == Pruning::On && terms.len() <= PRUNED_TERMS_MAX && sum < f64::from(f32::MAX) / 4.0;
+        let is_pruned = pruning != Pruning::Off && terms.len() <= PRUNED_TERMS_MAX && sum < f64::from(f32::MAX) / 4.0;
         // A sum of n numbers in f32 is wrong by (n - 1) * 2^-24 of the sum of their absolute values and a little more
         // (Higham, Accuracy and Stability of Numerical Algorithms, 4.2); two sums are compared, and there is room for twice
         // that.
@@ -152,14 +118,20 @@ impl<'a> Search<'a> {
             cost(&terms[*a]).total_cmp(&cost(&terms[*b]))
         });
         let rows = terms.iter().map(|term| term.rows.len()).sum();
+        let last_row = terms.iter().filter_map(|term| term.rows.last()).max();
+        let windows = last_row.map_or(0, |row| *row as usize / WINDOW) + 1;
         Search {
             terms,
             by_saving,
             left_out: Vec::new(),
             accept,
             best: TopK::new(k, rows),
+            pruning,
             margin,
+            share: if pruning == Pruning::Full { 1.0 } else { FIRST_SHARE },
+            windows,
             scores: vec![0.0; WINDOW].into(),
+            added: 0,
             candidates: Vec::new(),
         }
     }
@@ -175,72 +147,112 @@ impl<'a> Search<'a> {
             .map_or(f32::NEG_INFINITY, |threshold| ((f64::from(threshold) - rest - self.margin) as f32).next_down())
     }
 
-    /// Leaves out as many lists as can be: a row that is in none of the others must stay below the threshold. Returns how
-    /// many.
-    fn leave_out(&mut self) -> usize {
+    /// Leaves out lists that a row could have all of, and no other, and still stay below the threshold; not as many as can
+    /// be, but as many as has paid so far.
+    fn leave_out(&mut self, windows_taken: usize) {
         let mut rest = 0.0;
         self.left_out.clear();
+        let budget = self.share * self.threshold().map_or(0.0, f64::from);
         for position in &self.by_saving {
             let bound = self.terms[*position].bound;
-            let is_left_out = self.cutoff(rest + bound) > 0.0;
+            let is_left_out = rest + bound <= budget && self.cutoff(rest + bound) > 0.0;
             self.terms[*position].is_left_out = is_left_out;
             if is_left_out {
+                // It has no rows in the window until it enters it.
+                self.terms[*position].start = self.terms[*position].end;
                 rest += bound;
                 self.left_out.push(*position);
             }
         }
+        // Of the next window, when rows come in no order of scores: these values are not added, and these rows are scored
+        // anew. For a large k that is too many.
+        let saved = self.left_out.iter().map(|position| self.terms[*position].rows.len()).sum::<usize>() / self.windows;
+        let paid = self.best.capacity() / windows_taken.max(1) * self.terms.len() * LOOKUP;
+        if self.pruning == Pruning::Paying && 2 * paid > saved {
+            self.left_out.drain(..).for_each(|position| self.terms[position].is_left_out = false);
+        }
         let terms = &self.terms;
         self.left_out.sort_by(|a, b| terms[*b].bound.total_cmp(&terms[*a].bound));
-        self.left_out.len()
     }
 
     /// Adds the lists that are not left out to the scores.
-    fn add_lists(&mut self) {
-        let scores = &mut self.scores[..WINDOW];
-        for term in self.terms.iter().filter(|term| !term.is_left_out) {
-            term.products().for_each(|(place, product)| scores[place] += product);
+    fn add_lists(&mut self, window: usize) {
+        let mut added = self.terms.iter_mut().filter(|term| !term.is_left_out).peekable();
+        while let Some(term) = added.next() {
+            if let Some(next) = added.peek() {
+                next.prefetch();
+            }
+            self.added += term.add(window, &mut self.scores);
+        }
+    }
+
+    /// Makes all scores 0 again.
+    fn clear_scores(&mut self) {
+        if self.added > FEW {
+            self.scores.fill(0.0);
+        } else {
+            let rows = self.terms.iter().flat_map(|term| term.rows());
+            rows.for_each(|row| self.scores[*row as usize % WINDOW] = 0.0);
+        }
+        self.added = 0;
+    }
+
+    /// Makes those rows candidates that were added to and whose scores are not below a cutoff.
+    fn find_candidates(&mut self, cutoff: f32) {
+        let is_below = |score: f32| score < cutoff;
+        self.candidates.clear();
+        // Rows that were not added to have a score of 0.
+        if self.added > FEW && cutoff > 0.0 {
+            const CHUNK: usize = 32;
+            for (number, chunk) in self.scores.chunks_exact(CHUNK).enumerate() {
+                // Without a branch for each of them: nearly all chunks have none.
+                if !chunk.iter().fold(true, |all, score| all & is_below(*score)) {
+                    let places = ((number * CHUNK) as u32..).zip(chunk);
+                    self.candidates.extend(places.filter(|(_, score)| !is_below(**score)).map(|(place, _)| place));
+                }
+            }
+            return;
+        }
+        let mut was_added_to = [0u64; WINDOW / 64];
+        for row in self.terms.iter().flat_map(|term| term.rows()) {
+            let place = *row as usize % WINDOW;
+            was_added_to[place / 64] |= 1 << (place % 64);
+        }
+        for (word, bits) in was_added_to.iter().enumerate() {
+            let mut bits = *bits;
+            while bits != 0 {
+                let place = 64 * word as u32 + bits.trailing_zeros();
+                if !is_below(self.scores[place as usize]) {
+                    self.candidates.push(place);
+                }
+                bits &= bits - 1;
+            }
         }
     }
 
     /// Takes the hits of a window to which all lists were added, in the order of the indices.
     fn collect(&mut self, window: usize) {
-        match self.threshold() {
-            // Rows without any of the indices have a score of 0, and are out.
-            Some(threshold) if threshold > 0.0 => {
-                let mut candidates = std::mem::take(&mut self.candidates);
-                places_from(&self.scores, threshold, &mut candidates);
-                candidates.iter().for_each(|place| self.offer(window, *place, self.scores[*place as usize]));
-                self.candidates = candidates;
-            }
-            _ => {
-                let mut has_score = [0u64; WINDOW / 64];
-                for row in self.terms.iter().flat_map(|term| term.rows()) {
-                    let place = *row as usize % WINDOW;
-                    has_score[place / 64] |= 1 << (place % 64);
-                }
-                for (word, bits) in has_score.iter().enumerate() {
-                    let mut bits = *bits;
-                    while bits != 0 {
-                        let place = 64 * word as u32 + bits.trailing_zeros();
-                        self.offer(window, place, self.scores[place as usize]);
-                        bits &= bits - 1;
-                    }
-                }
-            }
-        }
+        self.find_candidates(self.threshold().unwrap_or(f32::NEG_INFINITY));
+        let candidates = std::mem::take(&mut self.candidates);
+        candidates.iter().for_each(|place| self.offer(window, *place, self.scores[*place as usize]));
+        self.candidates = candidates;
     }
 
     /// Takes the hits of a window in which lists were left out.
     fn collect_pruned(&mut self, window: usize) {
         let mut rest: f64 = self.left_out.iter().map(|position| self.terms[*position].bound).sum();
+        self.find_candidates(self.cutoff(rest));
         let mut candidates = std::mem::take(&mut self.candidates);
-        places_from(&self.scores, self.cutoff(rest), &mut candidates);
+        let (mut saved, mut paid) = (0, 0);
         for position in &self.left_out {
             if candidates.is_empty() {
                 break;
             }
-            let term = &self.terms[*position];
+            let term = &mut self.terms[*position];
+            term.enter(window);
+            saved += term.rows().len();
             if candidates.len() * LOOKUP < term.rows().len() {
+                paid += candidates.len() * LOOKUP;
                 let mut at = term.start;
                 for place in &candidates {
                     let row = (window * WINDOW) as u32 + place;
@@ -250,7 +262,9 @@ impl<'a> Search<'a> {
                     }
                 }
             } else {
-                term.products().for_each(|(place, product)| self.scores[place] += product);
+                paid += term.rows().len();
+                term.end = term.start;
+                self.added += term.add(window, &mut self.scores);
             }
             rest -= term.bound;
             let cutoff = self.cutoff(rest.max(0.0));
@@ -261,11 +275,21 @@ impl<'a> Search<'a> {
                 let row = (window * WINDOW) as u32 + place;
                 // What costs nothing to know spares the look-ups.
                 if !matches!(self.accept, Accept::Rows { .. }) || self.accept.contains(row) {
+                    paid += LOOKUP * self.terms.len();
                     self.offer(window, *place, self.score(row));
                 }
             }
         }
         self.candidates = candidates;
+        // Windows are alike: what was right for this one is tried with the next.
+        if self.pruning == Pruning::Full {
+            return;
+        }
+        if 2 * paid > saved {
+            self.share /= 2.0;
+        } else if 8 * paid <= saved {
+            self.share = (1.25 * self.share).min(1.0);
+        }
     }
 
     /// The score of a row of the window, to the last bit.
@@ -282,20 +306,5 @@ impl<'a> Search<'a> {
         if self.best.would_take(&hit) && self.accept.contains(hit.row) {
             self.best.push(hit);
         }
-    }
-}
-
-/// The places of all scores that are not below a cutoff, ascending.
-fn places_from(scores: &[f32], cutoff: f32, places: &mut Vec<u32>) {
-    const CHUNK: usize = 32;
-    places.clear();
-    let is_below = |score: &f32| *score < cutoff;
-    for (number, chunk) in scores.chunks_exact(CHUNK).enumerate() {
-        // Without a branch for each of them: nearly all chunks have none.
-        if chunk.iter().fold(true, |all, score| all & is_below(score)) {
-            continue;
-        }
-        let first = (number * CHUNK) as u32;
-        places.extend((first..).zip(chunk).filter(|(_, score)| !is_below(score)).map(|(place, _)| place));
     }
 }

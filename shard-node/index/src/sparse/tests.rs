@@ -87,7 +87,7 @@ proptest! {
         let set = RowSet::of(end, (0..end as u32).filter(|row| test(*row)));
         for accept in [Accept::All, Accept::test(&test), set.accept()] {
             let expected = bits(&naive(&rows, query, k, accept));
-            for pruning in [Pruning::On, Pruning::Off] {
+            for pruning in [Pruning::Paying, Pruning::Full, Pruning::Off] {
                 prop_assert_eq!(&bits(&search(owned.as_ref(), query, k, accept, pruning)), &expected);
             }
             prop_assert_eq!(&bits(&score_rows(rows.len(), vectors(&rows), query, k, accept)), &expected);
@@ -145,10 +145,12 @@ fn pruning_changes_no_bit_over_many_windows() {
         let some = RowSet::of(rows.len(), (0..rows.len() as u32).filter(|row| row % 7 < 3));
         for accept in [Accept::All, some.accept(), Accept::test(&|row| row > 40_000)] {
             for k in [1, 10, 1_000, 50_000] {
-                let pruned = search(owned.as_ref(), as_ref(&query), k, accept, Pruning::On);
+                let pruned = search(owned.as_ref(), as_ref(&query), k, accept, Pruning::Paying);
+                let full = search(owned.as_ref(), as_ref(&query), k, accept, Pruning::Full);
                 let whole = search(owned.as_ref(), as_ref(&query), k, accept, Pruning::Off);
                 let by_row = score_rows(rows.len(), vectors(&rows), as_ref(&query), k, accept);
                 assert_eq!(bits(&pruned), bits(&whole), "seed {seed} k {k}");
+                assert_eq!(bits(&full), bits(&whole), "seed {seed} k {k}");
                 assert_eq!(bits(&pruned), bits(&by_row), "seed {seed} k {k}");
             }
         }
