@@ -62,7 +62,7 @@ pub(super) fn goal_of(
         }
         Source::OrderBy(_) | Source::Sample { .. } | Source::Fusion(_) | Source::Formula(_) | Source::All => {
             return Ok(None);
-        },
+        }
     }))
 }
 

@@ -127,7 +127,9 @@ fn check(query: &Query, prefetches: usize) -> Result<()> {
         Source::Formula(_) if prefetches == 0 => bad("a formula needs `prefetch`, the queries whose results it scores"),
         Source::Formula(formula) => formula.check(),
         source => {
-            debug_assert!(source.is_search() || matches!(source, Source::All | Source::OrderBy(_) | Source::Sample { .. }));
+            debug_assert!(
+                source.is_search() || matches!(source, Source::All | Source::OrderBy(_) | Source::Sample { .. })
+            );
             Ok(())
         }
     }

@@ -102,5 +102,5 @@ fn score(
     let subject = Subject { id: *id, scores: &scores, fields: &fields, vectors_present: &vectors_present };
     let score = formula.evaluate(subject)?;
     let version = candidate.iter().map(|found| found.version).max().unwrap_or_default();
-    Ok(Some(Hit { id: *id, version, score, point: None }))
+    Ok(Some(Hit { id: *id, version, score, order: None, point: None }))
 }
