@@ -24,7 +24,14 @@ pub const PREFETCH_DEPTH_MAX: usize = 8;
 pub const PREFETCHES_MAX: usize = 64;
 /// Most examples of a recommendation.
 pub const EXAMPLES_MAX: usize = 1_000;
-/// Largest `limit + offset` of a query, and largest scroll page.
+/// Largest sample of a search matrix.
+pub const MATRIX_SAMPLE_MAX: usize = 1_000;
+/// Most candidates that maximal marginal relevance chooses from.
+pub const MMR_CANDIDATES_MAX: usize = 16_384;
+/// Most components of vectors (points times dimension) that a coordinator compares with each other for one request: it
+/// holds them all at once.
+pub const COMPARED_COMPONENTS_MAX: usize = 32 * 1024 * 1024;
+/// Largest `limit + offset` of a query, `limit * group_size` of a query by groups, and largest scroll page.
 pub const RESULTS_MAX: usize = 100_000;
 /// Neighbours per node of an HNSW graph: the smallest number and the largest.
 pub const HNSW_M: std::ops::RangeInclusive<usize> = 2..=256;

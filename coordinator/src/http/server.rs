@@ -15,12 +15,12 @@ use vicinal_common::transport::http::serve_router;
 use super::admission::{admit, catch_up};
 use super::answer::{Failure, envelope};
 use super::decode::{
-    ClearPayloadBody, DeleteBody, DeletePayloadBody, DeleteVectorsBody, OverwritePayloadBody, RecommendBody,
-    SearchBody, SetPayloadBody, UpdateVectorsBody, UpsertBody,
+    ClearPayloadBody, DeleteBody, DeletePayloadBody, DeleteVectorsBody, OverwritePayloadBody, QueryGroupsBody,
+    RecommendBody, RecommendGroupsBody, SearchBody, SearchGroupsBody, SetPayloadBody, UpdateVectorsBody, UpsertBody,
 };
 use super::failure_log::FailureLog;
 use super::updates::{self, update};
-use super::{cluster, collections, indexes, observe, points, search, service, telemetry};
+use super::{cluster, collections, groups, indexes, matrix, observe, points, search, service, telemetry};
 use crate::Coordinator;
 
 /// All routes.
@@ -66,6 +66,11 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/points/search/batch", post(search::older_batch::<SearchBody>))
         .route("/collections/{collection}/points/recommend", post(search::older::<RecommendBody>))
         .route("/collections/{collection}/points/recommend/batch", post(search::older_batch::<RecommendBody>))
+        .route("/collections/{collection}/points/query/groups", post(groups::groups::<QueryGroupsBody>))
+        .route("/collections/{collection}/points/search/groups", post(groups::groups::<SearchGroupsBody>))
+        .route("/collections/{collection}/points/recommend/groups", post(groups::groups::<RecommendGroupsBody>))
+        .route("/collections/{collection}/points/search/matrix/pairs", post(matrix::pairs))
+        .route("/collections/{collection}/points/search/matrix/offsets", post(matrix::offsets))
         .route_layer(from_fn_with_state(coordinator.clone(), catch_up))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -77,19 +82,8 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
 
 /// What the Qdrant API has below a collection and we do not, each with all that stands below it. Of `cluster` we have
 /// the reading part.
-const NOT_OFFERED_IN_COLLECTION: [&str; 11] = [
-    "cluster",
-    "facet",
-    "points/discover",
-    "points/facet",
-    "points/query/groups",
-    "points/recommend",
-    "points/search",
-    "shards",
-    "snapshots",
-    "optimizations",
-    "vectors",
-];
+const NOT_OFFERED_IN_COLLECTION: [&str; 8] =
+    ["cluster", "facet", "points/discover", "points/facet", "shards", "snapshots", "optimizations", "vectors"];
 /// The same beside the collections.
 const NOT_OFFERED: [&str; 5] = ["cluster", "issues", "locks", "shards", "snapshots"];
 

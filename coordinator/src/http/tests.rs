@@ -24,8 +24,9 @@ use vicinal_common::transport::{Address, LocalTransport};
 use super::body::parse;
 use super::decode::{
     AliasesBody, BatchUpdateBody, ClearPayloadBody, CountBody, CreateBody, DeleteBody, DeletePayloadBody,
-    DeleteVectorsBody, OlderBatchBody, OverwritePayloadBody, QueryBatchBody, RecommendBody, RetrieveBody, ScrollBody,
-    SearchBody, SetPayloadBody, UpdateBody, UpdateVectorsBody, UpsertBody,
+    DeleteVectorsBody, GroupsBody, MatrixBody, OlderBatchBody, OverwritePayloadBody, QueryBatchBody, QueryGroupsBody,
+    RecommendBody, RecommendGroupsBody, RetrieveBody, ScrollBody, SearchBody, SearchGroupsBody, SetPayloadBody,
+    UpdateBody, UpdateVectorsBody, UpsertBody,
 };
 use super::router;
 use crate::members::Members;
@@ -36,7 +37,10 @@ use crate::{Coordinator, CoordinatorOptions};
 
 mod change;
 mod degraded;
+mod groups;
 mod indexes;
+mod lookup;
+mod matrix;
 mod older;
 mod prefetch;
 mod updates;
@@ -231,13 +235,7 @@ async fn bad_requests_get_the_status_and_text_their_clients_know() {
         ("POST", query, json!({"query": [1, 2], "offset": -1}), 400, "Format error in JSON body: "),
         ("POST", query, json!({"query": [1, 2], "limt": 3}), 400, "unknown field `limt`"),
         ("POST", query, json!({"query": {"discover": {}}}), 400, "`query.discover` is not supported yet"),
-        (
-            "POST",
-            query,
-            json!({"query": 1, "lookup_from": {"collection": "c"}}),
-            400,
-            "`lookup_from` is not supported yet",
-        ),
+        ("POST", query, json!({"query": 1, "lookup_from": {"collection": "x"}}), 404, "Collection `x` doesn't exist!"),
         ("POST", query, json!({"query": 99}), 404, "Not found: No point with id 99 found"),
         ("POST", query, json!({"query": "x"}), 400, "value x is not a valid point ID"),
         ("POST", query, json!({"query": [1, 2], "using": "v"}), 400, "Not existing vector name error: v"),
@@ -353,6 +351,10 @@ fn decode_all(bytes: &[u8]) {
     let _ = parse::<BatchUpdateBody>(bytes).and_then(|body| body.into_updates(&schema()));
     let _ = parse::<OlderBatchBody<SearchBody>>(bytes).and_then(OlderBatchBody::into_queries);
     let _ = parse::<OlderBatchBody<RecommendBody>>(bytes).and_then(OlderBatchBody::into_queries);
+    let _ = parse::<QueryGroupsBody>(bytes).map(|body| body.into_groups().is_ok());
+    let _ = parse::<SearchGroupsBody>(bytes).map(|body| body.into_groups().is_ok());
+    let _ = parse::<RecommendGroupsBody>(bytes).map(|body| body.into_groups().is_ok());
+    let _ = parse::<MatrixBody>(bytes).map(|body| body.into_request().is_ok());
     let _ = parse::<QueryBatchBody>(bytes).and_then(QueryBatchBody::into_queries);
     let _ = parse::<ScrollBody>(bytes).map(|body| body.into_page().is_ok());
     let _ = parse::<CountBody>(bytes).and_then(CountBody::into_filter);
@@ -401,6 +403,14 @@ fn any_json() -> impl Strategy<Value = Value> {
         "collection_name",
         "",
         "prefetch",
+        "mmr",
+        "diversity",
+        "lookup_from",
+        "collection",
+        "group_by",
+        "group_size",
+        "with_lookup",
+        "sample",
         "score_threshold",
         "operations",
         "upsert",

@@ -13,6 +13,7 @@ use vicinal_common::point::{PointId, UNNAMED};
 
 use super::fusion::Fusion;
 use super::gather::Coverage;
+use super::mmr::Mmr;
 use crate::write::check_vector;
 
 /// One query of a client.
@@ -54,6 +55,13 @@ pub enum Source {
         /// What not to be near to: the average of these is subtracted from twice that of the others.
         negative: Vec<Example>,
     },
+    /// The neighbours of an example (itself left out when it is stored), chosen so that they differ from each other.
+    Mmr {
+        /// What to be near to.
+        target: Example,
+        /// How they are chosen.
+        mmr: Mmr,
+    },
     /// What the lists of several queries have in common.
     Fusion(Fusion),
     /// Nothing in particular: points in order of their ids.
@@ -81,8 +89,28 @@ impl Source {
                 });
                 points.collect()
             }
-            Source::Vector(_) | Source::Fusion(_) | Source::All => Vec::new(),
+            Source::Mmr { target: Example::Point(id), .. } => vec![*id],
+            Source::Mmr { target: Example::Vector(_), .. } | Source::Vector(_) | Source::Fusion(_) | Source::All => {
+                Vec::new()
+            }
         }
+    }
+
+    /// The same with vectors in the place of stored points; `vector_of` gives that of each.
+    pub fn with_vectors(self, vector_of: &dyn Fn(PointId) -> Result<Vec<f32>>) -> Result<Source> {
+        let example = |example: Example| match example {
+            Example::Vector(vector) => Ok(Example::Vector(vector)),
+            Example::Point(id) => vector_of(id).map(Example::Vector),
+        };
+        let examples = |list: Vec<Example>| list.into_iter().map(example).collect::<Result<Vec<_>>>();
+        Ok(match self {
+            Source::Point(id) => Source::Vector(vector_of(id)?),
+            Source::Average { positive, negative } => {
+                Source::Average { positive: examples(positive)?, negative: examples(negative)? }
+            }
+            Source::Mmr { target, mmr } => Source::Mmr { target: example(target)?, mmr },
+            Source::Vector(_) | Source::Fusion(_) | Source::All => self,
+        })
     }
 }
 

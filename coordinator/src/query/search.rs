@@ -47,7 +47,9 @@ pub async fn run(
     for (query, answer) in queries.iter().zip(&mut answers) {
         match query.source {
             Source::All => *answer = in_id_order(access, lookup, spec, query).await?,
-            Source::Fusion(_) => return Err(Error::Internal("a fusion was sent to the shards".into())),
+            Source::Fusion(_) | Source::Mmr { .. } => {
+                return Err(Error::Internal("a query was sent to the shards that they do not answer".into()));
+            }
             Source::Vector(_) | Source::Point(_) | Source::Average { .. } => {}
         }
         answer.coverage.check(query.allow_partial)?;
@@ -168,7 +170,7 @@ async fn prepare(
     for (place, query) in queries.iter().enumerate() {
         let of_point = |id: &PointId| vector_of_point(points.as_ref(), *id, &query.using);
         let vector = match &query.source {
-            Source::All | Source::Fusion(_) => continue,
+            Source::All | Source::Fusion(_) | Source::Mmr { .. } => continue,
             Source::Vector(vector) => vector.clone(),
             Source::Point(id) => of_point(id)?,
             Source::Average { positive, negative } => {

@@ -7,7 +7,9 @@ use vicinal_common::filter::{Condition, Filter, SortedSet};
 use vicinal_common::limits::{PREFETCH_DEPTH_MAX, PREFETCHES_MAX};
 use vicinal_common::point::PointId;
 
+use super::diversify;
 use super::gather::Coverage;
+use super::lookup_from::LookupFrom;
 use super::read::retrieve;
 use super::request::{Answer, Hit, Query, Source};
 use super::scatter::ReadSpec;
@@ -21,6 +23,9 @@ pub struct QueryTree {
     pub query: Query,
     /// What it chooses from; the collection when there are none.
     pub prefetch: Vec<QueryTree>,
+    /// Where the stored points that it is made of are; this collection when it is not said. To be resolved before the
+    /// tree is run.
+    pub lookup_from: Option<LookupFrom>,
 }
 
 /// A query of a tree, laid out flat.
@@ -50,6 +55,7 @@ pub async fn run_trees(
             return Err(Error::Validation { field: "prefetch".into(), message });
         }
     }
+    diversify::check(lookup, nodes.iter().map(|node| &node.query))?;
     let deepest = nodes.iter().map(|node| node.depth).max().unwrap_or(0);
     for depth in (0..=deepest).rev() {
         let mut asked = Vec::new();
@@ -66,6 +72,9 @@ pub async fn run_trees(
         }
         let answers = run(access, lookup, spec, &queries).await?;
         for (place, mut answer) in places.into_iter().zip(answers) {
+            if let Source::Mmr { mmr, .. } = &nodes[place].query.source {
+                answer = diversify::diversify(lookup, spec, &nodes[place].query, *mmr, answer).await?;
+            }
             answer.coverage.add(&coverage_below(&nodes, place));
             nodes[place].answer = answer;
         }
@@ -74,7 +83,7 @@ pub async fn run_trees(
     for root in roots {
         let node = &mut nodes[root];
         let mut answer = std::mem::take(&mut node.answer);
-        if matches!(node.query.source, Source::Fusion(_)) {
+        if matches!(node.query.source, Source::Fusion(_) | Source::Mmr { .. }) {
             fill(access, lookup, spec, &node.query, &mut answer).await?;
         }
         answer.coverage.check(node.query.allow_partial)?;
@@ -116,6 +125,7 @@ fn check(query: &Query, prefetches: usize) -> Result<()> {
         Source::All if prefetches > 0 => bad("`query` is missing: results of `prefetch` are nothing to be ordered by"),
         Source::Fusion(_) if prefetches == 0 => bad("a fusion needs `prefetch`, the queries whose results it joins"),
         Source::Fusion(fusion) => fusion.check(prefetches),
+        Source::Mmr { mmr, .. } => mmr.check(),
         Source::All | Source::Vector(_) | Source::Point(_) | Source::Average { .. } => Ok(()),
     }
 }
@@ -141,7 +151,7 @@ enum Step {
 fn prepare(nodes: &[Node], place: usize) -> Step {
     let Node { query, prefetch, .. } = &nodes[place];
     if prefetch.is_empty() {
-        return Step::Ask(query.clone());
+        return Step::Ask(diversify::candidates(query));
     }
     let below = prefetch.iter().map(|place| &nodes[*place].answer);
     if let Source::Fusion(fusion) = &query.source {
@@ -155,7 +165,8 @@ fn prepare(nodes: &[Node], place: usize) -> Step {
     // Where nothing was found it is asked all the same: a point that it is made of may be missing, which is an error.
     let ids: Vec<PointId> = below.flat_map(|answer| &answer.hits).map(|hit| hit.id).collect();
     let among = Arc::new(Filter { must: vec![Condition::HasId(SortedSet::new(ids))], ..Filter::default() });
-    Step::Ask(Query { filter: both(Some(&among), query.filter.as_ref()), exact: true, ..query.clone() })
+    let query = diversify::candidates(query);
+    Step::Ask(Query { filter: both(Some(&among), query.filter.as_ref()), exact: true, ..query })
 }
 
 /// What the prefetches of a query missed.
@@ -167,7 +178,7 @@ fn coverage_below(nodes: &[Node], place: usize) -> Coverage {
     coverage
 }
 
-/// Gets what fused hits hold. A point that is gone by now is left out.
+/// Gets what hits hold that were chosen here. A point that is gone by now is left out.
 async fn fill(
     access: &ShardAccess,
     lookup: Lookup<'_>,

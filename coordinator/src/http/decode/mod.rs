@@ -2,8 +2,10 @@
 
 mod change;
 mod collection;
+mod groups;
 mod hnsw;
 mod index;
+mod matrix;
 mod older;
 mod points;
 mod query;
@@ -14,7 +16,9 @@ mod vector;
 
 pub(super) use change::{ChangeBody, check_change};
 pub(super) use collection::{AliasesBody, CreateBody, NamePlace, check_name};
+pub(super) use groups::{GroupsBody, GroupsWanted, QueryGroupsBody, RecommendGroupsBody, RecordsOf, SearchGroupsBody};
 pub(super) use index::{IndexBody, NewIndex, index_path};
+pub(super) use matrix::MatrixBody;
 pub(super) use older::{OlderBatchBody, OlderBody, RecommendBody, SearchBody};
 pub(super) use points::UpsertBody;
 pub(super) use search::{CountBody, QueryBatchBody, QueryBody, RetrieveBody, ScrollBody, Wanted};

@@ -13,7 +13,7 @@ use super::super::answer::Failure;
 use super::super::selector::{WithPayload, WithVector};
 use super::Unsupported;
 use super::query::{ExampleInput, QueryInput, RecommendInput, Strategy};
-use super::search::{QueryBody, SearchParams};
+use super::search::{LookupBody, QueryBody, SearchParams};
 use super::vector::Dense;
 use crate::query::{QueryTree, Source};
 
@@ -27,18 +27,18 @@ pub(in super::super) trait OlderBody: DeserializeOwned + 'static {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct SearchBody {
-    vector: VectorToSearch,
-    filter: Option<Filter>,
-    params: Option<SearchParams>,
-    limit: usize,
-    offset: Option<usize>,
-    with_payload: Option<WithPayload>,
+    pub(super) vector: VectorToSearch,
+    pub(super) filter: Option<Filter>,
+    pub(super) params: Option<SearchParams>,
+    pub(super) limit: usize,
+    pub(super) offset: Option<usize>,
+    pub(super) with_payload: Option<WithPayload>,
     #[serde(alias = "with_vectors")]
-    with_vector: Option<WithVector>,
-    score_threshold: Option<f32>,
-    allow_partial: Option<bool>,
+    pub(super) with_vector: Option<WithVector>,
+    pub(super) score_threshold: Option<f32>,
+    pub(super) allow_partial: Option<bool>,
     #[serde(default)]
-    shard_key: Unsupported,
+    pub(super) shard_key: Unsupported,
 }
 
 impl OlderBody for SearchBody {
@@ -56,7 +56,7 @@ impl OlderBody for SearchBody {
             with_payload: self.with_payload,
             allow_partial: self.allow_partial,
             prefetch: None,
-            lookup_from: Unsupported::default(),
+            lookup_from: None,
             shard_key: self.shard_key,
         };
         query.into_query()
@@ -67,23 +67,22 @@ impl OlderBody for SearchBody {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct RecommendBody {
-    positive: Option<Vec<ExampleInput>>,
-    negative: Option<Vec<ExampleInput>>,
-    strategy: Option<Strategy>,
-    using: Option<String>,
-    filter: Option<Filter>,
-    params: Option<SearchParams>,
-    limit: usize,
-    offset: Option<usize>,
-    with_payload: Option<WithPayload>,
+    pub(super) positive: Option<Vec<ExampleInput>>,
+    pub(super) negative: Option<Vec<ExampleInput>>,
+    pub(super) strategy: Option<Strategy>,
+    pub(super) using: Option<String>,
+    pub(super) filter: Option<Filter>,
+    pub(super) params: Option<SearchParams>,
+    pub(super) limit: usize,
+    pub(super) offset: Option<usize>,
+    pub(super) with_payload: Option<WithPayload>,
     #[serde(alias = "with_vectors")]
-    with_vector: Option<WithVector>,
-    score_threshold: Option<f32>,
-    allow_partial: Option<bool>,
+    pub(super) with_vector: Option<WithVector>,
+    pub(super) score_threshold: Option<f32>,
+    pub(super) allow_partial: Option<bool>,
+    pub(super) lookup_from: Option<LookupBody>,
     #[serde(default)]
-    lookup_from: Unsupported,
-    #[serde(default)]
-    shard_key: Unsupported,
+    pub(super) shard_key: Unsupported,
 }
 
 impl OlderBody for RecommendBody {
@@ -134,7 +133,7 @@ pub(super) fn check_batch(count: usize) -> Result<(), Failure> {
 }
 
 /// A vector, by itself or with the name of the vector that is searched.
-struct VectorToSearch {
+pub(super) struct VectorToSearch {
     name: Option<String>,
     vector: Vec<f32>,
 }

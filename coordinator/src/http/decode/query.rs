@@ -8,9 +8,8 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use vicinal_common::limits::{EXAMPLES_MAX, PREFETCHES_MAX};
 use vicinal_common::point::PointId;
 
-use super::Unsupported;
 use super::vector::{Dense, refuse_object};
-use crate::query::{Example, Fusion, RRF_K_DEFAULT, Source};
+use crate::query::{DIVERSITY_DEFAULT, Example, Fusion, Mmr, RRF_K_DEFAULT, Source};
 
 /// A list of objects, or a single one in its place.
 pub(super) struct OneOrMany<T>(pub(super) Vec<T>);
@@ -71,6 +70,27 @@ struct RrfInput {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct MmrInput {
+    diversity: Option<f32>,
+    candidates_limit: Option<usize>,
+}
+
+impl MmrInput {
+    /// The source that chooses among the neighbours of `nearest`.
+    fn into_source<E: de::Error>(self, nearest: Option<Source>) -> Result<Source, E> {
+        let target = match nearest {
+            Some(Source::Vector(vector)) => Example::Vector(vector),
+            Some(Source::Point(id)) => Example::Point(id),
+            Some(_) => return Err(E::custom("`query.mmr` goes with `nearest`, not with another query")),
+            None => return Err(E::missing_field("nearest")),
+        };
+        let diversity = self.diversity.unwrap_or(DIVERSITY_DEFAULT);
+        Ok(Source::Mmr { target, mmr: Mmr { diversity, candidates: self.candidates_limit } })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RecommendInput {
     pub(super) positive: Option<Vec<ExampleInput>>,
     pub(super) negative: Option<Vec<ExampleInput>>,
@@ -118,7 +138,7 @@ impl<'de> Deserialize<'de> for ExampleInput {
         match NearestInput::deserialize(deserializer)?.0 {
             Source::Vector(vector) => Ok(ExampleInput(Example::Vector(vector))),
             Source::Point(id) => Ok(ExampleInput(Example::Point(id))),
-            Source::Average { .. } | Source::Fusion(_) | Source::All => {
+            Source::Average { .. } | Source::Mmr { .. } | Source::Fusion(_) | Source::All => {
                 Err(de::Error::custom("an example must be a vector or a point ID"))
             }
         }
@@ -172,10 +192,10 @@ impl<'de> Visitor<'de> for QueryVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Source, A::Error> {
-        let mut source = None;
+        let (mut source, mut mmr) = (None, None);
         while let Some(key) = map.next_key::<String>()? {
             let is_kind = matches!(key.as_str(), "nearest" | "recommend" | "fusion" | "rrf");
-            if is_kind && (self.is_nested || source.is_some()) {
+            if (is_kind && source.is_some()) || (self.is_nested && (is_kind || key == "mmr")) {
                 return Err(de::Error::custom(format!("`query.{key}` stands beside another query or inside one")));
             }
             match key.as_str() {
@@ -186,11 +206,7 @@ impl<'de> Visitor<'de> for QueryVisitor {
                     let RrfInput { k, weights } = map.next_value()?;
                     source = Some(Source::Fusion(Fusion::Rrf { k: k.unwrap_or(RRF_K_DEFAULT), weights }));
                 }
-                "mmr" => {
-                    if map.next_value::<Unsupported>()?.is_set {
-                        return Err(de::Error::custom("`query.mmr` is not supported yet"));
-                    }
-                }
+                "mmr" => mmr = map.next_value::<Option<MmrInput>>()?,
                 "discover" | "context" | "order_by" | "formula" | "defaults" | "sample" | "relevance_feedback"
                 | "feedback" | "strategy" => {
                     return Err(de::Error::custom(format!("`query.{key}` is not supported yet")));
@@ -200,10 +216,13 @@ impl<'de> Visitor<'de> for QueryVisitor {
                 }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
-                    return Err(de::Error::unknown_field(&key, &["nearest", "recommend", "fusion", "rrf"]));
+                    return Err(de::Error::unknown_field(&key, &["nearest", "mmr", "recommend", "fusion", "rrf"]));
                 }
             }
         }
-        source.ok_or_else(|| de::Error::missing_field("nearest"))
+        match mmr {
+            Some(mmr) => mmr.into_source(source),
+            None => source.ok_or_else(|| de::Error::missing_field("nearest")),
+        }
     }
 }
