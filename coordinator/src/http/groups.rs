@@ -47,8 +47,8 @@ pub(super) async fn groups<B: GroupsBody>(
     let running = query::run_groups(&coordinator.shards, &lookup, params.read_spec(), &tree, &groups);
     let query::Grouped { groups, mut coverage } = running.instrument(span).await?;
     let shown = Shown { payload: with_payload, vectors: tree.query.parts.vectors };
-    let found = match (records, others) {
-        (Some(records), Some(others)) => {
+    let found = match records.zip(others) {
+        Some((records, others)) => {
             let (points, of_records) = retrieve(&coordinator, &params, &records, &others, &groups).await?;
             of_records.check(tree.query.allow_partial)?;
             coverage.shards_asked += of_records.shards_asked;
@@ -56,7 +56,7 @@ pub(super) async fn groups<B: GroupsBody>(
             coverage.missing.extend(of_records.missing);
             Some((records.shown, points))
         }
-        _ => None,
+        None => None,
     };
     let points = groups.iter().flat_map(|group| &group.hits).filter_map(|hit| hit.point.as_ref());
     let records = found.iter().flat_map(|(_, points)| points.values());

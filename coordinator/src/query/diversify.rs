@@ -18,10 +18,7 @@ use crate::shards::Lookup;
 /// Refuses queries whose candidates are more than a coordinator should hold.
 pub(super) fn check<'a>(lookup: Lookup<'_>, queries: impl Iterator<Item = &'a Query>) -> Result<()> {
     let wanted: Vec<(&Query, Mmr)> = queries
-        .filter_map(|query| match &query.source {
-            Source::Mmr { mmr, .. } => Some((query, *mmr)),
-            _ => None,
-        })
+        .filter_map(|query| if let Source::Mmr { mmr, .. } = &query.source { Some((query, *mmr)) } else { None })
         .collect();
     if wanted.is_empty() {
         return Ok(());

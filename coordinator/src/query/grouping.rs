@@ -231,9 +231,9 @@ impl<'a> Grouping<'a> {
     }
 
     /// Places of the groups that may have more hits than they were given.
-    pub(super) fn open(&self) -> Vec<usize> {
-        let is_open = |place: &usize| !self.whole[*place] && self.groups[*place].hits.len() < self.spec.size;
-        (0..self.groups.len()).filter(is_open).collect()
+    pub(super) fn unfilled(&self) -> Vec<usize> {
+        let is_unfilled = |place: &usize| !self.whole[*place] && self.groups[*place].hits.len() < self.spec.size;
+        (0..self.groups.len()).filter(is_unfilled).collect()
     }
 
     /// The filter with which points of a group are found.

@@ -3,12 +3,12 @@
 //! 1. The query is run for as many hits as fill all groups, of points that have the field. The groups of these hits, in
 //!    the order of their best ones, are right as far as they go.
 //! 2. While groups are missing and there may be more hits, it is run again without the points that are only in groups
-//!    found, at most [`ROUNDS_MAX`] times.
+//!    found, at most `ROUNDS_MAX` times.
 //! 3. Groups that are not full, and of which not all points have been seen, are filled by one batch of queries, one for
 //!    each group, for the points with its value.
 //!
 //! A fusion scores a hit by its place among the others, which these filters would change. It is therefore run over longer
-//! lists instead, [`WIDENINGS_MAX`] times at most, and one list is cut into groups.
+//! lists instead, `WIDENINGS_MAX` times at most, and one list is cut into groups.
 //!
 //! Prefetches find `group_size` times as many points as they say, as otherwise few groups could be filled from them.
 
@@ -21,7 +21,7 @@ use vicinal_common::metric::ScoreOrder;
 
 use super::gather::Coverage;
 use super::grouping::{Group, GroupSpec, Grouping, Rank};
-use super::request::{Source, resolve_vector_name};
+use super::request::{Hit, Source, resolve_vector_name};
 use super::scatter::ReadSpec;
 use super::tree::{QueryTree, run_trees};
 use crate::meta::Collection;
@@ -46,8 +46,8 @@ pub struct Grouped {
     pub coverage: Coverage,
 }
 
-/// What a run of a query by groups needs.
-struct Run<'a> {
+/// Where the queries for groups go, and what they have met so far.
+struct Asking<'a> {
     access: &'a ShardAccess,
     lookup: Lookup<'a>,
     spec: ReadSpec<'a>,
@@ -70,12 +70,12 @@ pub async fn run_groups(
     tree.query.offset = 0;
     tree.query.parts.payload = true;
     widen(&mut tree.prefetch, groups.size);
-    let mut run = Run { access, lookup, spec, tree, coverage: None };
+    let mut asking = Asking { access, lookup, spec, tree, coverage: None };
     let groups = match rank {
-        Some(rank) => in_rounds(&mut run, groups, rank).await?,
-        None => from_one_list(&mut run, groups).await?,
+        Some(rank) => in_rounds(&mut asking, groups, rank).await?,
+        None => from_one_list(&mut asking, groups).await?,
     };
-    Ok(Grouped { groups, coverage: run.coverage.unwrap_or_default() })
+    Ok(Grouped { groups, coverage: asking.coverage.unwrap_or_default() })
 }
 
 /// How hits of the query are put in order when its filter changes from run to run. `None` when they cannot be.
@@ -92,17 +92,20 @@ fn rank(collection: &Collection, tree: &QueryTree) -> Result<Option<Rank>> {
     })
 }
 
-/// Makes prefetches find more, within the limit.
+/// Makes prefetches find more, within the limit. What `mmr` chooses stays as it is: another number of hits would be
+/// another choice.
 fn widen(prefetches: &mut [QueryTree], factor: usize) {
     for prefetch in prefetches {
-        prefetch.query.limit = prefetch.query.limit.saturating_mul(factor).min(RESULTS_MAX);
+        if !matches!(prefetch.query.source, Source::Mmr { .. }) {
+            prefetch.query.limit = prefetch.query.limit.saturating_mul(factor).min(RESULTS_MAX);
+        }
         widen(&mut prefetch.prefetch, factor);
     }
 }
 
-impl Run<'_> {
+impl Asking<'_> {
     /// Runs the query with each of the filters in the place of its own, for so many hits.
-    async fn ask(&mut self, filters: Vec<Arc<Filter>>, limit: usize) -> Result<Vec<Vec<super::request::Hit>>> {
+    async fn ask(&mut self, filters: Vec<Arc<Filter>>, limit: usize) -> Result<Vec<Vec<Hit>>> {
         let with_filter = |filter| {
             let mut tree = self.tree.clone();
             tree.query.filter = Some(filter);
@@ -123,24 +126,24 @@ impl Run<'_> {
     }
 }
 
-async fn in_rounds(run: &mut Run<'_>, groups: &GroupSpec, rank: Rank) -> Result<Vec<Group>> {
-    let base = run.tree.query.filter.clone();
+async fn in_rounds(asking: &mut Asking<'_>, groups: &GroupSpec, rank: Rank) -> Result<Vec<Group>> {
+    let base = asking.tree.query.filter.clone();
     let mut grouping = Grouping::new(groups, rank);
     let asked = groups.hits();
     for _ in 0..ROUNDS_MAX {
         if !grouping.wants_groups() {
             break;
         }
-        let lists = run.ask(vec![grouping.filter_of_round(base.as_ref())], asked).await?;
+        let lists = asking.ask(vec![grouping.filter_of_round(base.as_ref())], asked).await?;
         if !grouping.take_round(lists.into_iter().flatten().collect(), asked)? {
             break;
         }
     }
     for _ in 0..FILLS_MAX {
-        let open = grouping.open();
-        for places in open.chunks(BATCH_QUERIES_MAX) {
+        let unfilled = grouping.unfilled();
+        for places in unfilled.chunks(BATCH_QUERIES_MAX) {
             let filters = places.iter().map(|place| grouping.filter_of_group(*place, base.as_ref())).collect();
-            let lists = run.ask(filters, groups.size).await?;
+            let lists = asking.ask(filters, groups.size).await?;
             for (place, hits) in places.iter().zip(lists) {
                 grouping.fill(*place, hits)?;
             }
@@ -150,18 +153,19 @@ async fn in_rounds(run: &mut Run<'_>, groups: &GroupSpec, rank: Rank) -> Result<
 }
 
 /// Groups of a query whose hits can be compared only within one list: of all that its prefetches find.
-async fn from_one_list(run: &mut Run<'_>, groups: &GroupSpec) -> Result<Vec<Group>> {
-    let base = run.tree.query.filter.clone();
-    for prefetch in &mut run.tree.prefetch {
+async fn from_one_list(asking: &mut Asking<'_>, groups: &GroupSpec) -> Result<Vec<Group>> {
+    let base = asking.tree.query.filter.clone();
+    let prefetches = asking.tree.prefetch.iter_mut();
+    for prefetch in prefetches.filter(|prefetch| !matches!(prefetch.query.source, Source::Mmr { .. })) {
         prefetch.query.limit = prefetch.query.limit.max(groups.hits());
     }
     let mut before = 0;
     let mut widenings = 0;
     loop {
-        let limit = run.tree.prefetch.iter().map(|prefetch| prefetch.query.limit).fold(0, usize::saturating_add);
+        let limit = asking.tree.prefetch.iter().map(|prefetch| prefetch.query.limit).fold(0, usize::saturating_add);
         let limit = limit.clamp(1, RESULTS_MAX);
         let mut grouping = Grouping::new(groups, Rank::AsFound);
-        let lists = run.ask(vec![grouping.filter_of_round(base.as_ref())], limit).await?;
+        let lists = asking.ask(vec![grouping.filter_of_round(base.as_ref())], limit).await?;
         let hits: Vec<_> = lists.into_iter().flatten().collect();
         let found = hits.len();
         grouping.take_round(hits, usize::MAX)?;
@@ -169,6 +173,6 @@ async fn from_one_list(run: &mut Run<'_>, groups: &GroupSpec) -> Result<Vec<Grou
             return Ok(grouping.finish());
         }
         (before, widenings) = (found, widenings + 1);
-        widen(&mut run.tree.prefetch, WIDENING);
+        widen(&mut asking.tree.prefetch, WIDENING);
     }
 }

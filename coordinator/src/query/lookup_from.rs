@@ -53,6 +53,9 @@ pub async fn resolve_lookups(
     let mut found = BTreeMap::new();
     for ((name, vector), ids) in wanted {
         let collection = find(&name)?;
+        if ids.is_empty() {
+            continue;
+        }
         resolve_vector_name(&collection.schema, &vector)?;
         let again = || {
             let now = find(&name)?;

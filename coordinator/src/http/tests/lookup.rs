@@ -14,14 +14,17 @@ async fn query(edge: &Edge, query: Value) -> Vec<u64> {
     ids(&edge.ok("POST", &format!("{POINTS}/query"), query).await["points"])
 }
 
-/// Beside the points of `filled()` a collection `d`: point 3 at `[10, 0]`, and at `[15, 0]` by its vector `far`.
+/// Beside the points of `filled()` collections `d` and `e`: point 3 is at `[15, 0]` by its vector `far` in `d`, and at
+/// `[10, 0]` in `e`.
 async fn with_another() -> Edge {
     let edge = filled().await;
     let vector = json!({"size": 2, "distance": "Euclid"});
-    let vectors = json!({"": vector, "far": vector, "long": {"size": 3, "distance": "Dot"}});
+    let vectors = json!({"far": vector, "long": {"size": 3, "distance": "Dot"}});
     edge.ok("PUT", "/collections/d", json!({"vectors": vectors})).await;
-    let point = json!({"id": 3, "vector": {"": [10, 0], "far": [15, 0], "long": [1, 2, 3]}});
+    let point = json!({"id": 3, "vector": {"far": [15, 0], "long": [1, 2, 3]}});
     edge.ok("PUT", "/collections/d/points", json!({"points": [point, {"id": 4, "vector": {"far": [1, 0]}}]})).await;
+    edge.ok("PUT", "/collections/e", json!({"vectors": vector})).await;
+    edge.ok("PUT", "/collections/e/points", json!({"points": [{"id": 3, "vector": [10, 0]}]})).await;
     edge
 }
 
@@ -30,7 +33,7 @@ async fn examples_are_looked_up_where_the_query_says() {
     let edge = with_another().await;
     let from = |vector: Value| json!({"collection": "d", "vector": vector});
     assert_eq!(query(&edge, json!({"query": 3, "limit": 2})).await, [2, 4]);
-    assert_eq!(query(&edge, json!({"query": 3, "lookup_from": {"collection": "d"}, "limit": 2})).await, [10, 9]);
+    assert_eq!(query(&edge, json!({"query": 3, "lookup_from": {"collection": "e"}, "limit": 2})).await, [10, 9]);
     // The point of that name here is a hit like all others.
     let near = json!({"query": {"nearest": 3}, "lookup_from": from(json!("far")), "limit": 20});
     assert!(query(&edge, near).await.contains(&3));
@@ -60,8 +63,14 @@ async fn what_is_wrong_with_a_lookup_is_named() {
         (json!({"collection": "d", "shard_key": "k"}), 3, 400, "`lookup_from.shard_key` is not supported yet"),
         (json!({"collection": "d", "vector": "v"}), 3, 400, "Not existing vector name error: v"),
         (json!({"collection": "d", "vector": "long"}), 3, 400, "expected dim: 2, got 3"),
-        (json!({"collection": "d"}), 9, 404, "No point with id 9 found"),
-        (json!({"collection": "d"}), 4, 400, "point 4 of `d` has no vector ``"),
+        (
+            json!({"collection": "d"}),
+            3,
+            400,
+            "requires specified vector name in the request, available names: far, long",
+        ),
+        (json!({"collection": "e"}), 9, 404, "No point with id 9 found in `e`"),
+        (json!({"collection": "d", "vector": "long"}), 4, 400, "point 4 of `d` has no vector `long`"),
     ] {
         let body = json!({"query": id, "lookup_from": lookup});
         let (got, error) = edge.refused("POST", &format!("{POINTS}/query"), body.clone()).await;

@@ -27,14 +27,14 @@ async fn all_points_are_a_sample_of_themselves() {
 async fn a_sample_is_random_and_as_large_as_asked_for() {
     let edge = filled().await;
     let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..50 {
+    for _ in 0..100 {
         let found = edge.ok("POST", &format!("{MATRIX}/offsets"), json!({"sample": 5})).await;
         let ids: Vec<u64> = found["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
         assert!(ids.len() == 5 && ids.is_sorted(), "{ids:?}");
         assert_eq!(found["scores"].as_array().unwrap().len(), 15);
         seen.extend(ids);
     }
-    assert_eq!(seen.len(), 20, "in 50 samples each point comes up");
+    assert_eq!(seen.len(), 20, "in 100 samples each point comes up");
     let default = edge.ok("POST", &format!("{MATRIX}/offsets"), json!({})).await;
     assert_eq!(default["ids"].as_array().unwrap().len(), 10);
 }

@@ -45,11 +45,11 @@ fn by_rounds(all: &[Hit], spec: &GroupSpec, rank: Rank) -> Vec<Group> {
         }
     }
     loop {
-        let open = grouping.open();
-        if open.is_empty() {
+        let unfilled = grouping.unfilled();
+        if unfilled.is_empty() {
             return grouping.finish();
         }
-        for place in open {
+        for place in unfilled {
             let filter = grouping.filter_of_group(place, None);
             grouping.fill(place, ask(all, &filter, spec.size)).unwrap();
         }
