@@ -26,7 +26,7 @@ pub(super) fn check<'a>(lookup: Lookup<'_>, queries: impl Iterator<Item = &'a Qu
     let collection = lookup()?;
     let mut components = 0usize;
     for (query, mmr) in wanted {
-        let dim = resolve_vector_name(&collection.schema, &query.using)?.dim as usize;
+        let dim = resolve_vector_name(&collection.schema, &query.using)?.dim;
         components = components.saturating_add(mmr.candidates(query.limit).saturating_mul(dim));
     }
     if components > COMPARED_COMPONENTS_MAX {

@@ -201,7 +201,7 @@ impl<'a> Grouping<'a> {
 
     /// The filter with which points of groups that are not known yet are found.
     pub(super) fn filter_of_round(&self, base: Option<&Arc<Filter>>) -> Arc<Filter> {
-        let mut filter = base.map_or_else(Filter::default, |base| Filter::clone(base));
+        let mut filter = base.map(|base| Filter::clone(base)).unwrap_or_default();
         let by = &self.spec.by;
         filter.must_not.push(Condition::IsEmpty(by.clone()));
         let (mut texts, mut integers) = (Vec::new(), Vec::new());
@@ -238,7 +238,7 @@ impl<'a> Grouping<'a> {
 
     /// The filter with which points of a group are found.
     pub(super) fn filter_of_group(&self, place: usize, base: Option<&Arc<Filter>>) -> Arc<Filter> {
-        let mut filter = base.map_or_else(Filter::default, |base| Filter::clone(base));
+        let mut filter = base.map(|base| Filter::clone(base)).unwrap_or_default();
         let test = match &self.groups[place].id {
             GroupId::Text(text) => FieldTest::Match(Match::Keyword(text.clone())),
             GroupId::Integer(number) => FieldTest::Match(Match::Integer(*number)),

@@ -64,7 +64,7 @@ pub async fn run_groups(
     groups: &GroupSpec,
 ) -> Result<Grouped> {
     groups.check()?;
-    let rank = rank(&*lookup()?, tree)?;
+    let rank = rank(&lookup()?, tree)?;
     let mut tree = tree.clone();
     tree.query.limit = groups.hits();
     tree.query.offset = 0;

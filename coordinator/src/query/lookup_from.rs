@@ -103,7 +103,7 @@ fn replace(tree: &mut QueryTree, found: &BTreeMap<Place, Found>) -> Result<()> {
         };
         let points = tree.query.source.points();
         if found.get(&place).is_some_and(|found| found.is_own) && !points.is_empty() {
-            let mut filter = tree.query.filter.as_deref().cloned().unwrap_or_else(Filter::default);
+            let mut filter = tree.query.filter.as_deref().cloned().unwrap_or_default();
             filter.must_not.push(Condition::HasId(SortedSet::new(points)));
             tree.query.filter = Some(Arc::new(filter));
         }

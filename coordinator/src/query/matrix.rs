@@ -68,7 +68,7 @@ pub async fn matrix(
     request.check()?;
     let collection = lookup()?;
     let vector = resolve_vector_name(&collection.schema, &request.using)?;
-    let (metric, dim) = (vector.metric, vector.dim as usize);
+    let (metric, dim) = (vector.metric, vector.dim);
     let components = request.sample.saturating_mul(dim);
     if components > COMPARED_COMPONENTS_MAX {
         let message = format!(

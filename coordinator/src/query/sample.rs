@@ -30,7 +30,7 @@ pub(super) async fn sample_ids(
     filter: Option<&Arc<Filter>>,
     count: usize,
 ) -> Result<(Vec<PointId>, Coverage)> {
-    let mut wanted = filter.map_or_else(Filter::default, |filter| Filter::clone(filter));
+    let mut wanted = filter.map(|filter| Filter::clone(filter)).unwrap_or_default();
     wanted.must.push(Condition::HasVector(using.to_owned()));
     let filter = Some(Arc::new(wanted));
     // A simulation must find the same in each run.
