@@ -40,7 +40,14 @@ pub const SPARSE_VALUES_MAX: usize = 65_536;
 pub const MULTIVECTOR_MAX: usize = 4_096;
 /// Most numbers in one multivector: its vectors together.
 pub const MULTIVECTOR_VALUES_MAX: usize = 1 << 20;
-/// Largest `limit + offset` of a query, and largest scroll page.
+/// Largest sample of a search matrix.
+pub const MATRIX_SAMPLE_MAX: usize = 1_000;
+/// Most candidates that maximal marginal relevance chooses from.
+pub const MMR_CANDIDATES_MAX: usize = 16_384;
+/// Most components of vectors (points times dimension) that a coordinator compares with each other for one request: it
+/// holds them all at once.
+pub const COMPARED_COMPONENTS_MAX: usize = 32 * 1024 * 1024;
+/// Largest `limit + offset` of a query, `limit * group_size` of a query by groups, and largest scroll page.
 pub const RESULTS_MAX: usize = 100_000;
 /// Neighbours per node of an HNSW graph: the smallest number and the largest.
 pub const HNSW_M: std::ops::RangeInclusive<usize> = 2..=256;

@@ -162,6 +162,26 @@ impl<'a> VectorRef<'a> {
     }
 }
 
+impl SparseRef<'_> {
+    /// The inner product, `None` when no dimension is in both. Summed as f32 from 0 in order of the dimensions.
+    pub fn dot(self, other: SparseRef<'_>) -> Option<f32> {
+        let (mut i, mut j) = (0, 0);
+        let (mut sum, mut is_shared) = (0.0, false);
+        let (a_len, b_len) = (self.indices.len().min(self.values.len()), other.indices.len().min(other.values.len()));
+        while i < a_len && j < b_len {
+            let (at, bt) = (self.indices[i], other.indices[j]);
+            if at == bt {
+                sum += self.values[i] * other.values[j];
+                is_shared = true;
+            }
+            // Both steps without a branch: which list is behind is as good as random.
+            i += usize::from(at <= bt);
+            j += usize::from(bt <= at);
+        }
+        is_shared.then_some(sum)
+    }
+}
+
 impl<'a> MultiRef<'a> {
     /// How many vectors there are.
     pub fn len(self) -> usize {

@@ -4,6 +4,7 @@
 //! vectors has one distance to the bit, whichever entry point computes it and in whichever order the pair is given, so
 //! results of different indexes over the same rows can be merged and compared exactly.
 
+mod any;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

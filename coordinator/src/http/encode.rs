@@ -78,7 +78,12 @@ pub(super) fn size_of_points<'a>(points: impl Iterator<Item = &'a StoredPoint>) 
     points.map(one).sum()
 }
 
-fn list<T>(out: &mut Vec<u8>, items: &[T], mut each: impl FnMut(&mut Vec<u8>, &T) -> Result<()>) -> Result<()> {
+/// `[item, ...]`
+pub(super) fn list<T>(
+    out: &mut Vec<u8>,
+    items: &[T],
+    mut each: impl FnMut(&mut Vec<u8>, &T) -> Result<()>,
+) -> Result<()> {
     out.push(b'[');
     for (place, item) in items.iter().enumerate() {
         if place > 0 {
@@ -149,7 +154,7 @@ fn vectors(out: &mut Vec<u8>, vectors: &Vectors) -> Result<()> {
 
 /// The shortest text that reads back as the same number. A score beyond the range (an inner product of huge vectors) shows
 /// as the largest number there is: JSON has no infinity.
-fn number(out: &mut Vec<u8>, value: f32) -> Result<()> {
+pub(super) fn number(out: &mut Vec<u8>, value: f32) -> Result<()> {
     let value = if value.is_nan() { 0.0 } else { value.clamp(f32::MIN, f32::MAX) };
     serde_json::to_writer(out, &value).map_err(|e| Error::Internal(format!("encode a number: {e}")))
 }

@@ -89,11 +89,12 @@ async fn run(
     form: Form,
 ) -> Result<(Vec<Vec<u8>>, Coverage), Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let (trees, with_payload): (Vec<QueryTree>, Vec<WithPayload>) = queries.into_iter().unzip();
+    let (mut trees, with_payload): (Vec<QueryTree>, Vec<WithPayload>) = queries.into_iter().unzip();
     for tree in &trees {
         check_parts(&collection, &tree.query.parts)?;
         check_filters(&collection, tree)?;
     }
+    resolve(coordinator, params, &collection, &mut trees).await?;
     let lookup = params.lookup(coordinator);
     let span = telemetry::query_span(&collection.name, trees.len());
     let running = query::run_trees(&coordinator.shards, &lookup, params.read_spec(), &trees);
@@ -123,8 +124,19 @@ async fn run(
     Ok((encoded.await?, coverage))
 }
 
+/// Looks up the points of other collections that queries are made of.
+pub(super) async fn resolve(
+    coordinator: &Coordinator,
+    params: &Params,
+    collection: &Collection,
+    trees: &mut [QueryTree],
+) -> Result<(), Failure> {
+    let find = |name: &str| coordinator.collection(name);
+    Ok(query::resolve_lookups(&coordinator.shards, &find, params.read_spec(), collection.id, trees).await?)
+}
+
 /// Refuses filters on fields without an index, of the query and of its prefetches, when the collection asks for one.
-fn check_filters(collection: &Collection, tree: &QueryTree) -> Result<(), Failure> {
+pub(super) fn check_filters(collection: &Collection, tree: &QueryTree) -> Result<(), Failure> {
     check_filter(collection, tree.query.filter.as_deref(), Purpose::Read)?;
     tree.prefetch.iter().try_for_each(|prefetch| check_filters(collection, prefetch))
 }

@@ -16,11 +16,12 @@ use super::admission::{admit, catch_up};
 use super::answer::{Failure, envelope};
 use super::decode::{
     ClearPayloadBody, DeleteBody, DeletePayloadBody, DeleteVectorsBody, DiscoverBody, OverwritePayloadBody,
-    RecommendBody, SearchBody, SetPayloadBody, UpdateVectorsBody, UpsertBody,
+    QueryGroupsBody, RecommendBody, RecommendGroupsBody, SearchBody, SearchGroupsBody, SetPayloadBody,
+    UpdateVectorsBody, UpsertBody,
 };
 use super::failure_log::FailureLog;
 use super::updates::{self, update};
-use super::{cluster, collections, indexes, observe, points, search, service, telemetry};
+use super::{cluster, collections, groups, indexes, matrix, observe, points, search, service, telemetry};
 use crate::Coordinator;
 
 /// All routes.
@@ -69,6 +70,11 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/points/recommend/batch", post(search::older_batch::<RecommendBody>))
         .route("/collections/{collection}/points/discover", post(search::older::<DiscoverBody>))
         .route("/collections/{collection}/points/discover/batch", post(search::older_batch::<DiscoverBody>))
+        .route("/collections/{collection}/points/query/groups", post(groups::groups::<QueryGroupsBody>))
+        .route("/collections/{collection}/points/search/groups", post(groups::groups::<SearchGroupsBody>))
+        .route("/collections/{collection}/points/recommend/groups", post(groups::groups::<RecommendGroupsBody>))
+        .route("/collections/{collection}/points/search/matrix/pairs", post(matrix::pairs))
+        .route("/collections/{collection}/points/search/matrix/offsets", post(matrix::offsets))
         .route_layer(from_fn_with_state(coordinator.clone(), catch_up))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -80,17 +86,8 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
 
 /// What the Qdrant API has below a collection and we do not, each with all that stands below it. Of `cluster` we have
 /// the reading part.
-const NOT_OFFERED_IN_COLLECTION: [&str; 9] = [
-    "cluster",
-    "points/facet",
-    "points/query/groups",
-    "points/recommend",
-    "points/search",
-    "shards",
-    "snapshots",
-    "optimizations",
-    "vectors",
-];
+const NOT_OFFERED_IN_COLLECTION: [&str; 6] =
+    ["cluster", "points/facet", "shards", "snapshots", "optimizations", "vectors"];
 /// The same beside the collections.
 const NOT_OFFERED: [&str; 5] = ["cluster", "issues", "locks", "shards", "snapshots"];
 

@@ -24,8 +24,9 @@ use vicinal_common::transport::{Address, LocalTransport};
 use super::body::parse;
 use super::decode::{
     AliasesBody, BatchUpdateBody, ClearPayloadBody, CountBody, CreateBody, DeleteBody, DeletePayloadBody,
-    DeleteVectorsBody, DiscoverBody, FacetBody, OlderBatchBody, OverwritePayloadBody, QueryBatchBody, RecommendBody,
-    RetrieveBody, ScrollBody, SearchBody, SetPayloadBody, UpdateBody, UpdateVectorsBody, UpsertBody,
+    DeleteVectorsBody, DiscoverBody, FacetBody, GroupsBody, MatrixBody, OlderBatchBody, OverwritePayloadBody,
+    QueryBatchBody, QueryGroupsBody, RecommendBody, RecommendGroupsBody, RetrieveBody, ScrollBody, SearchBody,
+    SearchGroupsBody, SetPayloadBody, UpdateBody, UpdateVectorsBody, UpsertBody,
 };
 use super::router;
 use crate::members::Members;
@@ -38,8 +39,11 @@ mod change;
 mod degraded;
 mod formula;
 mod goals;
+mod groups;
 mod indexes;
 mod kinds;
+mod lookup;
+mod matrix;
 mod older;
 mod prefetch;
 mod updates;
@@ -251,13 +255,7 @@ async fn bad_requests_get_the_status_and_text_their_clients_know() {
             400,
             "`query.recommend.positive_weights` has 2 weights for 1 examples",
         ),
-        (
-            "POST",
-            query,
-            json!({"query": 1, "lookup_from": {"collection": "c"}}),
-            400,
-            "`lookup_from` is not supported yet",
-        ),
+        ("POST", query, json!({"query": 1, "lookup_from": {"collection": "x"}}), 404, "Collection `x` doesn't exist!"),
         ("POST", query, json!({"query": 99}), 404, "Not found: No point with id 99 found"),
         ("POST", query, json!({"query": "x"}), 400, "value x is not a valid point ID"),
         ("POST", query, json!({"query": [1, 2], "using": "v"}), 400, "Not existing vector name error: v"),
@@ -409,6 +407,10 @@ fn decode_all(bytes: &[u8]) {
     let _ = parse::<OlderBatchBody<SearchBody>>(bytes).and_then(OlderBatchBody::into_queries);
     let _ = parse::<OlderBatchBody<RecommendBody>>(bytes).and_then(OlderBatchBody::into_queries);
     let _ = parse::<OlderBatchBody<DiscoverBody>>(bytes).and_then(OlderBatchBody::into_queries);
+    let _ = parse::<QueryGroupsBody>(bytes).map(|body| body.into_groups().is_ok());
+    let _ = parse::<SearchGroupsBody>(bytes).map(|body| body.into_groups().is_ok());
+    let _ = parse::<RecommendGroupsBody>(bytes).map(|body| body.into_groups().is_ok());
+    let _ = parse::<MatrixBody>(bytes).map(|body| body.into_request().is_ok());
     let _ = parse::<FacetBody>(bytes).map(|body| body.into_facet().is_ok());
     let _ = parse::<QueryBatchBody>(bytes).and_then(QueryBatchBody::into_queries);
     let _ = parse::<ScrollBody>(bytes).map(|body| body.into_page().is_ok());
@@ -458,6 +460,14 @@ fn any_json() -> impl Strategy<Value = Value> {
         "collection_name",
         "",
         "prefetch",
+        "mmr",
+        "diversity",
+        "lookup_from",
+        "collection",
+        "group_by",
+        "group_size",
+        "with_lookup",
+        "sample",
         "score_threshold",
         "formula",
         "defaults",

@@ -60,9 +60,12 @@ pub(super) fn goal_of(
             }
             Goal::Feedback { target: shared(target)?, factor: *factor, pairs }
         }
-        Source::OrderBy(_) | Source::Sample { .. } | Source::Fusion(_) | Source::Formula(_) | Source::All => {
-            return Ok(None);
-        }
+        Source::OrderBy(_)
+        | Source::Sample { .. }
+        | Source::Mmr { .. }
+        | Source::Fusion(_)
+        | Source::Formula(_)
+        | Source::All => return Ok(None),
     }))
 }
 

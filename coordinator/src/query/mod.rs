@@ -1,17 +1,24 @@
 //! The life of a search: plan which node answers for which shard, scatter, gather, then fetch what the winners hold.
 
+mod diversify;
 mod fetch;
 pub mod formula;
 mod fusion;
 mod gather;
 mod goal;
+mod grouping;
+mod groups;
 mod hedge;
 mod idf;
+mod lookup_from;
+mod matrix;
+mod mmr;
 mod open_shard;
 mod plan;
 mod progress;
 mod read;
 mod request;
+mod sample;
 mod scatter;
 mod search;
 mod tree;
@@ -19,7 +26,12 @@ mod tree;
 pub use fusion::{Fusion, RRF_K_DEFAULT};
 pub(crate) use gather::reasons;
 pub use gather::{Coverage, Missing};
+pub use grouping::{Group, GroupId, GroupSpec};
+pub use groups::{Grouped, run_groups};
 pub use hedge::HedgeBudget;
+pub use lookup_from::{LookupFrom, resolve_lookups};
+pub use matrix::{Matrix, MatrixRequest, matrix};
+pub use mmr::{DIVERSITY_DEFAULT, Mmr};
 pub use plan::{Candidate, NodeTask, Plan, Wanted, plan};
 pub use read::{FacetQuery, Page, PageRequest, count, facet, retrieve, scroll};
 pub use request::{Answer, Example, Hit, Query, Source, WeightedExample, resolve_vector_name};

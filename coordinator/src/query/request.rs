@@ -15,6 +15,7 @@ use vicinal_common::vector::Vector;
 use super::formula::FormulaQuery;
 use super::fusion::Fusion;
 use super::gather::Coverage;
+use super::mmr::Mmr;
 
 /// One query of a client.
 #[derive(Clone, Debug)]
@@ -99,6 +100,13 @@ pub enum Source {
         /// Another seed, another choice.
         seed: u64,
     },
+    /// The neighbours of an example (itself left out when it is stored), chosen so that they differ from each other.
+    Mmr {
+        /// What to be near to.
+        target: Example,
+        /// How they are chosen.
+        mmr: Mmr,
+    },
     /// What the lists of several queries have in common.
     Fusion(Fusion),
     /// What the lists of several queries hold, scored anew.
@@ -133,6 +141,7 @@ impl Source {
             }
             Source::Discover { target, pairs } => std::iter::once(target).chain(of_pairs(pairs)).collect(),
             Source::Context { pairs } => of_pairs(pairs),
+            Source::Mmr { target, .. } => vec![target],
             Source::Feedback { target, judged, .. } => {
                 std::iter::once(target).chain(judged.iter().map(|(example, _)| example)).collect()
             }
@@ -169,7 +178,12 @@ impl Source {
             | Source::Discover { .. }
             | Source::Context { .. }
             | Source::Feedback { .. } => true,
-            Source::OrderBy(_) | Source::Sample { .. } | Source::Fusion(_) | Source::Formula(_) | Source::All => false,
+            Source::OrderBy(_)
+            | Source::Sample { .. }
+            | Source::Mmr { .. }
+            | Source::Fusion(_)
+            | Source::Formula(_)
+            | Source::All => false,
         }
     }
 
@@ -186,6 +200,45 @@ impl Source {
     /// Which way its scores are ordered.
     pub fn order(&self, metric: Metric) -> ScoreOrder {
         if self.is_by_metric() { metric.order() } else { ScoreOrder::LargerIsBetter }
+    }
+
+    /// The same with vectors in the place of stored points; `vector_of` gives that of each.
+    pub fn with_vectors(mut self, vector_of: &dyn Fn(PointId) -> Result<Vector>) -> Result<Source> {
+        if let Source::Point(id) = self {
+            return Ok(Source::Vector(vector_of(id)?));
+        }
+        for example in self.examples_mut() {
+            if let Example::Point(id) = example {
+                *example = Example::Vector(vector_of(*id)?);
+            }
+        }
+        Ok(self)
+    }
+
+    fn examples_mut(&mut self) -> Vec<&mut Example> {
+        fn of_pairs(pairs: &mut [(Example, Example)]) -> Vec<&mut Example> {
+            pairs.iter_mut().flat_map(|(a, b)| [a, b]).collect()
+        }
+        match self {
+            Source::Average { positive, negative }
+            | Source::BestScore { positive, negative }
+            | Source::SumScores { positive, negative } => {
+                positive.iter_mut().chain(negative).map(|(example, _)| example).collect()
+            }
+            Source::Discover { target, pairs } => std::iter::once(target).chain(of_pairs(pairs)).collect(),
+            Source::Context { pairs } => of_pairs(pairs),
+            Source::Mmr { target, .. } => vec![target],
+            Source::Feedback { target, judged, .. } => {
+                std::iter::once(target).chain(judged.iter_mut().map(|(example, _)| example)).collect()
+            }
+            Source::Vector(_)
+            | Source::Point(_)
+            | Source::OrderBy(_)
+            | Source::Sample { .. }
+            | Source::Fusion(_)
+            | Source::Formula(_)
+            | Source::All => Vec::new(),
+        }
     }
 }
 

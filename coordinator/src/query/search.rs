@@ -61,8 +61,9 @@ pub async fn run(
                 let order = ScrollOrder::Random { seed: *seed };
                 *answer = in_order(access, lookup, spec, query, order).await?;
             }
-            Source::Fusion(_) => return Err(Error::Internal("a fusion was sent to the shards".into())),
-            Source::Formula(_) => return Err(Error::Internal("a formula was sent to the shards".into())),
+            Source::Fusion(_) | Source::Formula(_) | Source::Mmr { .. } => {
+                return Err(Error::Internal("a query was sent to the shards that they do not answer".into()));
+            }
             source => debug_assert!(source.is_search(), "answered by the search"),
         }
         answer.coverage.check(query.allow_partial)?;

@@ -7,8 +7,10 @@ use vicinal_common::filter::{Condition, Filter, SortedSet};
 use vicinal_common::limits::{PREFETCH_DEPTH_MAX, PREFETCHES_MAX};
 use vicinal_common::point::PointId;
 
+use super::diversify;
 use super::formula::{FormulaQuery, Rescoring, rescore};
 use super::gather::Coverage;
+use super::lookup_from::LookupFrom;
 use super::read::retrieve;
 use super::request::{Answer, Hit, Query, Source};
 use super::scatter::ReadSpec;
@@ -22,6 +24,9 @@ pub struct QueryTree {
     pub query: Query,
     /// What it chooses from; the collection when there are none.
     pub prefetch: Vec<QueryTree>,
+    /// Where the stored points that it is made of are; this collection when it is not said. To be resolved before the
+    /// tree is run.
+    pub lookup_from: Option<LookupFrom>,
 }
 
 /// A query of a tree, laid out flat.
@@ -51,6 +56,7 @@ pub async fn run_trees(
             return Err(Error::Validation { field: "prefetch".into(), message });
         }
     }
+    diversify::check(lookup, nodes.iter().map(|node| &node.query))?;
     let deepest = nodes.iter().map(|node| node.depth).max().unwrap_or(0);
     for depth in (0..=deepest).rev() {
         let mut asked = Vec::new();
@@ -74,6 +80,9 @@ pub async fn run_trees(
         }
         let answers = run(access, lookup, spec, &queries).await?;
         for (place, mut answer) in places.into_iter().zip(answers) {
+            if let Source::Mmr { mmr, .. } = &nodes[place].query.source {
+                answer = diversify::diversify(lookup, spec, &nodes[place].query, *mmr, answer).await?;
+            }
             answer.coverage.add(&coverage_below(&nodes, place));
             nodes[place].answer = answer;
         }
@@ -82,7 +91,7 @@ pub async fn run_trees(
     for root in roots {
         let node = &mut nodes[root];
         let mut answer = std::mem::take(&mut node.answer);
-        if matches!(node.query.source, Source::Fusion(_) | Source::Formula(_)) {
+        if matches!(node.query.source, Source::Fusion(_) | Source::Formula(_) | Source::Mmr { .. }) {
             fill(access, lookup, spec, &node.query, &mut answer).await?;
         }
         answer.coverage.check(node.query.allow_partial)?;
@@ -126,6 +135,7 @@ fn check(query: &Query, prefetches: usize) -> Result<()> {
         Source::Fusion(fusion) => fusion.check(prefetches),
         Source::Formula(_) if prefetches == 0 => bad("a formula needs `prefetch`, the queries whose results it scores"),
         Source::Formula(formula) => formula.check(),
+        Source::Mmr { mmr, .. } => mmr.check(),
         source => {
             debug_assert!(
                 source.is_search() || matches!(source, Source::All | Source::OrderBy(_) | Source::Sample { .. })
@@ -158,7 +168,7 @@ enum Step {
 fn prepare(nodes: &[Node], place: usize) -> Step {
     let Node { query, prefetch, .. } = &nodes[place];
     if prefetch.is_empty() {
-        return Step::Ask(query.clone());
+        return Step::Ask(diversify::candidates(query));
     }
     if let Source::Formula(formula) = &query.source {
         return Step::Rescore(formula.clone());
@@ -175,7 +185,8 @@ fn prepare(nodes: &[Node], place: usize) -> Step {
     // Where nothing was found it is asked all the same: a point that it is made of may be missing, which is an error.
     let ids: Vec<PointId> = below.flat_map(|answer| &answer.hits).map(|hit| hit.id).collect();
     let among = Arc::new(Filter { must: vec![Condition::HasId(SortedSet::new(ids))], ..Filter::default() });
-    Step::Ask(Query { filter: both(Some(&among), query.filter.as_ref()), exact: true, ..query.clone() })
+    let query = diversify::candidates(query);
+    Step::Ask(Query { filter: both(Some(&among), query.filter.as_ref()), exact: true, ..query })
 }
 
 /// What the prefetches of a query missed.

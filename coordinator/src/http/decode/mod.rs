@@ -3,8 +3,10 @@
 mod change;
 mod collection;
 mod formula;
+mod groups;
 mod hnsw;
 mod index;
+mod matrix;
 mod older;
 mod points;
 mod query;
@@ -15,7 +17,9 @@ mod vector;
 
 pub(super) use change::{ChangeBody, check_change};
 pub(super) use collection::{AliasesBody, CreateBody, NamePlace, check_name};
+pub(super) use groups::{GroupsBody, GroupsWanted, QueryGroupsBody, RecommendGroupsBody, RecordsOf, SearchGroupsBody};
 pub(super) use index::{IndexBody, NewIndex, index_path};
+pub(super) use matrix::MatrixBody;
 pub(super) use older::{DiscoverBody, OlderBatchBody, OlderBody, RecommendBody, SearchBody};
 pub(super) use points::UpsertBody;
 pub(super) use search::{CountBody, FacetBody, QueryBatchBody, QueryBody, RetrieveBody, ScrollBody, Wanted};

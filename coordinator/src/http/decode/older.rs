@@ -14,7 +14,7 @@ use super::super::answer::Failure;
 use super::super::selector::{WithPayload, WithVector};
 use super::Unsupported;
 use super::query::{ExampleInput, OneOrMany, PairInput, QueryInput, RecommendInput, Strategy, pairs};
-use super::search::{QueryBody, SearchParams};
+use super::search::{LookupBody, QueryBody, SearchParams};
 use super::vector::{AnyVector, read_list};
 use crate::query::{QueryTree, Source};
 
@@ -28,18 +28,18 @@ pub(in super::super) trait OlderBody: DeserializeOwned + 'static {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct SearchBody {
-    vector: VectorToSearch,
-    filter: Option<Filter>,
-    params: Option<SearchParams>,
-    limit: usize,
-    offset: Option<usize>,
-    with_payload: Option<WithPayload>,
+    pub(super) vector: VectorToSearch,
+    pub(super) filter: Option<Filter>,
+    pub(super) params: Option<SearchParams>,
+    pub(super) limit: usize,
+    pub(super) offset: Option<usize>,
+    pub(super) with_payload: Option<WithPayload>,
     #[serde(alias = "with_vectors")]
-    with_vector: Option<WithVector>,
-    score_threshold: Option<f32>,
-    allow_partial: Option<bool>,
+    pub(super) with_vector: Option<WithVector>,
+    pub(super) score_threshold: Option<f32>,
+    pub(super) allow_partial: Option<bool>,
     #[serde(default)]
-    shard_key: Unsupported,
+    pub(super) shard_key: Unsupported,
 }
 
 impl OlderBody for SearchBody {
@@ -57,7 +57,7 @@ impl OlderBody for SearchBody {
             with_payload: self.with_payload,
             allow_partial: self.allow_partial,
             prefetch: None,
-            lookup_from: Unsupported::default(),
+            lookup_from: None,
             shard_key: self.shard_key,
         };
         query.into_query()
@@ -68,23 +68,22 @@ impl OlderBody for SearchBody {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct RecommendBody {
-    positive: Option<Vec<ExampleInput>>,
-    negative: Option<Vec<ExampleInput>>,
-    strategy: Option<Strategy>,
-    using: Option<String>,
-    filter: Option<Filter>,
-    params: Option<SearchParams>,
-    limit: usize,
-    offset: Option<usize>,
-    with_payload: Option<WithPayload>,
+    pub(super) positive: Option<Vec<ExampleInput>>,
+    pub(super) negative: Option<Vec<ExampleInput>>,
+    pub(super) strategy: Option<Strategy>,
+    pub(super) using: Option<String>,
+    pub(super) filter: Option<Filter>,
+    pub(super) params: Option<SearchParams>,
+    pub(super) limit: usize,
+    pub(super) offset: Option<usize>,
+    pub(super) with_payload: Option<WithPayload>,
     #[serde(alias = "with_vectors")]
-    with_vector: Option<WithVector>,
-    score_threshold: Option<f32>,
-    allow_partial: Option<bool>,
+    pub(super) with_vector: Option<WithVector>,
+    pub(super) score_threshold: Option<f32>,
+    pub(super) allow_partial: Option<bool>,
+    pub(super) lookup_from: Option<LookupBody>,
     #[serde(default)]
-    lookup_from: Unsupported,
-    #[serde(default)]
-    shard_key: Unsupported,
+    pub(super) shard_key: Unsupported,
 }
 
 impl OlderBody for RecommendBody {
@@ -131,8 +130,7 @@ pub(in super::super) struct DiscoverBody {
     #[serde(alias = "with_vectors")]
     with_vector: Option<WithVector>,
     allow_partial: Option<bool>,
-    #[serde(default)]
-    lookup_from: Unsupported,
+    lookup_from: Option<LookupBody>,
     #[serde(default)]
     shard_key: Unsupported,
 }
@@ -191,7 +189,7 @@ pub(super) fn check_batch(count: usize) -> Result<(), Failure> {
 }
 
 /// A vector, by itself or with the name of the vector that is searched.
-struct VectorToSearch {
+pub(super) struct VectorToSearch {
     name: Option<String>,
     vector: Vector,
 }

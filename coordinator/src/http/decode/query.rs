@@ -11,11 +11,10 @@ use vicinal_common::filter::DateTime;
 use vicinal_common::limits::{EXAMPLES_MAX, FEEDBACK_MAX, PREFETCHES_MAX};
 use vicinal_common::point::PointId;
 
-use super::Unsupported;
 use super::formula::{DefaultsInput, FormulaInput};
 use super::update::check_key;
 use super::vector::{SparseParts, read_list, refuse_object};
-use crate::query::{Example, Fusion, RRF_K_DEFAULT, Source, WeightedExample};
+use crate::query::{DIVERSITY_DEFAULT, Example, Fusion, Mmr, RRF_K_DEFAULT, Source, WeightedExample};
 
 /// A list of objects, or a single one in its place.
 pub(super) struct OneOrMany<T>(pub(super) Vec<T>);
@@ -72,6 +71,26 @@ impl From<FusionInput> for Fusion {
 struct RrfInput {
     k: Option<u32>,
     weights: Option<Vec<f32>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MmrInput {
+    diversity: Option<f32>,
+    candidates_limit: Option<usize>,
+}
+
+impl MmrInput {
+    /// The source that chooses among the neighbours of `nearest`.
+    fn into_source<E: de::Error>(self, nearest: Source) -> Result<Source, E> {
+        let target = match nearest {
+            Source::Vector(vector) => Example::Vector(vector),
+            Source::Point(id) => Example::Point(id),
+            _ => return Err(E::custom("`query.mmr` goes with `nearest`, not with another query")),
+        };
+        let diversity = self.diversity.unwrap_or(DIVERSITY_DEFAULT);
+        Ok(Source::Mmr { target, mmr: Mmr { diversity, candidates: self.candidates_limit } })
+    }
 }
 
 #[derive(Deserialize)]
@@ -362,14 +381,14 @@ impl<'de> Visitor<'de> for QueryVisitor {
         let mut source = None;
         let mut sparse = SparseParts::default();
         let mut is_sparse = false;
-        let mut defaults = None;
+        let (mut defaults, mut mmr) = (None, None);
         while let Some(key) = map.next_key::<String>()? {
             if sparse.take(&key, &mut map)? {
                 is_sparse = true;
                 continue;
             }
             let is_kind = KINDS.contains(&key.as_str());
-            if is_kind && (self.is_nested || source.is_some()) {
+            if (is_kind && source.is_some()) || (self.is_nested && (is_kind || key == "mmr")) {
                 return Err(de::Error::custom(format!("`query.{key}` stands beside another query or inside one")));
             }
             match key.as_str() {
@@ -382,11 +401,7 @@ impl<'de> Visitor<'de> for QueryVisitor {
                 }
                 "formula" => source = Some(map.next_value::<FormulaInput>()?.into_source()),
                 "defaults" => defaults = map.next_value::<Option<DefaultsInput>>()?,
-                "mmr" => {
-                    if map.next_value::<Unsupported>()?.is_set {
-                        return Err(de::Error::custom("`query.mmr` is not supported yet"));
-                    }
-                }
+                "mmr" => mmr = map.next_value::<Option<MmrInput>>()?,
                 "discover" => {
                     let DiscoverInput { target, context } = map.next_value()?;
                     source = Some(Source::Discover { target: target.0, pairs: pairs("discover", context)? });
@@ -418,6 +433,10 @@ impl<'de> Visitor<'de> for QueryVisitor {
             (None, true) => Source::Vector(sparse.finish()?),
             (Some(_), true) => return Err(de::Error::custom("`query` is a sparse vector and something else at once")),
             (None, false) => return Err(de::Error::missing_field("nearest")),
+        };
+        let source = match mmr {
+            Some(mmr) => MmrInput::into_source(mmr, source)?,
+            None => source,
         };
         match defaults {
             Some(defaults) => defaults.join(source),

@@ -15,7 +15,7 @@ use super::older::check_batch;
 use super::query::{OneOrMany, OrderByInput, QueryInput};
 use super::update::check_key;
 use super::{Unsupported, refuse_all};
-use crate::query::{FacetQuery, PageRequest, Query, QueryTree, Source};
+use crate::query::{FacetQuery, LookupFrom, PageRequest, Query, QueryTree, Source};
 
 /// Hits, points or pages when no `limit` is given.
 const LIMIT_DEFAULT: usize = 10;
@@ -36,10 +36,26 @@ pub(in super::super) struct QueryBody {
     pub(super) with_payload: Option<WithPayload>,
     pub(super) allow_partial: Option<bool>,
     pub(super) prefetch: Option<OneOrMany<PrefetchBody>>,
-    #[serde(default)]
-    pub(super) lookup_from: Unsupported,
+    pub(super) lookup_from: Option<LookupBody>,
     #[serde(default)]
     pub(super) shard_key: Unsupported,
+}
+
+/// Where the points are that a query is made of.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LookupBody {
+    collection: String,
+    vector: Option<String>,
+    #[serde(default)]
+    shard_key: Unsupported,
+}
+
+impl LookupBody {
+    fn into_lookup(self) -> Result<LookupFrom, Failure> {
+        self.shard_key.refuse("lookup_from.shard_key")?;
+        Ok(LookupFrom { collection: self.collection, vector: self.vector })
+    }
 }
 
 /// A query whose results another one chooses from.
@@ -53,8 +69,7 @@ pub(super) struct PrefetchBody {
     score_threshold: Option<f32>,
     limit: Option<usize>,
     prefetch: Option<OneOrMany<PrefetchBody>>,
-    #[serde(default)]
-    lookup_from: Unsupported,
+    lookup_from: Option<LookupBody>,
 }
 
 #[derive(Default, Deserialize)]
@@ -138,7 +153,7 @@ impl QueryBody {
 
 impl PrefetchBody {
     fn into_tree(self, allow_partial: bool) -> Result<QueryTree, Failure> {
-        self.lookup_from.refuse("lookup_from")?;
+        let lookup_from = self.lookup_from.map(LookupBody::into_lookup).transpose()?;
         let Understood { ef, exact, idf_corpus } = self.params.unwrap_or_default().understood()?;
         let query = Query {
             source: self.query.map_or(Source::All, |input| input.0),
@@ -156,11 +171,11 @@ impl PrefetchBody {
         query.check()?;
         let prefetch = self.prefetch.map_or_else(Vec::new, |prefetch| prefetch.0).into_iter();
         let prefetch = prefetch.map(|body| body.into_tree(allow_partial)).collect::<Result<_, _>>()?;
-        Ok(QueryTree { query, prefetch })
+        Ok(QueryTree { query, prefetch, lookup_from })
     }
 }
 
-fn parts(with_payload: &WithPayload, with_vector: Option<WithVector>) -> PointParts {
+pub(super) fn parts(with_payload: &WithPayload, with_vector: Option<WithVector>) -> PointParts {
     let payload = *with_payload != WithPayload::None;
     PointParts { payload, vectors: with_vector.map(|with| with.0).unwrap_or_default() }
 }

@@ -67,7 +67,7 @@ async fn what_is_wrong_is_named() {
             400,
             "sum_scores is not supported",
         ),
-        ("search/groups", json!({}), 404, "is not supported yet"),
+        ("discover", json!({}), 404, "is not supported yet"),
     ] {
         let (got, error) = edge.refused("POST", &format!("{POINTS}/{path}"), body.clone()).await;
         assert_eq!(got, status, "{path} {body}: {error}");

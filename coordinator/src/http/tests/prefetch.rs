@@ -125,9 +125,9 @@ async fn what_makes_no_sense_is_refused_by_name() {
         (json!({"prefetch": {"query": [1, 0], "offset": 1}, "query": [1, 0]}), 400, "unknown field `offset`"),
         (json!({"prefetch": 5, "query": [1, 0]}), 400, "an object or a list of objects"),
         (
-            json!({"prefetch": [{"query": 5, "lookup_from": {"collection": "c"}}], "query": 1}),
-            400,
-            "`lookup_from` is not",
+            json!({"prefetch": [{"query": 5, "lookup_from": {"collection": "x"}}], "query": 1}),
+            404,
+            "Collection `x` doesn't exist!",
         ),
         (json!({"query": {"recommend": {}}}), 400, "at least one positive example"),
         (json!({"query": {"recommend": {"positive": examples}}}), 400, "1001 examples, the limit is 1000"),

@@ -25,20 +25,7 @@ use crate::Hit;
 
 /// The inner product of two sparse vectors, `None` when they share no index.
 pub fn dot(a: SparseRef<'_>, b: SparseRef<'_>) -> Option<f32> {
-    let (mut i, mut j) = (0, 0);
-    let (mut sum, mut is_shared) = (0.0, false);
-    let (a_len, b_len) = (a.indices.len().min(a.values.len()), b.indices.len().min(b.values.len()));
-    while i < a_len && j < b_len {
-        let (at, bt) = (a.indices[i], b.indices[j]);
-        if at == bt {
-            sum += a.values[i] * b.values[j];
-            is_shared = true;
-        }
-        // Both steps without a branch: which list is behind is as good as random.
-        i += usize::from(at <= bt);
-        j += usize::from(bt <= at);
-    }
-    is_shared.then_some(sum)
+    a.dot(b)
 }
 
 /// A row with its score as a hit: the highest score is the smallest distance. A score that is no number (products overflowed
