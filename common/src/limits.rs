@@ -55,6 +55,8 @@ pub const HNSW_M: std::ops::RangeInclusive<usize> = 2..=256;
 pub const HNSW_EF_CONSTRUCTION: std::ops::RangeInclusive<usize> = 4..=10_000;
 /// Largest query beam.
 pub const EF_MAX: usize = 100_000;
+/// Largest factor by which a query may ask for more candidates than hits.
+pub const OVERSAMPLING_MAX: f64 = 1_000.0;
 /// Largest payload of one point, in bytes of JSON.
 pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Deepest nesting of a payload.

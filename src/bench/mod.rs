@@ -1,9 +1,11 @@
 //! `vicinal bench`: measures a running server over REST and prints one line of JSON. The figures hold for server and
-//! client together, on the machines they run on. `vicinal bench index` measures one vector index, without any server.
+//! client together, on the machines they run on. `vicinal bench index` measures one vector index, and
+//! `vicinal bench json` the reading and writing of JSON, without any server.
 
 mod data;
 mod index;
 mod ingest;
+mod json;
 mod npy;
 mod query;
 mod rebuild;
@@ -24,6 +26,8 @@ pub(crate) enum Bench {
     Query(query::Query),
     /// Build a vector index over a data set and measure recall and speed of searching it; needs no server
     Index(index::Index),
+    /// Measure what reading queries and upserts and writing answers costs; needs no server
+    Json(json::Json),
     /// Load a collection of any server of Qdrant's REST API and ask it at chosen concurrencies or rates
     Serve(Box<serve::Serve>),
 }
@@ -49,6 +53,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Query(query) => on_runtime(query::run(query)),
         // No runtime: nothing may run beside what is measured.
         Bench::Index(index) => index::run(index),
+        Bench::Json(json) => json::run(json),
         Bench::Serve(serve) => serve::run(serve),
     }
 }

@@ -5,6 +5,7 @@ mod answer;
 mod body;
 mod cluster;
 mod collections;
+pub mod cost;
 mod decode;
 mod encode;
 mod failure_log;

@@ -14,21 +14,24 @@ use vicinal_common::ids::LogIndex;
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, PointId, UNNAMED, Vectors};
-use vicinal_common::vector::Vector;
+use vicinal_common::vector::{MultiVector, SparseVector, Vector};
 
 use super::*;
 
 const PATH: &str = "/000001.seg";
 
 fn layout() -> Layout {
-    let vector = |name: &str, dim| VectorLayout {
-        name: name.into(),
-        kind: VectorKind::Dense,
-        dim,
-        metric: Metric::Dot,
-        hnsw: None,
-    };
-    Layout { vectors: vec![vector(UNNAMED, 2), vector("absent", 5), vector("some", 3)] }
+    let of = |name: &str, kind, dim| VectorLayout { name: name.into(), kind, dim, metric: Metric::Dot, hnsw: None };
+    let vector = |name: &str, dim| of(name, VectorKind::Dense, dim);
+    Layout {
+        vectors: vec![
+            vector(UNNAMED, 2),
+            vector("absent", 5),
+            of("multi", VectorKind::Multi, 2),
+            vector("some", 3),
+            of("sparse", VectorKind::Sparse { idf: false }, 0),
+        ],
+    }
 }
 
 fn any_point() -> impl Strategy<Value = Point> {
@@ -37,11 +40,21 @@ fn any_point() -> impl Strategy<Value = Point> {
         1 => (0u128..20).prop_map(|n| PointId::Uuid(Uuid::from_u128(n << 100 | n))),
     ];
     let some = prop::option::of(prop::array::uniform3(-9i8..9));
-    (id, prop::option::of(prop::array::uniform2(-9i8..9)), some, 0usize..20).prop_map(|(id, unnamed, some, text)| {
+    let unnamed = prop::option::of(prop::array::uniform2(-9i8..9));
+    let multi = prop::option::of(prop::collection::vec(prop::array::uniform2(-9i8..9), 1..4));
+    let sparse = prop::option::of(prop::collection::btree_map(0u32..9, -9i8..9, 0..5));
+    (id, unnamed, some, 0usize..20, multi, sparse).prop_map(|(id, unnamed, some, text, multi, sparse)| {
         let floats = |values: &[i8]| values.iter().map(|v| f32::from(*v)).collect::<Vec<f32>>();
         let mut vectors = Vectors::new();
         vectors.extend(unnamed.map(|values| (UNNAMED.to_owned(), Vector::Dense(floats(&values)))));
         vectors.extend(some.map(|values| ("some".to_owned(), Vector::Dense(floats(&values)))));
+        vectors.extend(multi.map(|rows| {
+            (String::from("multi"), Vector::Multi(MultiVector { dim: 2, values: floats(&rows.concat()) }))
+        }));
+        vectors.extend(sparse.map(|pairs| {
+            let (indices, values) = pairs.into_iter().map(|(index, value)| (index, f32::from(value))).unzip();
+            (String::from("sparse"), Vector::Sparse(SparseVector { indices, values }))
+        }));
         let payload = if text == 0 { Bytes::new() } else { Bytes::from(format!("{{\"t\":\"{}\"}}", "y".repeat(text))) };
         Point { id, vectors, payload: Payload::from_stored(payload) }
     })
@@ -66,6 +79,11 @@ fn check(run: &dyn Run, expected: &BTreeMap<PointId, (Point, u64)>, probes: &BTr
         let present = run.vectors(ordinal).present;
         let rows = (0..run.rows()).filter(|row| present.contains(*row)).count();
         assert_eq!(present.count(), rows as u64, "vector {ordinal}");
+        if let Some(postings) = run.postings(ordinal) {
+            postings.check(run.rows()).unwrap();
+            let values: usize = (0..9).map(|dim| postings.len_of(dim)).sum();
+            assert_eq!(values, run.vectors(ordinal).lists.unwrap().values.len());
+        }
     }
     for id in probes {
         let before = expected.range(..*id).count() as u32;

@@ -6,15 +6,15 @@ use serde::Deserialize;
 use vicinal_common::api::{PointParts, ScrollOrder};
 use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;
-use vicinal_common::limits::{BATCH_POINTS_MAX, RESULTS_MAX};
+use vicinal_common::limits::{BATCH_POINTS_MAX, EF_MAX, OVERSAMPLING_MAX, RESULTS_MAX};
 use vicinal_common::point::{PointId, UNNAMED};
 
 use super::super::answer::Failure;
 use super::super::selector::{WithPayload, WithVector};
+use super::Unsupported;
 use super::older::check_batch;
 use super::query::{OneOrMany, OrderByInput, QueryInput};
 use super::update::check_key;
-use super::{Unsupported, refuse_all};
 use crate::query::{FacetQuery, LookupFrom, PageRequest, Query, QueryTree, Source};
 
 /// Hits, points or pages when no `limit` is given.
@@ -78,11 +78,29 @@ pub(super) struct SearchParams {
     hnsw_ef: Option<usize>,
     exact: Option<bool>,
     indexed_only: Option<bool>,
-    #[serde(default)]
-    quantization: Unsupported,
-    #[serde(default)]
-    acorn: Unsupported,
+    quantization: Option<QuantizationInput>,
+    acorn: Option<AcornInput>,
     idf: Option<IdfInput>,
+}
+
+/// How codes are used. Ours always find candidates only, which are scored exactly: `ignore` and `rescore` change nothing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuantizationInput {
+    #[serde(rename = "ignore")]
+    _ignore: Option<bool>,
+    #[serde(rename = "rescore")]
+    _rescore: Option<bool>,
+    oversampling: Option<f64>,
+}
+
+/// How a filter is walked with. Chosen from what the filter matches, so it changes nothing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AcornInput {
+    #[serde(rename = "enable")]
+    _enable: Option<bool>,
+    max_selectivity: Option<f64>,
 }
 
 /// Among which points a dimension of a sparse vector is rare.
@@ -113,8 +131,25 @@ struct Understood {
 }
 
 impl SearchParams {
-    fn understood(self) -> Result<Understood, Failure> {
-        refuse_all(&[("params.quantization", self.quantization), ("params.acorn", self.acorn)])?;
+    /// What they mean for a query with this limit.
+    fn understood(self, limit: usize) -> Result<Understood, Failure> {
+        let refuse = |field: &str, message: String| Error::Validation { field: field.into(), message };
+        let share = self.acorn.and_then(|acorn| acorn.max_selectivity);
+        if let Some(share) = share.filter(|share| !(0.0..=1.0).contains(share)) {
+            let message = format!("value {share} invalid, must be from 0.0 to 1.0");
+            return Err(refuse("params.acorn.max_selectivity", message).into());
+        }
+        let oversampling = self.quantization.and_then(|quantization| quantization.oversampling);
+        if let Some(factor) = oversampling.filter(|factor| !(1.0..=OVERSAMPLING_MAX).contains(factor)) {
+            let message = format!("value {factor} invalid, must be from 1.0 to {OVERSAMPLING_MAX}");
+            return Err(refuse("params.quantization.oversampling", message).into());
+        }
+        // As many candidates as that are scored exactly when the beam holds as many.
+        let candidates = oversampling.map(|factor| ((limit as f64 * factor).ceil() as usize).min(EF_MAX));
+        let ef = match (self.hnsw_ef, candidates) {
+            (Some(ef), Some(candidates)) => Some(ef.max(candidates)),
+            (ef, _) => ef,
+        };
         if self.indexed_only == Some(true) {
             return Err(Error::BadInput("`params.indexed_only` is not supported yet".into()).into());
         }
@@ -122,7 +157,7 @@ impl SearchParams {
             None | Some(IdfInput::Scope(IdfScope::Global)) => None,
             Some(IdfInput::Corpus(IdfCorpus { corpus })) => Some(Arc::new(corpus)),
         };
-        Ok(Understood { ef: self.hnsw_ef, exact: self.exact.unwrap_or(false), idf_corpus })
+        Ok(Understood { ef, exact: self.exact.unwrap_or(false), idf_corpus })
     }
 }
 
@@ -153,14 +188,15 @@ impl QueryBody {
 
 impl PrefetchBody {
     fn into_tree(self, allow_partial: bool) -> Result<QueryTree, Failure> {
+        let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
         let lookup_from = self.lookup_from.map(LookupBody::into_lookup).transpose()?;
-        let Understood { ef, exact, idf_corpus } = self.params.unwrap_or_default().understood()?;
+        let Understood { ef, exact, idf_corpus } = self.params.unwrap_or_default().understood(limit)?;
         let query = Query {
             source: self.query.map_or(Source::All, |input| input.0),
             using: self.using.unwrap_or_else(|| UNNAMED.to_owned()),
             filter: self.filter.map(Arc::new),
             score_threshold: self.score_threshold,
-            limit: self.limit.unwrap_or(LIMIT_DEFAULT),
+            limit,
             offset: 0,
             ef,
             exact,
