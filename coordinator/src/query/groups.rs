@@ -64,7 +64,8 @@ pub async fn run_groups(
     groups: &GroupSpec,
 ) -> Result<Grouped> {
     groups.check()?;
-    let rank = rank(&lookup()?, tree)?;
+    let collection = lookup()?;
+    let rank = rank(&collection, tree)?;
     let mut tree = tree.clone();
     tree.query.limit = groups.hits();
     tree.query.offset = 0;
