@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vicinal_common::api::{PointParts, VectorSelector};
 use vicinal_common::error::{Error, Result};
-use vicinal_common::filter::{Condition, Filter, SortedSet};
+use vicinal_common::filter::{Condition, SortedSet};
 use vicinal_common::ids::CollectionId;
 use vicinal_common::point::PointId;
 
