@@ -7,27 +7,17 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use parking_lot::Mutex;
-use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use vicinal_common::clock::SystemClock;
-use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::disk::FaultyDisk;
 use vicinal_common::ids::NodeId;
 use vicinal_common::limits::BODY_BYTES_MAX;
-use vicinal_common::metric::Metric;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
 
-use super::body::parse;
-use super::decode::{
-    AliasesBody, BatchUpdateBody, ClearPayloadBody, CountBody, CreateBody, DeleteBody, DeletePayloadBody,
-    DeleteVectorsBody, DiscoverBody, FacetBody, GroupsBody, MatrixBody, OlderBatchBody, OverwritePayloadBody,
-    QueryBatchBody, QueryGroupsBody, RecommendBody, RecommendGroupsBody, RetrieveBody, ScrollBody, SearchBody,
-    SearchGroupsBody, SetPayloadBody, UpdateBody, UpdateVectorsBody, UpsertBody,
-};
 use super::router;
 use crate::members::Members;
 use crate::meta::{Catalog, CatalogOptions, DiskStore, Founding, Registration};
@@ -38,6 +28,7 @@ use crate::{Coordinator, CoordinatorOptions};
 mod change;
 mod degraded;
 mod formula;
+mod fuzz;
 mod goals;
 mod groups;
 mod indexes;
@@ -382,135 +373,6 @@ async fn a_body_is_refused_by_its_headers_before_it_is_read() {
     assert!(answer["status"]["error"].as_str().unwrap().contains("`gzip` is not supported yet"), "{answer}");
     let (status, answer, _) = edge.send(put(header::CONTENT_LENGTH, &(BODY_BYTES_MAX + 1).to_string())).await;
     assert_eq!(status, 413, "{answer}");
-}
-
-fn schema() -> CollectionSchema {
-    let vector = VectorSchema::dense(2, Metric::Cosine);
-    let vectors = [("".to_owned(), vector.clone()), ("b".to_owned(), vector)].into();
-    CollectionSchema { vectors, hnsw: HnswConfig::default(), indexing_threshold_kib: 0 }
-}
-
-/// Decodes as every kind of body; what is wrong is an error, never a panic.
-fn decode_all(bytes: &[u8]) {
-    fn update<B: UpdateBody>(bytes: &[u8]) {
-        let _ = parse::<B>(bytes).and_then(|body| body.into_update(&schema()));
-    }
-    update::<UpsertBody>(bytes);
-    update::<DeleteBody>(bytes);
-    update::<SetPayloadBody>(bytes);
-    update::<OverwritePayloadBody>(bytes);
-    update::<DeletePayloadBody>(bytes);
-    update::<ClearPayloadBody>(bytes);
-    update::<UpdateVectorsBody>(bytes);
-    update::<DeleteVectorsBody>(bytes);
-    let _ = parse::<BatchUpdateBody>(bytes).and_then(|body| body.into_updates(&schema()));
-    let _ = parse::<OlderBatchBody<SearchBody>>(bytes).and_then(OlderBatchBody::into_queries);
-    let _ = parse::<OlderBatchBody<RecommendBody>>(bytes).and_then(OlderBatchBody::into_queries);
-    let _ = parse::<OlderBatchBody<DiscoverBody>>(bytes).and_then(OlderBatchBody::into_queries);
-    let _ = parse::<QueryGroupsBody>(bytes).map(|body| body.into_groups().is_ok());
-    let _ = parse::<SearchGroupsBody>(bytes).map(|body| body.into_groups().is_ok());
-    let _ = parse::<RecommendGroupsBody>(bytes).map(|body| body.into_groups().is_ok());
-    let _ = parse::<MatrixBody>(bytes).map(|body| body.into_request().is_ok());
-    let _ = parse::<FacetBody>(bytes).map(|body| body.into_facet().is_ok());
-    let _ = parse::<QueryBatchBody>(bytes).and_then(QueryBatchBody::into_queries);
-    let _ = parse::<ScrollBody>(bytes).map(|body| body.into_page().is_ok());
-    let _ = parse::<CountBody>(bytes).and_then(CountBody::into_filter);
-    let _ = parse::<RetrieveBody>(bytes).map(|body| body.into_ids().is_ok());
-    let _ = parse::<CreateBody>(bytes).map(|body| body.into_collection().is_ok());
-    let _ = parse::<AliasesBody>(bytes).and_then(AliasesBody::into_changes);
-}
-
-/// JSON made of the words that bodies know, in places where they may not belong.
-fn any_json() -> impl Strategy<Value = Value> {
-    const WORDS: &[&str] = &[
-        "points",
-        "batch",
-        "ids",
-        "id",
-        "vector",
-        "vectors",
-        "payload",
-        "payloads",
-        "filter",
-        "must",
-        "key",
-        "match",
-        "value",
-        "searches",
-        "query",
-        "nearest",
-        "using",
-        "params",
-        "hnsw_ef",
-        "limit",
-        "offset",
-        "with_payload",
-        "include",
-        "exclude",
-        "a[].b",
-        "size",
-        "distance",
-        "Cosine",
-        "hnsw_config",
-        "m",
-        "shard_number",
-        "actions",
-        "create_alias",
-        "alias_name",
-        "collection_name",
-        "",
-        "prefetch",
-        "mmr",
-        "diversity",
-        "lookup_from",
-        "collection",
-        "group_by",
-        "group_size",
-        "with_lookup",
-        "sample",
-        "score_threshold",
-        "formula",
-        "defaults",
-        "sum",
-        "$score",
-        "operations",
-        "upsert",
-        "delete",
-        "set_payload",
-        "delete_payload",
-        "clear_payload",
-        "update_vectors",
-        "delete_vectors",
-        "keys",
-        "update_filter",
-        "update_mode",
-    ];
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        proptest::sample::select(WORDS).prop_map(Value::from),
-    ];
-    leaf.prop_recursive(5, 60, 6, |inner| {
-        let fields = proptest::collection::vec((proptest::sample::select(WORDS), inner.clone()), 0..6);
-        prop_oneof![
-            proptest::collection::vec(inner, 0..6).prop_map(Value::from),
-            fields.prop_map(|fields| fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
-        ]
-    })
-}
-
-proptest! {
-    #[test]
-    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        decode_all(&bytes);
-    }
-
-    #[test]
-    fn arbitrary_structures_never_panic(value in any_json()) {
-        decode_all(value.to_string().as_bytes());
-    }
 }
 
 #[tokio::test]
