@@ -20,7 +20,7 @@ use super::decode::{
 };
 use super::failure_log::FailureLog;
 use super::updates::{self, update};
-use super::{cluster, collections, indexes, observe, points, search, service, telemetry};
+use super::{cluster, collections, indexes, observe, points, search, service, strict, telemetry};
 use crate::Coordinator;
 
 /// All routes.
@@ -66,6 +66,7 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/points/search/batch", post(search::older_batch::<SearchBody>))
         .route("/collections/{collection}/points/recommend", post(search::older::<RecommendBody>))
         .route("/collections/{collection}/points/recommend/batch", post(search::older_batch::<RecommendBody>))
+        .route_layer(from_fn_with_state(coordinator.clone(), strict::admit))
         .route_layer(from_fn_with_state(coordinator.clone(), catch_up))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

@@ -6,13 +6,15 @@ mod hnsw;
 mod index;
 mod older;
 mod points;
+mod quantization;
 mod query;
 mod search;
+mod settings;
 mod strict;
 mod update;
 mod vector;
 
-pub(super) use change::{ChangeBody, check_change};
+pub(super) use change::{ChangeBody, is_single};
 pub(super) use collection::{AliasesBody, CreateBody, NamePlace, check_name};
 pub(super) use index::{IndexBody, NewIndex, index_path};
 pub(super) use older::{OlderBatchBody, OlderBody, RecommendBody, SearchBody};

@@ -203,18 +203,17 @@ impl ScrollBody {
 pub(in super::super) struct CountBody {
     filter: Option<Filter>,
     /// Every count of ours is exact, which is fine for those who ask for less.
-    #[serde(rename = "exact")]
-    _exact: Option<bool>,
+    exact: Option<bool>,
     allow_partial: Option<bool>,
     #[serde(default)]
     shard_key: Unsupported,
 }
 
 impl CountBody {
-    /// Which points to count, and whether an answer that misses shards is wanted.
-    pub(in super::super) fn into_filter(self) -> Result<(Option<Arc<Filter>>, bool), Failure> {
+    /// Which points to count, whether an exact number is asked for, and whether an answer that misses shards is wanted.
+    pub(in super::super) fn into_filter(self) -> Result<(Option<Arc<Filter>>, bool, bool), Failure> {
         self.shard_key.refuse("shard_key")?;
-        Ok((self.filter.map(Arc::new), self.allow_partial.unwrap_or(true)))
+        Ok((self.filter.map(Arc::new), self.exact.unwrap_or(true), self.allow_partial.unwrap_or(true)))
     }
 }
 

@@ -10,6 +10,7 @@ use vicinal_common::payload_index::FieldType;
 use vicinal_common::ring::TokenTable;
 use vicinal_common::transport::Address;
 
+use super::super::change::CollectionChange;
 use super::super::state::{Registration, Shard, StrictMode};
 use super::*;
 
@@ -327,9 +328,10 @@ fn graphs_are_placed_when_created_and_when_changed() {
     assert_eq!(tuning(&machine, 2), Tuning { revision: 1, graphs: on_disk, ..Tuning::default() });
 
     let collection = collection_id(2);
-    let change = |on_disk, own| MetaCommand::PlaceGraphs {
-        collection,
-        change: GraphPlacementChange { on_disk, vectors: [(String::new(), own)].into() },
+    let change = |on_disk, own| {
+        let graphs = GraphPlacementChange { on_disk, vectors: [(String::new(), own)].into() };
+        let change = Box::new(CollectionChange { graphs, ..CollectionChange::default() });
+        MetaCommand::ChangeCollection { collection, change }
     };
     for (command, revision, is_on_disk) in [
         (change(Some(true), None), 1, true),
