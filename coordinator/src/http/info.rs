@@ -7,6 +7,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 use vicinal_common::api::ReplicaStatus;
+use vicinal_common::clock::rfc3339;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{NodeId, ShardId};
 use vicinal_common::tuning::GraphPlacement;
@@ -32,9 +33,8 @@ pub(super) async fn survey(
     });
     let mut chosen: BTreeMap<ShardId, (NodeId, ReplicaStatus)> = BTreeMap::new();
     for (node, replicas) in join_all(asked).await {
-        let is_own = |replica: &ReplicaStatus| {
-            replica.collection == collection.id && collection.shard(replica.shard).is_some()
-        };
+        let is_own =
+            |replica: &ReplicaStatus| replica.collection == collection.id && collection.shard(replica.shard).is_some();
         for replica in replicas.into_iter().filter(is_own) {
             let better =
                 chosen.get(&replica.shard).is_none_or(|(known, other)| rank(node, &replica) > rank(*known, other));
@@ -61,6 +61,7 @@ pub(super) async fn describe(access: &ShardAccess, collection: &Collection, dead
         "segments_count": replicas.iter().map(|replica| replica.segments).sum::<u64>(),
         "config": config(collection)?,
         "payload_schema": payload_schema(collection, &replicas),
+        "created_at": rfc3339(collection.created_ms),
         "update_queue": {"length": replicas.iter().map(|replica| behind(replica)).sum::<u64>()},
     });
     Ok(info.to_string().into_bytes())

@@ -35,10 +35,12 @@ use crate::placement::Reconciler;
 use crate::{Coordinator, CoordinatorOptions};
 
 mod change;
+mod collections;
 mod degraded;
 mod indexes;
 mod older;
 mod prefetch;
+mod strict;
 mod updates;
 
 struct Edge {

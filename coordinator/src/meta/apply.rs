@@ -10,8 +10,8 @@ use vicinal_common::tuning::{GraphPlacement, Tuning};
 
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};
 use super::state::{
-    ALIASES_MAX, COLLECTIONS_MAX, Collection, CollectionState, MetaState, Operation, OperationId, OperationKind, REPLIES_MAX,
-    collection_missing,
+    ALIASES_MAX, COLLECTIONS_MAX, Collection, CollectionState, MetaState, Operation, OperationId, OperationKind,
+    REPLIES_MAX, collection_missing,
 };
 
 impl MetaState {
@@ -213,7 +213,11 @@ impl MetaState {
     }
 
     /// Changes what replicas shall have; a new revision only when that makes a difference.
-    pub(super) fn retune(&mut self, id: CollectionId, change: impl FnOnce(&mut Tuning) -> Result<(), Error>) -> MetaReply {
+    pub(super) fn retune(
+        &mut self,
+        id: CollectionId,
+        change: impl FnOnce(&mut Tuning) -> Result<(), Error>,
+    ) -> MetaReply {
         let Some(collection) = self.collections.get_mut(&id).filter(|found| found.state != CollectionState::Deleting)
         else {
             return refuse(Error::NotFound(format!("Collection {id} was deleted")));

@@ -58,9 +58,9 @@ impl CollectionChange {
 /// Refuses metadata that is too large, by its bytes of JSON.
 pub(crate) fn check_metadata_size(bytes: usize) -> Result<()> {
     match bytes > METADATA_BYTES_MAX {
-        true => {
-            Err(Error::BadInput(format!("`metadata` would have {bytes} bytes of JSON, the limit is {METADATA_BYTES_MAX}")))
-        }
+        true => Err(Error::BadInput(format!(
+            "`metadata` would have {bytes} bytes of JSON, the limit is {METADATA_BYTES_MAX}"
+        ))),
         false => Ok(()),
     }
 }

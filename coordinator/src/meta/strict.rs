@@ -122,9 +122,9 @@ impl StrictMode {
     pub fn check_multivector(&self, name: &str, vectors: usize) -> Result<(), String> {
         let limits = self.enforced().and_then(|strict| strict.multivector_config.as_ref()?.get(name));
         match limits.and_then(|limits| limits.max_vectors) {
-            Some(limit) if vectors as u64 > limit => Err(format!(
-                "Multivector '{name}' has a limit of {limit} vectors, but {vectors} were provided!"
-            )),
+            Some(limit) if vectors as u64 > limit => {
+                Err(format!("Multivector '{name}' has a limit of {limit} vectors, but {vectors} were provided!"))
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -133,9 +133,9 @@ impl StrictMode {
     pub fn check_sparse(&self, name: &str, values: usize) -> Result<(), String> {
         let limits = self.enforced().and_then(|strict| strict.sparse_config.as_ref()?.get(name));
         match limits.and_then(|limits| limits.max_length) {
-            Some(limit) if values as u64 > limit => Err(format!(
-                "Sparse vector '{name}' has a limit of {limit} indices, but {values} were provided!"
-            )),
+            Some(limit) if values as u64 > limit => {
+                Err(format!("Sparse vector '{name}' has a limit of {limit} indices, but {values} were provided!"))
+            }
             Some(_) | None => Ok(()),
         }
     }

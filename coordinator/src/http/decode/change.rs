@@ -67,7 +67,7 @@ impl ChangeBody {
         }
         if let Some(threshold) = self.optimizers_config.map(OptimizersBody::threshold).transpose()?.flatten() {
             let why = "graphs of the segments that there are depend on it";
-            only("optimizers_config.indexing_threshold", Some(threshold), schema.indexing_threshold_kib, why)?;
+            only("optimizers_config.indexing_threshold", Some(threshold), &[schema.indexing_threshold_kib], why)?;
         }
         if let Some(params) = self.params {
             let (factor, shown) = params.check(collection)?;
@@ -154,7 +154,8 @@ impl VectorChangeBody {
         let mut shown = json!({});
         if let Some(body) = self.quantization_config {
             let after = collection.tuning.graphs.changed(graphs);
-            shown["quantization_config"] = body.check(&format!("{prefix}quantization_config"), after.is_on_disk(name))?;
+            shown["quantization_config"] =
+                body.check(&format!("{prefix}quantization_config"), after.is_on_disk(name))?;
             quantization.own.insert(name.to_owned(), body);
         }
         if let Some(on_disk) = self.on_disk {
@@ -171,7 +172,7 @@ impl ParamsBody {
     /// The new number of replicas that a write waits for, and how the parameters are shown.
     fn check(self, collection: &Collection) -> Result<(Option<u32>, Value), Failure> {
         let why = "replicas are neither added nor removed; a node that is gone is replaced";
-        only("params.replication_factor", self.replication_factor, collection.replication_factor, why)?;
+        only("params.replication_factor", self.replication_factor, &[collection.replication_factor], why)?;
         let why = "slow reads go to a second replica by themselves";
         none("params.read_fan_out_factor", self.read_fan_out_factor, why)?;
         none("params.read_fan_out_delay_ms", self.read_fan_out_delay_ms, why)?;

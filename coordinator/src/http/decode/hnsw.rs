@@ -7,7 +7,7 @@ use vicinal_common::limits::{HNSW_EF_CONSTRUCTION, HNSW_M};
 
 use super::super::answer::Failure;
 use super::collection::invalid;
-use super::settings::{Memory, none, only};
+use super::settings::{Memory, only};
 
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,13 +26,13 @@ impl HnswBody {
     fn refuse_unsupported(self, prefix: &str) -> Result<(), Failure> {
         let name = |field: &str| format!("{prefix}hnsw_config.{field}");
         let why = "each filtered search decides by the number of matches whether to scan them";
-        none(&name("full_scan_threshold"), self.full_scan_threshold.filter(|kib| *kib != 0), why)?;
+        only(&name("full_scan_threshold"), self.full_scan_threshold, &[0, 10_000], why)?;
         let why = "each node builds on as many threads as it has cores";
-        only(&name("max_indexing_threads"), self.max_indexing_threads, 0, why)?;
+        only(&name("max_indexing_threads"), self.max_indexing_threads, &[0], why)?;
         let why = "filtered searches walk over the one graph of all points";
-        only(&name("payload_m"), self.payload_m, 0, why)?;
+        only(&name("payload_m"), self.payload_m, &[0], why)?;
         let why = "vectors are in their segment's file alone";
-        only(&name("inline_storage"), self.inline_storage, false, why)
+        only(&name("inline_storage"), self.inline_storage, &[false], why)
     }
 
     /// Whether nothing at all is said.
@@ -80,7 +80,8 @@ impl HnswBody {
 
     /// Refuses another shape than graphs are built with: they stay as they are.
     pub(super) fn check_shape(self, built: HnswConfig, prefix: &str) -> Result<(), Error> {
-        for (name, given, built) in [("m", self.m, built.m), ("ef_construct", self.ef_construct, built.ef_construction)] {
+        for (name, given, built) in [("m", self.m, built.m), ("ef_construct", self.ef_construct, built.ef_construction)]
+        {
             if given.is_some_and(|given| given != built) {
                 return Err(Error::BadInput(format!(
                     "changing `{prefix}hnsw_config.{name}` is not supported: graphs stay as they were built, with {built}"

@@ -10,6 +10,8 @@ mod quantization;
 mod query;
 mod search;
 mod settings;
+#[cfg(test)]
+mod shape_tests;
 mod strict;
 mod update;
 mod vector;

@@ -32,8 +32,9 @@ impl QuantizationBody {
     /// Accepts what graphs and scans are over in any case, codes of 8 bits beside the graph. How it is shown: null for
     /// `Disabled`, which asks for nothing.
     pub(super) fn check(&self, field: &str, graph_on_disk: bool) -> Result<Value, Failure> {
-        let malformed =
-            |text: String| Failure::new(StatusCode::BAD_REQUEST, format!("Format error in JSON body: `{field}`: {text}"));
+        let malformed = |text: String| {
+            Failure::new(StatusCode::BAD_REQUEST, format!("Format error in JSON body: `{field}`: {text}"))
+        };
         let kinds = match self {
             QuantizationBody::Disabled(word) if word == "Disabled" => return Ok(Value::Null),
             QuantizationBody::Disabled(word) => {
@@ -61,7 +62,7 @@ impl QuantizationBody {
             return Err(invalid(format!("{field}.scalar.quantile"), quantile, "from 0.5 to 1"));
         }
         let why = "a code is scaled to the whole range of its vector, so there are no outliers to cut off";
-        only(&format!("{field}.scalar.quantile"), scalar.quantile, 1.0, why)?;
+        only(&format!("{field}.scalar.quantile"), scalar.quantile, &[1.0], why)?;
         // As in the API, `memory` goes before the older flag.
         let placed = match (scalar.memory, scalar.always_ram) {
             (Some(memory), _) => Some(("memory", memory == Memory::Cold)),

@@ -14,14 +14,20 @@ pub(super) fn unsupported(field: &str, why: &str) -> Failure {
     Failure::new(StatusCode::BAD_REQUEST, format!("Wrong input: `{field}` is not supported: {why}"))
 }
 
-/// Accepts what holds anyway, or nothing.
-pub(super) fn only<T: PartialEq + Display>(field: &str, given: Option<T>, holds: T, why: &str) -> Result<(), Failure> {
-    match given {
-        Some(value) if value != holds => {
+/// Accepts what holds anyway, the first of `fine`; the API's own default, which asks for nothing in particular, if it is the
+/// second; or nothing.
+pub(super) fn only<T: PartialEq + Display>(
+    field: &str,
+    given: Option<T>,
+    fine: &[T],
+    why: &str,
+) -> Result<(), Failure> {
+    match (given, fine.first()) {
+        (Some(value), Some(holds)) if !fine.contains(&value) => {
             let text = format!("Wrong input: `{field}` {value} is not supported, only {holds} is: {why}");
             Err(Failure::new(StatusCode::BAD_REQUEST, text))
         }
-        Some(_) | None => Ok(()),
+        (Some(_) | None, _) => Ok(()),
     }
 }
 
@@ -88,6 +94,8 @@ enum Threads {
 // What shard nodes do; `ShardOptions` and `LogOptions` there have no other values in any process.
 /// Share of dead rows from which a segment is rewritten.
 const DELETED_THRESHOLD: f64 = 0.2;
+/// Rows from which that counts. It does for every segment; the API knows no smaller number.
+const VACUUM_ROWS_MIN: u64 = 100;
 /// Largest merged segment, in KiB.
 const MAX_SEGMENT_KIB: u64 = 16 << 20;
 /// Size of a file of the log, in MiB.
@@ -98,22 +106,31 @@ impl OptimizersBody {
     pub(super) fn threshold(self) -> Result<Option<u64>, Failure> {
         let name = |field: &str| format!("optimizers_config.{field}");
         let why = "segments are rewritten when a fifth of their rows is deleted";
-        only(&name("deleted_threshold"), self.deleted_threshold, DELETED_THRESHOLD, why)?;
+        only(&name("deleted_threshold"), self.deleted_threshold, &[DELETED_THRESHOLD], why)?;
         let why = "small segments are rewritten as soon as large ones";
-        only(&name("vacuum_min_vector_number"), self.vacuum_min_vector_number, 0, why)?;
+        only(&name("vacuum_min_vector_number"), self.vacuum_min_vector_number, &[VACUUM_ROWS_MIN, 1_000], why)?;
         let why = "segments are merged until each shard has about four";
-        only(&name("default_segment_number"), self.default_segment_number, 0, why)?;
+        only(&name("default_segment_number"), self.default_segment_number, &[0], why)?;
         let why = "merging ends there";
-        only(&name("max_segment_size"), self.max_segment_size, MAX_SEGMENT_KIB, why)?;
+        only(&name("max_segment_size"), self.max_segment_size, &[MAX_SEGMENT_KIB], why)?;
         none(&name("memmap_threshold"), self.memmap_threshold, "segments of every size are memory-mapped")?;
-        only(&name("flush_interval_sec"), self.flush_interval_sec, 0, "every write is synced before it is answered")?;
-        only(&name("prevent_unoptimized"), self.prevent_unoptimized, false, "new points are found at once")?;
+        only(
+            &name("flush_interval_sec"),
+            self.flush_interval_sec,
+            &[0, 5],
+            "every write is synced before it is answered",
+        )?;
+        only(&name("prevent_unoptimized"), self.prevent_unoptimized, &[false], "new points are found at once")?;
         match self.max_optimization_threads {
             None => {}
             Some(Threads::Word(word)) if word == "auto" => {}
-            Some(Threads::Number(_) | Threads::Word(_)) => {
+            Some(other) => {
+                let given = match other {
+                    Threads::Number(count) => count.to_string(),
+                    Threads::Word(word) => word,
+                };
                 let why = "only `auto` is: each node spreads background work over its cores";
-                return Err(unsupported(&name("max_optimization_threads"), why));
+                return Err(unsupported(&format!("{}: {given}", name("max_optimization_threads")), why));
             }
         }
         Ok(self.indexing_threshold)
@@ -123,7 +140,7 @@ impl OptimizersBody {
     pub(super) fn shown(indexing_threshold_kib: u64) -> Value {
         json!({
             "deleted_threshold": DELETED_THRESHOLD,
-            "vacuum_min_vector_number": 0,
+            "vacuum_min_vector_number": VACUUM_ROWS_MIN,
             "default_segment_number": 0,
             "max_segment_size": MAX_SEGMENT_KIB,
             "memmap_threshold": null,
@@ -147,15 +164,15 @@ impl WalBody {
     /// Refuses what does not hold anyway.
     pub(super) fn check(self) -> Result<(), Failure> {
         let why = "all shards of a node share the files of its log";
-        only("wal_config.wal_capacity_mb", self.wal_capacity_mb, LOG_FILE_MIB, why)?;
-        only("wal_config.wal_segments_ahead", self.wal_segments_ahead, 0, "files of the log are made when needed")?;
+        only("wal_config.wal_capacity_mb", self.wal_capacity_mb, &[LOG_FILE_MIB, 32], why)?;
+        only("wal_config.wal_segments_ahead", self.wal_segments_ahead, &[0], "files of the log are made when needed")?;
         let why = "files of the log are kept for as long as a replica may need them";
-        none("wal_config.wal_retain_closed", self.wal_retain_closed, why)
+        only("wal_config.wal_retain_closed", self.wal_retain_closed, &[1], why)
     }
 
     /// How the settings are shown.
     pub(super) fn shown() -> Value {
-        json!({"wal_capacity_mb": LOG_FILE_MIB, "wal_segments_ahead": 0})
+        json!({"wal_capacity_mb": LOG_FILE_MIB, "wal_segments_ahead": 0, "wal_retain_closed": 1})
     }
 }
 

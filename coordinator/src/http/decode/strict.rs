@@ -156,7 +156,11 @@ mod tests {
             (json!({"read_rate_limit": 0}), 422, "read_rate_limit"),
             (json!({"sparse_config": {"s": {"max_length": 0}}}), 422, "sparse_config.s.max_length"),
             (json!({"search_max_oversampling": -1.0}), 422, "search_max_oversampling"),
-            (json!({"max_collection_payload_size_bytes": 1}), 400, "max_collection_payload_size_bytes` is not supported"),
+            (
+                json!({"max_collection_payload_size_bytes": 1}),
+                400,
+                "max_collection_payload_size_bytes` is not supported",
+            ),
             (json!({"max_resident_memory_percent": 1}), 400, "max_resident_memory_percent` is not supported"),
         ] {
             let failure = check(body.clone()).unwrap_err();

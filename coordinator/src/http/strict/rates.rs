@@ -80,7 +80,9 @@ fn refusal(kind: Kind, cost: u64, taken: u64, shortage: Shortage) -> Failure {
     let kind = kind.name();
     let (text, seconds) = match shortage {
         Shortage::TooMany => (
-            format!("{kind} rate limit exceeded, request larger than rate limiter capacity, please try to split your request"),
+            format!(
+                "{kind} rate limit exceeded, request larger than rate limiter capacity, please try to split your request"
+            ),
             60,
         ),
         Shortage::Wait { available, seconds } => {

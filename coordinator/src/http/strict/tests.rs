@@ -31,7 +31,8 @@ fn routes_read_or_write_or_do_not_count() {
     ] {
         assert_eq!(of(method.clone(), rest), Some(Kind::Write), "{method} {rest}");
     }
-    for (method, rest) in [(Method::GET, ""), (Method::GET, "/cluster"), (Method::PATCH, ""), (Method::GET, "/pointsx")] {
+    for (method, rest) in [(Method::GET, ""), (Method::GET, "/cluster"), (Method::PATCH, ""), (Method::GET, "/pointsx")]
+    {
         assert_eq!(of(method.clone(), rest), None, "{method} {rest}");
     }
     assert_eq!(kind(&Method::GET, "/collections"), None);
