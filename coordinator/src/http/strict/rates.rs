@@ -97,3 +97,68 @@ fn refusal(kind: Kind, cost: u64, taken: u64, shortage: Shortage) -> Failure {
     let failure = Failure::new(StatusCode::TOO_MANY_REQUESTS, format!("Rate limiting exceeded: {text}"));
     failure.with_retry_after(seconds)
 }
+
+#[cfg(test)]
+mod tests {
+    use vicinal_common::collection::{CollectionSchema, HnswConfig};
+    use vicinal_common::ids::{Epoch, ShardId};
+    use vicinal_common::ring::TokenTable;
+    use vicinal_common::tuning::Tuning;
+
+    use super::*;
+    use crate::meta::{CollectionState, StrictMode};
+
+    fn collection(number: u128, strict: StrictMode) -> Collection {
+        Collection {
+            id: CollectionId(uuid::Uuid::from_u128(number)),
+            name: "c".into(),
+            schema: CollectionSchema { vectors: [].into(), hnsw: HnswConfig::default(), indexing_threshold_kib: 0 },
+            state: CollectionState::Active,
+            epoch: Epoch(1),
+            shards: Vec::new(),
+            tokens: TokenTable::propose(&[ShardId(1)]).unwrap(),
+            replication_factor: 1,
+            write_consistency_factor: 1,
+            config_json: "{}".into(),
+            tuning: Tuning::default(),
+            strict,
+            created_ms: 0,
+        }
+    }
+
+    fn limited(read: u64, write: u64) -> StrictMode {
+        let (read_rate_limit, write_rate_limit) = (Some(read), Some(write));
+        StrictMode { enabled: Some(true), read_rate_limit, write_rate_limit, ..StrictMode::default() }
+    }
+
+    #[test]
+    fn each_collection_and_kind_has_a_bucket_of_its_own() {
+        let rates = Rates::default();
+        let (one, other) = (collection(1, limited(2, 1)), collection(2, limited(2, 1)));
+        for _ in 0..2 {
+            rates.take(&one, Kind::Read).unwrap();
+            rates.take(&other, Kind::Read).unwrap();
+        }
+        rates.take(&one, Kind::Write).unwrap();
+        let failure = rates.take(&one, Kind::Read).unwrap_err();
+        assert_eq!(failure.status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(failure.text.contains("Read rate limit exceeded: Operation requires 1 tokens"), "{}", failure.text);
+        assert!(rates.take(&one, Kind::Write).is_err() && rates.take(&other, Kind::Write).is_ok());
+        let off = StrictMode { enabled: Some(false), ..limited(1, 1) };
+        (0..9).for_each(|_| rates.take(&collection(1, off.clone()), Kind::Read).unwrap());
+        rates.take(&collection(1, limited(5, 1)), Kind::Read).unwrap();
+    }
+
+    #[test]
+    fn a_batch_that_is_refused_costs_nothing() {
+        let rates = Rates::default();
+        let one = collection(1, limited(4, 1));
+        let batch = |cost: u64| rates.take(&one, Kind::Read).and_then(|()| rates.take_rest(&one, Kind::Read, cost));
+        assert!(batch(5).unwrap_err().text.contains("request larger than rate limiter capacity"));
+        batch(3).unwrap();
+        let failure = batch(2).unwrap_err();
+        assert!(failure.text.contains("Operation requires 2 tokens but only 1.0 were available"), "{}", failure.text);
+        batch(1).unwrap();
+        assert!(batch(1).is_err());
+    }
+}
