@@ -12,8 +12,9 @@ use super::super::answer::Failure;
 use super::collection::{check_write_factor, metadata};
 use super::hnsw::HnswBody;
 use super::quantization::{Quantization, QuantizationBody};
-use super::settings::{Memory, OptimizersBody, PayloadBody, none, only};
+use super::settings::{Memory, OptimizersBody, PayloadBody, none, object, only};
 use super::strict::{StrictModeBody, check_names};
+use super::update::Object;
 use super::{Unsupported, refuse_all};
 use crate::meta::{Collection, CollectionChange};
 
@@ -21,11 +22,15 @@ use crate::meta::{Collection, CollectionChange};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct ChangeBody {
+    #[serde(default, deserialize_with = "object")]
     hnsw_config: Option<HnswBody>,
-    vectors: Option<BTreeMap<String, VectorChangeBody>>,
+    vectors: Option<BTreeMap<String, Object<VectorChangeBody>>>,
+    #[serde(default, deserialize_with = "object")]
     optimizers_config: Option<OptimizersBody>,
+    #[serde(default, deserialize_with = "object")]
     params: Option<ParamsBody>,
     quantization_config: Option<QuantizationBody>,
+    #[serde(default, deserialize_with = "object")]
     strict_mode_config: Option<StrictModeBody>,
     metadata: Option<Map<String, Value>>,
     #[serde(default)]
@@ -35,6 +40,7 @@ pub(in super::super) struct ChangeBody {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct VectorChangeBody {
+    #[serde(default, deserialize_with = "object")]
     hnsw_config: Option<HnswBody>,
     quantization_config: Option<QuantizationBody>,
     on_disk: Option<bool>,
@@ -49,6 +55,7 @@ struct ParamsBody {
     read_fan_out_factor: Option<u32>,
     read_fan_out_delay_ms: Option<u64>,
     on_disk_payload: Option<bool>,
+    #[serde(default, deserialize_with = "object")]
     payload: Option<PayloadBody>,
 }
 
@@ -75,7 +82,7 @@ impl ChangeBody {
             patch["params"] = shown;
         }
         let mut quantization = known_quantization(&stored);
-        for (name, body) in self.vectors.unwrap_or_default() {
+        for (name, Object(body)) in self.vectors.unwrap_or_default() {
             let shown = body.check(&name, collection, &mut change.graphs, &mut quantization)?;
             let vectors = &mut patch["params"]["vectors"];
             if is_single(&stored) && name == UNNAMED {

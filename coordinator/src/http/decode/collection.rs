@@ -19,7 +19,7 @@ use vicinal_common::tuning::GraphPlacement;
 use super::super::answer::Failure;
 use super::hnsw::HnswBody;
 use super::quantization::{Quantization, QuantizationBody};
-use super::settings::{Memory, OptimizersBody, PayloadBody, WalBody, none, unsupported};
+use super::settings::{Memory, OptimizersBody, PayloadBody, WalBody, none, object, unsupported};
 use super::strict::{StrictModeBody, check_names};
 use super::{Unsupported, refuse_all};
 use crate::meta::{AliasChange, StrictMode, check_metadata_size};
@@ -34,13 +34,18 @@ pub(in super::super) struct CreateBody {
     replication_factor: Option<u32>,
     write_consistency_factor: Option<u32>,
     on_disk_payload: Option<bool>,
+    #[serde(default, deserialize_with = "object")]
     hnsw_config: Option<HnswBody>,
+    #[serde(default, deserialize_with = "object")]
     optimizers_config: Option<OptimizersBody>,
+    #[serde(default, deserialize_with = "object")]
     payload: Option<PayloadBody>,
+    #[serde(default, deserialize_with = "object")]
     wal_config: Option<WalBody>,
     quantization_config: Option<QuantizationBody>,
     #[serde(default)]
     sparse_vectors: Unsupported,
+    #[serde(default, deserialize_with = "object")]
     strict_mode_config: Option<StrictModeBody>,
     metadata: Option<Map<String, Value>>,
     init_from: Option<IgnoredAny>,
@@ -51,6 +56,7 @@ pub(in super::super) struct CreateBody {
 struct VectorBody {
     size: usize,
     distance: Metric,
+    #[serde(default, deserialize_with = "object")]
     hnsw_config: Option<HnswBody>,
     on_disk: Option<bool>,
     datatype: Option<String>,

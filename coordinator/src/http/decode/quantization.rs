@@ -54,6 +54,9 @@ impl QuantizationBody {
             }
             _ => return Err(malformed(format!("unknown field `{kind}`"))),
         }
+        if !value.is_object() {
+            return Err(malformed("`scalar` must be an object".into()));
+        }
         let scalar: ScalarBody = serde_json::from_value(value.clone()).map_err(|e| malformed(e.to_string()))?;
         if scalar.r#type != "int8" {
             return Err(malformed(format!("`scalar.type`: unknown variant `{}`, expected `int8`", scalar.r#type)));
@@ -141,6 +144,7 @@ mod tests {
             (json!({"scalar": {"type": "int8"}, "binary": {}}), 400, "expected one of"),
             (json!({"what": {}}), 400, "unknown field `what`"),
             (json!({}), 400, "expected one of"),
+            (json!({"scalar": ["int8"]}), 400, "`scalar` must be an object"),
             (json!("On"), 400, "unknown variant `On`"),
         ] {
             let failure = check(body.clone(), true).unwrap_err();

@@ -4,10 +4,16 @@
 use std::fmt::Display;
 
 use axum::http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::super::answer::Failure;
+use super::update::Object;
+
+/// An object or nothing, and no array of its fields in the order they are declared in.
+pub(super) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Ok(Option::<Object<T>>::deserialize(deserializer)?.map(|Object(fields)| fields))
+}
 
 /// The failure for a setting that is not offered, with the reason in words.
 pub(super) fn unsupported(field: &str, why: &str) -> Failure {

@@ -9,6 +9,7 @@ use vicinal_common::error::Error;
 use super::super::answer::Failure;
 use super::collection::invalid;
 use super::settings::unsupported;
+use super::update::Object;
 use crate::meta::{MultivectorLimits, SparseLimits, StrictMode};
 
 #[derive(Default, Deserialize)]
@@ -31,8 +32,8 @@ pub(super) struct StrictModeBody {
     max_points_count: Option<u64>,
     filter_max_conditions: Option<u64>,
     condition_max_size: Option<u64>,
-    multivector_config: Option<BTreeMap<String, MultivectorBody>>,
-    sparse_config: Option<BTreeMap<String, SparseBody>>,
+    multivector_config: Option<BTreeMap<String, Object<MultivectorBody>>>,
+    sparse_config: Option<BTreeMap<String, Object<SparseBody>>>,
     max_payload_index_count: Option<u64>,
     max_resident_memory_percent: Option<u64>,
 }
@@ -71,14 +72,14 @@ impl StrictModeBody {
             return Err(invalid("strict_mode_config.search_max_oversampling", most, "a number of 0 or larger"));
         }
         let multi = self.multivector_config.map(|limits| {
-            let checked = limits.into_iter().map(|(name, MultivectorBody { max_vectors })| {
+            let checked = limits.into_iter().map(|(name, Object(MultivectorBody { max_vectors }))| {
                 let max_vectors = from_one(&format!("multivector_config.{name}.max_vectors"), max_vectors)?;
                 Ok((name, MultivectorLimits { max_vectors }))
             });
             checked.collect::<Result<BTreeMap<_, _>, Failure>>()
         });
         let sparse = self.sparse_config.map(|limits| {
-            let checked = limits.into_iter().map(|(name, SparseBody { max_length })| {
+            let checked = limits.into_iter().map(|(name, Object(SparseBody { max_length }))| {
                 let max_length = from_one(&format!("sparse_config.{name}.max_length"), max_length)?;
                 Ok((name, SparseLimits { max_length }))
             });

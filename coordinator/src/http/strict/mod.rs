@@ -5,11 +5,12 @@ mod bucket;
 mod rates;
 mod totals;
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, RawPathParams, Request, State};
-use axum::http::{Method, StatusCode};
+use axum::extract::{MatchedPath, Query, RawPathParams, Request, State};
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
@@ -57,7 +58,7 @@ fn kind(method: &Method, route: &str) -> Option<Kind> {
         (_, "index" | "index/{field}") => Some(Kind::Write),
         (&Method::POST, "facet") => Some(Kind::Read),
         (_, rest) if rest != "points" && !rest.starts_with("points/") => None,
-        (&Method::GET, _) => Some(Kind::Read),
+        (&Method::GET | &Method::HEAD, _) => Some(Kind::Read),
         (&Method::PUT | &Method::DELETE, _) => Some(Kind::Write),
         (
             &Method::POST,
@@ -73,10 +74,10 @@ fn kind(method: &Method, route: &str) -> Option<Kind> {
     }
 }
 
-/// The `timeout` that a request names, in seconds. One that cannot be read is refused later.
-fn timeout(request: &Request) -> Option<u64> {
-    let query = request.uri().query()?;
-    query.split('&').find_map(|pair| pair.strip_prefix("timeout="))?.parse().ok()
+/// The `timeout` that a request names, in seconds, read as it is later. One that cannot be read is refused then.
+fn timeout(uri: &Uri) -> Option<u64> {
+    let Query(query) = Query::<HashMap<String, String>>::try_from_uri(uri).ok()?;
+    query.get("timeout")?.parse().ok()
 }
 
 /// Refuses requests that come too often or want to take too long.
@@ -92,7 +93,9 @@ pub(super) async fn admit(
     let checked = name.zip(kind(request.method(), route)).map_or(Ok(()), |(name, kind)| {
         let Ok(collection) = coordinator.collection(name) else { return Ok(()) };
         let Some(strict) = collection.strict.enforced() else { return Ok(()) };
-        if let Some(seconds) = timeout(&request) {
+        if strict.max_timeout.is_some()
+            && let Some(seconds) = timeout(request.uri())
+        {
             at_most("timeout", seconds, strict.max_timeout)?;
         }
         coordinator.strict.rates.take(&collection, kind)

@@ -39,6 +39,20 @@ fn routes_read_or_write_or_do_not_count() {
 }
 
 #[test]
+fn a_timeout_is_found_however_it_is_written() {
+    for (uri, expected) in [
+        ("/c", None),
+        ("/c?wait=true", None),
+        ("/c?timeout=3", Some(3)),
+        ("/c?timeout=1&wait=true&timeout=9", Some(9)),
+        ("/c?time%6Fut=5", Some(5)),
+        ("/c?timeout=-1", None),
+    ] {
+        assert_eq!(timeout(&uri.parse().unwrap()), expected, "{uri}");
+    }
+}
+
+#[test]
 fn filters_are_measured_on_all_levels() {
     let size = |filter: Value| {
         let mut size = FilterSize::default();
