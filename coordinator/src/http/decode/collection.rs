@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
-use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
+use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorKind, VectorSchema};
 use vicinal_common::error::Error;
 use vicinal_common::limits::{
     BATCH_OPERATIONS_MAX, DIM_MAX, NAME_BYTES_MAX, REPLICATION_MAX, SHARDS_PER_COLLECTION_MAX, VECTOR_NAMES_MAX,
@@ -15,13 +15,15 @@ use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::UNNAMED;
 use vicinal_common::tuning::GraphPlacement;
+use vicinal_common::vector::Datatype;
 
 use super::super::answer::Failure;
+use super::Unsupported;
 use super::hnsw::HnswBody;
 use super::quantization::{Quantization, QuantizationBody};
 use super::settings::{Memory, OptimizersBody, PayloadBody, WalBody, none, object, unsupported};
 use super::strict::{StrictModeBody, check_names};
-use super::{Unsupported, refuse_all};
+use super::update::Object;
 use crate::meta::{AliasChange, StrictMode, check_metadata_size};
 
 /// Body that creates a collection.
@@ -43,8 +45,7 @@ pub(in super::super) struct CreateBody {
     #[serde(default, deserialize_with = "object")]
     wal_config: Option<WalBody>,
     quantization_config: Option<QuantizationBody>,
-    #[serde(default)]
-    sparse_vectors: Unsupported,
+    sparse_vectors: Option<BTreeMap<String, Object<SparseBody>>>,
     #[serde(default, deserialize_with = "object")]
     strict_mode_config: Option<StrictModeBody>,
     metadata: Option<Map<String, Value>>,
@@ -62,8 +63,8 @@ struct VectorBody {
     datatype: Option<String>,
     quantization_config: Option<QuantizationBody>,
     memory: Option<Memory>,
-    #[serde(default)]
-    multivector_config: Unsupported,
+    #[serde(default, deserialize_with = "object")]
+    multivector_config: Option<MultivectorBody>,
 }
 
 /// A collection to create.
@@ -121,7 +122,6 @@ pub(super) fn metadata(fields: &Map<String, Value>) -> Result<String, Failure> {
 impl CreateBody {
     /// Checks the body.
     pub(in super::super) fn into_collection(self) -> Result<NewCollection, Failure> {
-        refuse_all(&[("sparse_vectors", self.sparse_vectors)])?;
         none("init_from", self.init_from, "scroll the other collection with its vectors, and upsert what comes")?;
         match self.sharding_method.as_deref() {
             None | Some("auto") => {}
@@ -146,7 +146,8 @@ impl CreateBody {
         let threshold = self.optimizers_config.map(OptimizersBody::threshold).transpose()?.flatten();
         let indexing_threshold_kib = threshold.unwrap_or(CollectionSchema::INDEXING_THRESHOLD_KIB);
         self.wal_config.unwrap_or_default().check()?;
-        let Vectors { schemas: vectors, on_disk, shown, quantization: own } = vectors(self.vectors, hnsw)?;
+        let Vectors { schemas: mut vectors, on_disk, shown, quantization: own } = vectors(self.vectors, hnsw)?;
+        let sparse_shown = add_sparse(&mut vectors, self.sparse_vectors.unwrap_or_default())?;
         let graphs = GraphPlacement { on_disk: given.on_disk().unwrap_or(false), vectors: on_disk };
         let common = self.quantization_config;
         let quantized = common.as_ref().map(|body| body.check("quantization_config", graphs.on_disk)).transpose()?;
@@ -176,6 +177,9 @@ impl CreateBody {
             metadata(&fields)?;
             config["metadata"] = Value::Object(fields);
         }
+        if !sparse_shown.is_empty() {
+            config["params"]["sparse_vectors"] = Value::Object(sparse_shown);
+        }
         let schema = CollectionSchema { vectors, hnsw, indexing_threshold_kib };
         check_names(&strict, &schema)?;
         let shard_number = self.shard_number;
@@ -196,13 +200,14 @@ struct Vectors {
 
 fn vectors(value: Option<Value>, base: HnswConfig) -> Result<Vectors, Failure> {
     let malformed = |text: String| Failure::new(StatusCode::BAD_REQUEST, format!("Format error in JSON body: {text}"));
-    let Some(Value::Object(fields)) = value else {
-        let text = "`vectors` must be {\"size\": ..., \"distance\": ...} or an object of such by name";
-        return Err(malformed(text.into()));
+    let fields = match value {
+        Some(Value::Object(fields)) => fields,
+        None | Some(Value::Null) => serde_json::Map::new(),
+        Some(_) => {
+            let text = "`vectors` must be {\"size\": ..., \"distance\": ...} or an object of such by name";
+            return Err(malformed(text.into()));
+        }
     };
-    if fields.is_empty() {
-        return Err(Error::BadInput("a collection without `vectors` is not supported yet".into()).into());
-    }
     let is_single = fields.values().any(|value| !value.is_object());
     let bodies: Vec<(String, Value)> = match is_single {
         true => vec![(UNNAMED.to_owned(), Value::Object(fields))],
@@ -238,10 +243,16 @@ fn vectors(value: Option<Value>, base: HnswConfig) -> Result<Vectors, Failure> {
 
 impl VectorBody {
     fn into_schema(self, base: HnswConfig, prefix: &str) -> Result<(VectorSchema, Value), Failure> {
-        refuse_all(&[("vectors.multivector_config", self.multivector_config)])?;
-        if self.datatype.as_deref().is_some_and(|datatype| datatype != "float32") {
-            return Err(Error::BadInput("`vectors.datatype` other than `float32` is not supported yet".into()).into());
+        let datatype = datatype(&format!("{prefix}datatype"), self.datatype.as_deref())?;
+        if datatype == Datatype::Uint8 && self.distance == Metric::Cosine {
+            // Stored vectors are normalised for the cosine, and have nothing left at this precision.
+            let text = format!("`{prefix}datatype` uint8 with distance Cosine is not supported, use Dot or float16");
+            return Err(Error::BadInput(text).into());
         }
+        let kind = match &self.multivector_config {
+            None => VectorKind::Dense,
+            Some(MultivectorBody { comparator: Comparator::MaxSim }) => VectorKind::Multi,
+        };
         if !(1..=DIM_MAX).contains(&self.size) {
             return Err(invalid(format!("{prefix}size"), self.size, &format!("from 1 to {DIM_MAX}")));
         }
@@ -259,8 +270,105 @@ impl VectorBody {
         if let Some(QuantizationBody::Kinds(kinds)) = self.quantization_config {
             shown["quantization_config"] = Value::Object(kinds);
         }
-        Ok((VectorSchema { dim: self.size, metric: self.distance, hnsw }, shown))
+        if let Some(datatype) = self.datatype {
+            shown["datatype"] = json!(datatype);
+        }
+        if kind == VectorKind::Multi {
+            shown["multivector_config"] = json!({"comparator": "max_sim"});
+        }
+        Ok((VectorSchema { kind, dim: self.size, metric: self.distance, datatype, hnsw }, shown))
     }
+}
+
+fn datatype(field: &str, given: Option<&str>) -> Result<Datatype, Failure> {
+    match given {
+        None | Some("float32") => Ok(Datatype::Float32),
+        Some("float16") => Ok(Datatype::Float16),
+        Some("uint8") => Ok(Datatype::Uint8),
+        Some(other) => Err(invalid(field, format!("`{other}`"), "float32, float16 or uint8")),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MultivectorBody {
+    comparator: Comparator,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Comparator {
+    MaxSim,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SparseBody {
+    #[serde(default, deserialize_with = "object")]
+    index: Option<SparseIndexBody>,
+    modifier: Option<Modifier>,
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Modifier {
+    None,
+    Idf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SparseIndexBody {
+    /// Our inverted index is exact, and never slower than a scan for long: any threshold gives the same hits.
+    full_scan_threshold: Option<u64>,
+    /// Inverted indexes are mapped files in any case, as fast as memory while there is memory for them.
+    on_disk: Option<bool>,
+    #[serde(default)]
+    memory: Unsupported,
+    datatype: Option<String>,
+}
+
+/// Adds the sparse vectors of a new collection; how they are shown later.
+fn add_sparse(
+    schemas: &mut BTreeMap<String, VectorSchema>,
+    bodies: BTreeMap<String, Object<SparseBody>>,
+) -> Result<serde_json::Map<String, Value>, Failure> {
+    if schemas.len() + bodies.len() > VECTOR_NAMES_MAX {
+        let count = schemas.len() + bodies.len();
+        let bound = format!("{VECTOR_NAMES_MAX} or fewer together with `vectors`");
+        return Err(invalid("sparse_vectors", format!("of {count} names"), &bound));
+    }
+    let mut all = serde_json::Map::new();
+    for (name, Object(body)) in bodies {
+        let field = format!("sparse_vectors.{name}");
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            let bound = format!("a name of 1 to {NAME_BYTES_MAX} bytes");
+            return Err(invalid("sparse_vectors", format!("`{name}`"), &bound));
+        }
+        let mut shown = json!({});
+        let mut schema = VectorSchema::sparse(body.modifier == Some(Modifier::Idf));
+        if let Some(index) = body.index {
+            index.memory.refuse(&format!("{field}.index.memory"))?;
+            schema.datatype = datatype(&format!("{field}.index.datatype"), index.datatype.as_deref())?;
+            if schema.datatype == Datatype::Uint8 {
+                let text = format!("`{field}.index.datatype` uint8 is not supported, use float16 or float32");
+                return Err(Error::BadInput(text).into());
+            }
+            shown["index"] = json!({
+                "full_scan_threshold": index.full_scan_threshold,
+                "on_disk": index.on_disk,
+                "datatype": index.datatype,
+            });
+        }
+        if let Some(modifier) = body.modifier {
+            shown["modifier"] = json!(if modifier == Modifier::Idf { "idf" } else { "none" });
+        }
+        if schemas.insert(name.clone(), schema).is_some() {
+            return Err(invalid("sparse_vectors", format!("`{name}`"), "a name that `vectors` does not have"));
+        }
+        all.insert(name, shown);
+    }
+    Ok(all)
 }
 
 /// Body that changes aliases.

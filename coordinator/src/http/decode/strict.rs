@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use vicinal_common::collection::CollectionSchema;
+use vicinal_common::collection::{CollectionSchema, VectorKind};
 use vicinal_common::error::Error;
 
 use super::super::answer::Failure;
@@ -111,17 +111,19 @@ impl StrictModeBody {
 
 /// Refuses limits on vectors that the collection does not have: they would limit nothing.
 pub(super) fn check_names(strict: &StrictMode, schema: &CollectionSchema) -> Result<(), Error> {
-    let missing = |config: &str, name: &String, kind: &str| {
-        let is_there = schema.vectors.contains_key(name);
-        let what = if is_there { format!("`{name}` is no {kind}") } else { format!("there is no {kind} `{name}`") };
-        Err(Error::BadInput(format!("`strict_mode_config.{config}`: {what} of the collection")))
-    };
-    // All vectors of a collection are dense ones.
-    if let Some(name) = strict.multivector_config.iter().flat_map(BTreeMap::keys).next() {
-        return missing("multivector_config", name, "multivector");
-    }
-    if let Some(name) = strict.sparse_config.iter().flat_map(BTreeMap::keys).next() {
-        return missing("sparse_config", name, "sparse vector");
+    let kind_of = |name: &String| schema.vectors.get(name).map(|vector| vector.kind);
+    let is_multi = |name: &&String| matches!(kind_of(name), Some(VectorKind::Multi));
+    let is_sparse = |name: &&String| matches!(kind_of(name), Some(VectorKind::Sparse { .. }));
+    let multi = strict.multivector_config.iter().flat_map(BTreeMap::keys).find(|name| !is_multi(name));
+    let sparse = strict.sparse_config.iter().flat_map(BTreeMap::keys).find(|name| !is_sparse(name));
+    for (config, kind, name) in
+        [("multivector_config", "multivector", multi), ("sparse_config", "sparse vector", sparse)]
+    {
+        if let Some(name) = name {
+            let is_there = schema.vectors.contains_key(name);
+            let what = if is_there { format!("`{name}` is no {kind}") } else { format!("there is no {kind} `{name}`") };
+            return Err(Error::BadInput(format!("`strict_mode_config.{config}`: {what} of the collection")));
+        }
     }
     Ok(())
 }

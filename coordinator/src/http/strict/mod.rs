@@ -15,6 +15,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use vicinal_common::filter::{Condition, FieldTest, Filter, Match, Values};
+use vicinal_common::point::Vectors;
+use vicinal_common::vector::Vector;
 
 use super::answer::Failure;
 use crate::Coordinator;
@@ -229,12 +231,29 @@ pub(super) fn check_new_index(collection: &Collection, field: &str) -> Result<()
 pub(super) fn check_update(collection: &Collection, update: &Update) -> Result<(), Failure> {
     let Some(strict) = collection.strict.enforced() else { return Ok(()) };
     match update {
-        Update::Upsert { points, .. } => at_most("upsert limit", points.len() as u64, strict.upsert_max_batchsize),
+        Update::Upsert { points, .. } => {
+            at_most("upsert limit", points.len() as u64, strict.upsert_max_batchsize)?;
+            points.iter().try_for_each(|point| check_vectors(strict, &point.vectors))
+        }
         Update::UpdateVectors { points, .. } => {
-            at_most("update limit", points.len() as u64, strict.upsert_max_batchsize)
+            at_most("update limit", points.len() as u64, strict.upsert_max_batchsize)?;
+            points.iter().try_for_each(|point| check_vectors(strict, &point.vectors))
         }
         Update::Delete(_) | Update::Edit { .. } => Ok(()),
     }
+}
+
+/// Refuses multivectors and sparse vectors that are too long.
+fn check_vectors(strict: &StrictMode, vectors: &Vectors) -> Result<(), Failure> {
+    if strict.multivector_config.is_none() && strict.sparse_config.is_none() {
+        return Ok(());
+    }
+    let check = |(name, vector): (&String, &Vector)| match vector {
+        Vector::Dense(_) => Ok(()),
+        Vector::Multi(multi) => strict.check_multivector(name, multi.values.len() / multi.dim.max(1)),
+        Vector::Sparse(sparse) => strict.check_sparse(name, sparse.indices.len()),
+    };
+    vectors.iter().try_for_each(check).map_err(refused)
 }
 
 /// Refuses a change of points when the collection has reached a limit of its size already.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use vicinal_common::collection::CollectionSchema;
+use vicinal_common::collection::{CollectionSchema, VectorSchema};
 use vicinal_common::ids::CollectionId;
+use vicinal_common::vector::Datatype;
 
 use super::super::answer::Failure;
 use super::super::info;
@@ -55,13 +56,23 @@ fn limits(strict: &StrictMode, schema: &CollectionSchema, update: &Update) -> Ve
     if let Some(most) = strict.max_points_count.filter(|_| adds_points) {
         limits.push(Limit { points: most, text: format!("Max points count limit of {most} reached!") });
     }
-    let row_bytes: u64 = schema.vectors.values().map(|vector| vector.dim as u64 * 4).sum();
+    let row_bytes: u64 = schema.vectors.values().map(vector_bytes).sum();
     if let Some(most) = strict.max_collection_vector_size_bytes.filter(|_| adds_vectors && row_bytes > 0) {
         let mib = most as f64 / f64::from(1 << 20);
         let text = format!("Max vector storage size limit of {mib}MB reached!");
         limits.push(Limit { points: most.div_ceil(row_bytes), text });
     }
     limits
+}
+
+/// Bytes of one vector: of sparse ones, and of more than one vector of a multivector, nothing is known.
+fn vector_bytes(vector: &VectorSchema) -> u64 {
+    let value = match vector.datatype {
+        Datatype::Float32 => 4,
+        Datatype::Float16 => 2,
+        Datatype::Uint8 => 1,
+    };
+    vector.dim as u64 * value
 }
 
 fn points_in(update: &Update) -> u64 {
