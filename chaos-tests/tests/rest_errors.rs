@@ -168,7 +168,12 @@ fn collections() -> Vec<Case> {
         put(create, with("replication_factor", json!(4)), 400, &["replication_factor", "3"]),
         put(create, with("vektors", json!({})), 400, &["vektors"]),
         put(create, with("sparse_vectors", json!({"s": {}})), 400, &["sparse_vectors", "not supported"]),
-        put(create, with("quantization_config", json!({"scalar": {"type": "int8"}})), 400, &["quantization_config"]),
+        put(
+            create,
+            with("quantization_config", json!({"binary": {}})),
+            400,
+            &["quantization_config.binary", "not supported"],
+        ),
         put("/collections/bad%2Fname", json!({"vectors": vectors}), 422, &["collection_name"]),
         get("/collections/new", 404, &["Collection `new`"]),
         post(

@@ -59,6 +59,8 @@ pub const EF_MAX: usize = 100_000;
 pub const OVERSAMPLING_MAX: f64 = 1_000.0;
 /// Largest payload of one point, in bytes of JSON.
 pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest metadata of a collection, in bytes of JSON: all of it is in the memory of every coordinator.
+pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 /// Deepest nesting of a payload.
 pub const PAYLOAD_DEPTH_MAX: usize = 64;
 /// Deepest nesting of a filter.

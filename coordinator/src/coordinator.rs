@@ -9,7 +9,7 @@ use vicinal_common::limits::{REQUESTS_IN_FLIGHT_MAX, SHARDS_PER_COLLECTION_MAX};
 use vicinal_common::rng::Rng;
 use vicinal_common::telemetry::Registry;
 
-use crate::http::{BODIES_KIB_MAX, RequestStats};
+use crate::http::{BODIES_KIB_MAX, RequestStats, StrictLimits};
 use crate::members::Members;
 use crate::meta::Catalog;
 use crate::shard_client::NodeDirectory;
@@ -44,6 +44,8 @@ pub struct Coordinator {
     pub(crate) started_ms: u64,
     /// Room for requests that are worked on.
     pub(crate) admission: Arc<Semaphore>,
+    /// What is counted for collections that limit their requests.
+    pub(crate) strict: StrictLimits,
 }
 
 impl Coordinator {
@@ -63,7 +65,20 @@ impl Coordinator {
         let (shards, requests) = (Arc::new(ShardAccess::new(nodes)), RequestStats::default());
         let (registry, started_ms) = (Arc::default(), catalog.now_ms());
         let admission = Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
-        Ok(Coordinator { catalog, shards, members, rng, options, registry, bodies, requests, started_ms, admission })
+        let strict = StrictLimits::default();
+        Ok(Coordinator {
+            catalog,
+            shards,
+            members,
+            rng,
+            options,
+            registry,
+            bodies,
+            requests,
+            started_ms,
+            admission,
+            strict,
+        })
     }
 
     /// The collection served under a name or an alias, in the newest metadata known here.

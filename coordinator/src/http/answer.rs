@@ -73,12 +73,19 @@ pub(super) struct Failure {
     pub(super) status: StatusCode,
     /// Text for the person who reads it.
     pub(super) text: String,
+    /// Seconds after which to try again, where more is known than that it is worth a try.
+    retry_after: Option<u64>,
 }
 
 impl Failure {
     /// A failure that is no [`Error`]: what is wrong with the form of a request.
     pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Failure {
-        Failure { status, text: text.into() }
+        Failure { status, text: text.into(), retry_after: None }
+    }
+
+    /// Says after how many seconds to try again.
+    pub(super) fn with_retry_after(self, seconds: u64) -> Failure {
+        Failure { retry_after: Some(seconds), ..self }
     }
 }
 
@@ -100,7 +107,7 @@ impl From<Error> for Failure {
             | Error::Corrupt(_)
             | Error::Internal(_) => error.to_string(),
         };
-        Failure { status, text }
+        Failure::new(status, text)
     }
 }
 
@@ -169,13 +176,18 @@ fn wrap_answer(answer: Answer, started: Instant) -> Response {
 fn wrap_failure(failure: &Failure, started: Instant) -> Response {
     let text = serde_json::Value::from(failure.text.as_str());
     let body = format!("{{\"status\":{{\"error\":{text}}},\"time\":{}}}", seconds(started));
-    json(failure.status, body.into_bytes())
+    let mut response = json(failure.status, body.into_bytes());
+    if let Some(seconds) = failure.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }
 
 /// Says when to try again, where that is worth a try.
 fn with_retry_after(mut response: Response) -> Response {
     if matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        let seconds = HeaderValue::from_static(RETRY_AFTER_SECONDS);
+        response.headers_mut().entry(header::RETRY_AFTER).or_insert(seconds);
     }
     response
 }

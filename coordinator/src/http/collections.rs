@@ -8,7 +8,7 @@ use vicinal_common::error::Error;
 
 use super::answer::{Answer, Failure};
 use super::body::JsonBody;
-use super::decode::{AliasesBody, ChangeBody, CreateBody, NamePlace, check_change, check_name};
+use super::decode::{AliasesBody, ChangeBody, CreateBody, NamePlace, check_name};
 use super::info;
 use super::params::Params;
 use crate::Coordinator;
@@ -62,9 +62,9 @@ pub(super) async fn create(State(coordinator): Shared, params: Params, body: Jso
 /// `PATCH /collections/{collection}`: answers once the change is agreed on; replicas follow in the background.
 pub(super) async fn change(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     let before = coordinator.collection(params.collection())?;
-    let change = body.decode(ChangeBody::into_change).await?;
-    check_change(&change, &before.schema)?;
-    coordinator.catalog.place_graphs(before.id, change, params.deadline).await?;
+    let known = before.clone();
+    let change = body.decode(move |body: ChangeBody| body.into_change(&known)).await?;
+    coordinator.catalog.change_collection(before.id, change, params.deadline).await?;
     let collection = coordinator.same_collection(params.collection(), before.id)?;
     let nodes = coordinator.shards.nodes.clone();
     // Ends by itself: every call in it is bounded. Whoever is not reached hears of it later.

@@ -18,6 +18,7 @@ use super::params::Params;
 use super::points::check_parts;
 use super::search::{check_filters, resolve};
 use super::selector::WithPayload;
+use super::strict;
 use crate::Coordinator;
 use crate::query::{self, Coverage, Group};
 use crate::shards::CollectionRef;
@@ -34,6 +35,8 @@ pub(super) async fn groups<B: GroupsBody>(
     let GroupsWanted { tree, with_payload, groups, lookup: records } = body.decode(B::into_groups).await?;
     let collection = coordinator.collection(params.collection())?;
     check_parts(&collection, &tree.query.parts)?;
+    strict::check_queries(&collection, std::slice::from_ref(&tree))?;
+    strict::check_limit(&collection, groups.hits())?;
     check_filters(&collection, &tree)?;
     let others = match &records {
         Some(records) => Some(find_records(&coordinator, records)?),

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde_json::json;
 use tokio::time::Instant;
-use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;
 
 use super::answer::{Answer, Failure};
 use super::body::JsonBody;
 use super::decode::{IndexBody, NewIndex, index_path};
 use super::params::Params;
+use super::strict::{check_filter_size, check_new_index};
 use crate::Coordinator;
 use crate::meta::Collection;
 use crate::placement::{announce_tuning, wait_for_indexes};
@@ -23,6 +24,7 @@ type Shared = State<Arc<Coordinator>>;
 pub(super) async fn create(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
     let NewIndex { field, of } = body.decode(IndexBody::into_index).await?;
+    check_new_index(&collection, &field)?;
     coordinator.catalog.create_index(collection.id, field, of, params.deadline).await?;
     changed(&coordinator, &params, &collection).await
 }
@@ -64,20 +66,24 @@ pub(super) enum Purpose {
     Update,
 }
 
-/// Refuses a filter on a field without an index when the collection asks for one.
-pub(super) fn check_filter(collection: &Collection, filter: Option<&Filter>, purpose: Purpose) -> Result<(), Error> {
-    let is_strict = match purpose {
-        Purpose::Read => collection.strict.only_indexed_reads,
-        Purpose::Update => collection.strict.only_indexed_updates,
+/// Refuses a filter that strict mode does not allow: on a field without an index, or too large.
+pub(super) fn check_filter(collection: &Collection, filter: Option<&Filter>, purpose: Purpose) -> Result<(), Failure> {
+    let (Some(filter), Some(strict)) = (filter, collection.strict.enforced()) else { return Ok(()) };
+    check_filter_size(strict, filter)?;
+    let unindexed = match purpose {
+        Purpose::Read => strict.unindexed_filtering_retrieve,
+        Purpose::Update => strict.unindexed_filtering_update,
     };
-    let required =
-        filter.filter(|_| is_strict).and_then(|filter| filter.required_index(&collection.tuning.payload_indexes));
-    let Some(required) = required else { return Ok(()) };
+    if unindexed != Some(false) {
+        return Ok(());
+    }
+    let Some(required) = filter.required_index(&collection.tuning.payload_indexes) else { return Ok(()) };
     let types: Vec<&str> = required.types.iter().map(|of| of.name()).collect();
-    Err(Error::BadInput(format!(
-        "Index required but not found for \"{}\" of one of the following types: [{}]. Help: Create an index for this key \
-         or use a different filter.",
+    let text = format!(
+        "Bad request: Index required but not found for \"{}\" of one of the following types: [{}]. Help: Create an index \
+         for this key or use a different filter.",
         required.field,
         types.join(", ")
-    )))
+    );
+    Err(Failure::new(StatusCode::BAD_REQUEST, text))
 }

@@ -7,20 +7,24 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 use vicinal_common::api::ReplicaStatus;
+use vicinal_common::clock::rfc3339;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{NodeId, ShardId};
-use vicinal_common::point::UNNAMED;
 use vicinal_common::tuning::GraphPlacement;
 
+use super::decode::is_single;
 use crate::meta::Collection;
 use crate::shards::ShardAccess;
 
 /// Longest time one node may take to say how it is: the others' replicas speak for one that is paused.
 const STATUS_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Describes a collection. Green: everything served and indexed. Yellow: background work is under way. Red: a shard does
-/// not serve or did not answer; the figures then leave it out.
-pub(super) async fn describe(access: &ShardAccess, collection: &Collection, deadline: Instant) -> Result<Vec<u8>> {
+/// The replica of each shard whose figures stand for it; shards of which none answered in time are left out.
+pub(super) async fn survey(
+    access: &ShardAccess,
+    collection: &Collection,
+    deadline: Instant,
+) -> BTreeMap<ShardId, ReplicaStatus> {
     let nodes: BTreeSet<NodeId> = collection.shards.iter().flat_map(|shard| shard.replicas.iter().copied()).collect();
     let asked = nodes.into_iter().map(|node| async move {
         let Some(api) = access.nodes.get(node) else { return (node, Vec::new()) };
@@ -29,7 +33,9 @@ pub(super) async fn describe(access: &ShardAccess, collection: &Collection, dead
     });
     let mut chosen: BTreeMap<ShardId, (NodeId, ReplicaStatus)> = BTreeMap::new();
     for (node, replicas) in join_all(asked).await {
-        for replica in replicas.into_iter().filter(|replica| replica.collection == collection.id) {
+        let is_own =
+            |replica: &ReplicaStatus| replica.collection == collection.id && collection.shard(replica.shard).is_some();
+        for replica in replicas.into_iter().filter(is_own) {
             let better =
                 chosen.get(&replica.shard).is_none_or(|(known, other)| rank(node, &replica) > rank(*known, other));
             if better {
@@ -37,17 +43,26 @@ pub(super) async fn describe(access: &ShardAccess, collection: &Collection, dead
             }
         }
     }
-    let replicas: Vec<&ReplicaStatus> =
-        collection.shard_ids().filter_map(|shard| chosen.get(&shard)).map(|(_, replica)| replica).collect();
+    chosen.into_iter().map(|(shard, (_, replica))| (shard, replica)).collect()
+}
+
+/// Describes a collection. Green: everything served and indexed. Yellow: background work is under way. Red: a shard does
+/// not serve or did not answer; the figures then leave it out.
+pub(super) async fn describe(access: &ShardAccess, collection: &Collection, deadline: Instant) -> Result<Vec<u8>> {
+    let chosen = survey(access, collection, deadline).await;
+    let replicas: Vec<&ReplicaStatus> = chosen.values().collect();
     let info = json!({
         "status": status(collection, &replicas),
         "optimizer_status": optimizer_status(&replicas),
+        "warnings": warnings(collection, &replicas),
         "indexed_vectors_count": replicas.iter().map(|replica| replica.indexed_vectors).sum::<u64>(),
         "points_count": replicas.iter().map(|replica| replica.points).sum::<u64>(),
         "builds": builds(&replicas),
         "segments_count": replicas.iter().map(|replica| replica.segments).sum::<u64>(),
         "config": config(collection)?,
         "payload_schema": payload_schema(collection, &replicas),
+        "created_at": rfc3339(collection.created_ms),
+        "update_queue": {"length": replicas.iter().map(|replica| behind(replica)).sum::<u64>()},
     });
     Ok(info.to_string().into_bytes())
 }
@@ -58,12 +73,29 @@ pub(super) fn config(collection: &Collection) -> Result<Value> {
         .map_err(|e| Error::Corrupt(format!("the collection's stored configuration: {e}")))?;
     let GraphPlacement { on_disk, vectors } = &collection.tuning.graphs;
     config["hnsw_config"]["on_disk"] = json!(on_disk);
+    config["strict_mode_config"] = collection.strict.shown();
+    let is_single = is_single(&config);
     for (name, own) in vectors {
         let shown = &mut config["params"]["vectors"];
-        let shown = if name == UNNAMED { shown } else { &mut shown[name] };
+        let shown = if is_single { shown } else { &mut shown[name] };
         shown["hnsw_config"]["on_disk"] = json!(own);
     }
     Ok(config)
+}
+
+/// Entries of the log that the replica has not applied yet.
+fn behind(replica: &ReplicaStatus) -> u64 {
+    replica.last_log.0.saturating_sub(replica.applied.0)
+}
+
+/// What the figures do not show.
+fn warnings(collection: &Collection, replicas: &[&ReplicaStatus]) -> Value {
+    let is_known = |shard: &ShardId| replicas.iter().any(|replica| replica.shard == *shard);
+    let missing = collection.shard_ids().filter(|shard| !is_known(shard));
+    let missing = missing.map(|shard| format!("shard {shard} did not answer: the figures leave it out"));
+    let waiting = replicas.iter().filter(|replica| replica.builds.iter().any(|build| build.waits_for_memory));
+    let waiting = waiting.map(|replica| format!("shard {}: a build of an index waits for memory", replica.shard));
+    missing.chain(waiting).map(|message| json!({"message": message})).collect()
 }
 
 /// The vector indexes that are being built.

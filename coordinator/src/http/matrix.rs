@@ -12,6 +12,7 @@ use super::decode::MatrixBody;
 use super::encode;
 use super::indexes::{Purpose, check_filter};
 use super::params::Params;
+use super::strict;
 use crate::Coordinator;
 use crate::query::{self, Matrix};
 
@@ -39,6 +40,7 @@ async fn answer(
     let collection = coordinator.collection(params.collection())?;
     let request = body.decode(MatrixBody::into_request).await?;
     check_filter(&collection, request.filter.as_deref(), Purpose::Read)?;
+    strict::check_limit(&collection, request.limit.max(request.sample))?;
     let lookup = params.lookup(&coordinator);
     let (matrix, coverage) = query::matrix(&coordinator.shards, &lookup, params.read_spec(), &request).await?;
     let size = matrix.neighbours.iter().map(Vec::len).sum::<usize>() * PAIR_BYTES;

@@ -22,6 +22,7 @@ mod search;
 mod selector;
 mod server;
 mod service;
+mod strict;
 mod telemetry;
 mod updates;
 
@@ -29,6 +30,7 @@ pub(crate) use body::BODIES_KIB_MAX;
 pub use process::{RestPlace, process_router};
 pub(crate) use request_stats::RequestStats;
 pub use server::{router, serve};
+pub(crate) use strict::StrictLimits;
 
 #[cfg(test)]
 mod tests;

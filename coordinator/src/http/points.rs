@@ -16,6 +16,7 @@ use super::encode::{self, Shown};
 use super::indexes::{Purpose, check_filter};
 use super::params::Params;
 use super::selector::WithPayload;
+use super::strict;
 use crate::meta::Collection;
 use crate::{Coordinator, query};
 
@@ -64,6 +65,7 @@ pub(super) async fn scroll(State(coordinator): Shared, params: Params, body: Jso
     let Wanted { request, with_payload, allow_partial } = body.decode(ScrollBody::into_page).await?;
     check_parts(&collection, &request.parts)?;
     check_filter(&collection, request.filter.as_deref(), Purpose::Read)?;
+    strict::check_limit(&collection, request.limit)?;
     let lookup = params.lookup(&coordinator);
     let page = query::scroll(&coordinator.shards, &lookup, params.read_spec(), &request).await?;
     page.coverage.check(allow_partial)?;
@@ -86,7 +88,10 @@ pub(super) async fn scroll(State(coordinator): Shared, params: Params, body: Jso
 /// `POST /collections/{collection}/points/count`
 pub(super) async fn count(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let (filter, allow_partial) = body.decode(CountBody::into_filter).await?;
+    let (filter, is_exact, allow_partial) = body.decode(CountBody::into_filter).await?;
+    if is_exact {
+        strict::check_exact_count(&collection)?;
+    }
     check_filter(&collection, filter.as_deref(), Purpose::Read)?;
     let lookup = params.lookup(&coordinator);
     let (count, coverage) = query::count(&coordinator.shards, &lookup, params.read_spec(), filter).await?;
@@ -99,6 +104,8 @@ pub(super) async fn facet(State(coordinator): Shared, params: Params, body: Json
     let collection = coordinator.collection(params.collection())?;
     let (request, allow_partial) = body.decode(FacetBody::into_facet).await?;
     check_filter(&collection, request.filter.as_deref(), Purpose::Read)?;
+    strict::check_limit(&collection, request.limit)?;
+    strict::check_limit(&collection, request.limit)?;
     let lookup = params.lookup(&coordinator);
     let (counts, coverage) = query::facet(&coordinator.shards, &lookup, params.read_spec(), &request).await?;
     coverage.check(allow_partial)?;

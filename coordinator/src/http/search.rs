@@ -14,6 +14,7 @@ use super::indexes::{Purpose, check_filter};
 use super::params::Params;
 use super::points::check_parts;
 use super::selector::WithPayload;
+use super::strict;
 use crate::Coordinator;
 use crate::meta::Collection;
 use crate::query::{self, Coverage, QueryTree};
@@ -90,10 +91,12 @@ async fn run(
 ) -> Result<(Vec<Vec<u8>>, Coverage), Failure> {
     let collection = coordinator.collection(params.collection())?;
     let (mut trees, with_payload): (Vec<QueryTree>, Vec<WithPayload>) = queries.into_iter().unzip();
+    strict::check_queries(&collection, &trees)?;
     for tree in &trees {
         check_parts(&collection, &tree.query.parts)?;
         check_filters(&collection, tree)?;
     }
+    strict::count_batch(coordinator, &collection, strict::Kind::Read, trees.len())?;
     resolve(coordinator, params, &collection, &mut trees).await?;
     let lookup = params.lookup(coordinator);
     let span = telemetry::query_span(&collection.name, trees.len());

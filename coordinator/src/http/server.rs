@@ -21,7 +21,7 @@ use super::decode::{
 };
 use super::failure_log::FailureLog;
 use super::updates::{self, update};
-use super::{cluster, collections, groups, indexes, matrix, observe, points, search, service, telemetry};
+use super::{cluster, collections, groups, indexes, matrix, observe, points, search, service, strict, telemetry};
 use crate::Coordinator;
 
 /// All routes.
@@ -75,6 +75,7 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/points/recommend/groups", post(groups::groups::<RecommendGroupsBody>))
         .route("/collections/{collection}/points/search/matrix/pairs", post(matrix::pairs))
         .route("/collections/{collection}/points/search/matrix/offsets", post(matrix::offsets))
+        .route_layer(from_fn_with_state(coordinator.clone(), strict::admit))
         .route_layer(from_fn_with_state(coordinator.clone(), catch_up))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

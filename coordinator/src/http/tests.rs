@@ -26,6 +26,7 @@ use crate::placement::Reconciler;
 use crate::{Coordinator, CoordinatorOptions};
 
 mod change;
+mod collections;
 mod degraded;
 mod formula;
 mod fuzz;
@@ -37,6 +38,7 @@ mod lookup;
 mod matrix;
 mod older;
 mod prefetch;
+mod strict;
 mod updates;
 
 struct Edge {

@@ -10,6 +10,7 @@ use super::body::JsonBody;
 use super::decode::{BatchUpdateBody, UpdateBody};
 use super::indexes::{Purpose, check_filter};
 use super::params::Params;
+use super::strict;
 use crate::Coordinator;
 use crate::meta::Collection;
 use crate::write::{self, Update, Written};
@@ -23,13 +24,14 @@ pub(super) async fn update<B: UpdateBody>(
     body: JsonBody,
 ) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let id = collection.id;
+    let (id, known) = (collection.id, collection.clone());
     let check = move |body: B| {
-        let update = body.into_update(&collection.schema)?;
-        check_filters(&collection, &update)?;
+        let update = body.into_update(&known.schema)?;
+        check_strict(&known, &update)?;
         Ok(update)
     };
     let update = body.decode(check).await?;
+    strict::check_room(&coordinator, &collection, &update, params.deadline).await?;
     let lookup = || coordinator.same_collection(params.collection(), id);
     let written = write::apply(&coordinator.shards, &lookup, params.write_spec(&coordinator), update).await?;
     Ok(Answer::json(&result(written, &params))?.with_session(&params))
@@ -39,13 +41,17 @@ pub(super) async fn update<B: UpdateBody>(
 /// one that fails ends the batch, and those before it stay.
 pub(super) async fn batch(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let id = collection.id;
+    let (id, known) = (collection.id, collection.clone());
     let check = move |body: BatchUpdateBody| {
-        let updates = body.into_updates(&collection.schema)?;
-        updates.iter().try_for_each(|update| check_filters(&collection, update))?;
+        let updates = body.into_updates(&known.schema)?;
+        updates.iter().try_for_each(|update| check_strict(&known, update))?;
         Ok(updates)
     };
     let updates = body.decode(check).await?;
+    strict::count_batch(&coordinator, &collection, strict::Kind::Write, updates.len())?;
+    for update in &updates {
+        strict::check_room(&coordinator, &collection, update, params.deadline).await?;
+    }
     let lookup = || coordinator.same_collection(params.collection(), id);
     let count = updates.len();
     let mut results: Vec<Value> = Vec::with_capacity(count);
@@ -61,8 +67,9 @@ pub(super) async fn batch(State(coordinator): Shared, params: Params, body: Json
     Ok(Answer::json(&Value::from(results))?.with_session(&params))
 }
 
-fn check_filters(collection: &Collection, update: &Update) -> Result<(), Failure> {
-    update.filters().try_for_each(|filter| Ok(check_filter(collection, Some(filter), Purpose::Update)?))
+fn check_strict(collection: &Collection, update: &Update) -> Result<(), Failure> {
+    strict::check_update(collection, update)?;
+    update.filters().try_for_each(|filter| check_filter(collection, Some(filter), Purpose::Update))
 }
 
 /// The answer to a write. It is durable and applied by now in any case; a client that did not wait for that is told the

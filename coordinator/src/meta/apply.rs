@@ -5,12 +5,13 @@ use std::sync::Arc;
 use vicinal_common::error::Error;
 use vicinal_common::ids::{CollectionId, Epoch};
 use vicinal_common::limits::PAYLOAD_INDEXES_MAX;
+use vicinal_common::payload_index::FieldType;
 use vicinal_common::tuning::{GraphPlacement, Tuning};
 
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};
 use super::state::{
-    COLLECTIONS_MAX, Collection, CollectionState, MetaState, Operation, OperationId, OperationKind, REPLIES_MAX,
-    collection_missing,
+    ALIASES_MAX, COLLECTIONS_MAX, Collection, CollectionState, MetaState, Operation, OperationId, OperationKind,
+    REPLIES_MAX, collection_missing,
 };
 
 impl MetaState {
@@ -70,23 +71,12 @@ impl MetaState {
                 self.replace_replica(*collection, *shard, *from, *to)
             }
             MetaCommand::ForgetNode { node } => self.forget_node(*node),
-            MetaCommand::CreateIndex { collection, field, of } => self.retune(*collection, |tuning| {
-                tuning.payload_indexes.insert(field.clone(), *of);
-                match tuning.payload_indexes.len() > PAYLOAD_INDEXES_MAX {
-                    true => Err(Error::BadInput(format!(
-                        "the collection has {PAYLOAD_INDEXES_MAX} payload indexes, which is the most it can have"
-                    ))),
-                    false => Ok(()),
-                }
-            }),
+            MetaCommand::CreateIndex { collection, field, of } => self.create_index(*collection, field, *of),
             MetaCommand::DropIndex { collection, field } => self.retune(*collection, |tuning| {
                 tuning.payload_indexes.remove(field);
                 Ok(())
             }),
-            MetaCommand::PlaceGraphs { collection, change } => self.retune(*collection, |tuning| {
-                tuning.graphs = tuning.graphs.changed(change);
-                Ok(())
-            }),
+            MetaCommand::ChangeCollection { collection, change } => self.change_collection(*collection, change),
         }
     }
 
@@ -149,7 +139,7 @@ impl MetaState {
                 graphs: create.graphs.clone(),
                 ..Tuning::default()
             },
-            strict: create.strict,
+            strict: create.strict.clone(),
             created_ms: create.now_ms,
         };
         self.collections.insert(create.id, Arc::new(collection));
@@ -199,12 +189,35 @@ impl MetaState {
                 }
             }
         }
+        if aliases.len() > ALIASES_MAX {
+            let text = format!("there would be more than {ALIASES_MAX} aliases, which is the most a cluster can have");
+            return refuse(Error::BadInput(text));
+        }
         self.aliases = aliases;
         MetaReply::Done
     }
 
+    fn create_index(&mut self, id: CollectionId, field: &str, of: FieldType) -> MetaReply {
+        let strict = self.collections.get(&id).map(|found| found.strict.clone()).unwrap_or_default();
+        self.retune(id, |tuning| {
+            let is_new = tuning.payload_indexes.insert(field.to_owned(), of).is_none();
+            let count = tuning.payload_indexes.len();
+            if count > PAYLOAD_INDEXES_MAX {
+                return Err(Error::BadInput(format!(
+                    "the collection has {PAYLOAD_INDEXES_MAX} payload indexes, which is the most it can have"
+                )));
+            }
+            // One that is there may get another type in any case.
+            if is_new { strict.check_index_count(count).map_err(Error::BadInput) } else { Ok(()) }
+        })
+    }
+
     /// Changes what replicas shall have; a new revision only when that makes a difference.
-    fn retune(&mut self, id: CollectionId, change: impl FnOnce(&mut Tuning) -> Result<(), Error>) -> MetaReply {
+    pub(super) fn retune(
+        &mut self,
+        id: CollectionId,
+        change: impl FnOnce(&mut Tuning) -> Result<(), Error>,
+    ) -> MetaReply {
         let Some(collection) = self.collections.get_mut(&id).filter(|found| found.state != CollectionState::Deleting)
         else {
             return refuse(Error::NotFound(format!("Collection {id} was deleted")));

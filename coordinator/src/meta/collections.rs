@@ -10,9 +10,10 @@ use vicinal_common::exec;
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 use vicinal_common::payload_index::FieldType;
 use vicinal_common::ring::TokenTable;
-use vicinal_common::tuning::{GraphPlacement, GraphPlacementChange};
+use vicinal_common::tuning::GraphPlacement;
 
 use super::catalog::Catalog;
+use super::change::CollectionChange;
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply};
 use super::state::{CollectionState, MetaState, Registration, Shard, StrictMode};
 use crate::placement::{Load, place};
@@ -113,14 +114,14 @@ impl Catalog {
         self.change(MetaCommand::DropIndex { collection, field }, deadline).await
     }
 
-    /// Changes where the collection's open graphs are.
-    pub async fn place_graphs(
+    /// Changes a collection: all of `change` or nothing. `BadInput` when its metadata would be too large.
+    pub async fn change_collection(
         &self,
         collection: CollectionId,
-        change: GraphPlacementChange,
+        change: CollectionChange,
         deadline: Instant,
     ) -> Result<()> {
-        self.change(MetaCommand::PlaceGraphs { collection, change }, deadline).await
+        self.change(MetaCommand::ChangeCollection { collection, change: Box::new(change) }, deadline).await
     }
 
     /// Changes aliases in order, all of them or none.
@@ -181,7 +182,7 @@ fn plan(
         replication_factor: create.replication_factor,
         write_consistency_factor: create.write_consistency_factor,
         config_json: create.config_json.clone(),
-        strict: create.strict,
+        strict: create.strict.clone(),
         graphs: create.graphs.clone(),
         now_ms,
     })

@@ -9,8 +9,9 @@ use vicinal_common::error::Error;
 use vicinal_common::ids::{ClusterId, CollectionId, NodeId, RequestId, ShardId};
 use vicinal_common::payload_index::FieldType;
 use vicinal_common::ring::TokenTable;
-use vicinal_common::tuning::{GraphPlacement, GraphPlacementChange};
+use vicinal_common::tuning::GraphPlacement;
 
+use super::change::CollectionChange;
 use super::state::{OperationId, Registration, Shard, StrictMode};
 
 /// A log entry: a command and the identity by which it is applied at most once, however often it is proposed.
@@ -100,12 +101,12 @@ pub enum MetaCommand {
         /// Text form of the key path.
         field: String,
     },
-    /// Changes where open graphs are.
-    PlaceGraphs {
+    /// Changes what the owner of a collection may change of it.
+    ChangeCollection {
         /// The collection.
         collection: CollectionId,
         /// The change.
-        change: GraphPlacementChange,
+        change: Box<CollectionChange>,
     },
 }
 
@@ -193,7 +194,7 @@ impl fmt::Display for MetaRequest {
             MetaCommand::ForgetNode { .. } => "forget node",
             MetaCommand::CreateIndex { .. } => "create payload index",
             MetaCommand::DropIndex { .. } => "drop payload index",
-            MetaCommand::PlaceGraphs { .. } => "place graphs",
+            MetaCommand::ChangeCollection { .. } => "change collection",
         };
         write!(f, "{what} ({})", self.request)
     }

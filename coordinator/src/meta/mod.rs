@@ -5,6 +5,7 @@
 
 mod apply;
 mod catalog;
+mod change;
 mod collections;
 mod command;
 mod disk_store;
@@ -20,6 +21,7 @@ mod raft_log;
 mod sled_store;
 mod state;
 mod store;
+mod strict;
 mod writer;
 
 #[cfg(test)]
@@ -28,6 +30,8 @@ mod group_tests;
 mod store_tests;
 
 pub use catalog::{Catalog, GroupStatus};
+pub use change::CollectionChange;
+pub(crate) use change::check_metadata_size;
 pub use collections::CreateCollection;
 pub use command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};
 pub use disk_store::DiskStore;
@@ -37,7 +41,8 @@ pub(crate) use nodes::replaced;
 pub use opening::{CatalogOptions, Loaded};
 pub use sled_store::SledStore;
 pub use state::{
-    COLLECTIONS_MAX, Collection, CollectionState, MetaState, NodeInfo, Operation, OperationId, OperationKind,
-    REPLIES_MAX, Registration, Shard, StrictMode,
+    ALIASES_MAX, COLLECTIONS_MAX, Collection, CollectionState, MetaState, NodeInfo, Operation, OperationId,
+    OperationKind, REPLIES_MAX, Registration, Shard, StrictMode,
 };
 pub use store::{Change, MetaStore, Record, Stored};
+pub use strict::{MultivectorLimits, SparseLimits};

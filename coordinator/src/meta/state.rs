@@ -13,9 +13,12 @@ use vicinal_common::transport::Address;
 use vicinal_common::tuning::Tuning;
 
 use super::command::MetaReply;
+pub use super::strict::StrictMode;
 
 /// Collections that can exist at a time, those being deleted included.
 pub const COLLECTIONS_MAX: usize = 1_000;
+/// Aliases that can exist at a time.
+pub const ALIASES_MAX: usize = 10_000;
 /// Requests whose replies are remembered, so that one sent again is applied once.
 pub const REPLIES_MAX: usize = 256;
 
@@ -99,7 +102,8 @@ pub struct Collection {
     pub replication_factor: u32,
     /// Replicas a write waits for, as asked for. Raft's majority is the least in any case.
     pub write_consistency_factor: u32,
-    /// The client's create body after validation, echoed when the collection is described: without what `tuning` says.
+    /// The client's create body after validation and all changes since, echoed when the collection is described: without
+    /// what `tuning` and `strict` say. The owner's `metadata` is in it.
     pub config_json: String,
     /// What its replicas shall have beside its points.
     pub tuning: Tuning,
@@ -119,15 +123,6 @@ impl Collection {
     pub fn shard(&self, id: ShardId) -> Option<&Shard> {
         self.shards.iter().find(|shard| shard.id == id)
     }
-}
-
-/// Restrictions of requests, chosen when a collection is created. Nothing is restricted by default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StrictMode {
-    /// Reads may filter on indexed fields only.
-    pub only_indexed_reads: bool,
-    /// Deletes may filter on indexed fields only.
-    pub only_indexed_updates: bool,
 }
 
 /// Where a collection is in its life.

@@ -43,7 +43,7 @@ impl GroupSpec {
     }
 
     /// Hits in full groups.
-    pub(super) fn hits(&self) -> usize {
+    pub fn hits(&self) -> usize {
         self.limit.saturating_mul(self.size)
     }
 }

@@ -36,6 +36,8 @@ pub struct Query {
     pub ef: Option<usize>,
     /// Exact scan instead of the index.
     pub exact: bool,
+    /// Candidates for each hit, where the client chose; counted in `ef` already.
+    pub oversampling: Option<f64>,
     /// Of which points the frequencies of dimensions are those of an `idf`; all when there is no filter.
     pub idf_corpus: Option<Arc<Filter>>,
     /// What to return of each hit.

@@ -32,6 +32,7 @@ fn near(x: f32, limit: usize) -> Query {
         offset: 0,
         ef: None,
         exact: false,
+        oversampling: None,
         idf_corpus: None,
         parts: PointParts::default(),
         allow_partial: true,

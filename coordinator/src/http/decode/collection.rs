@@ -4,20 +4,27 @@ use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value, json};
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorKind, VectorSchema};
 use vicinal_common::error::Error;
-use vicinal_common::limits::{DIM_MAX, NAME_BYTES_MAX, REPLICATION_MAX, SHARDS_PER_COLLECTION_MAX, VECTOR_NAMES_MAX};
+use vicinal_common::limits::{
+    BATCH_OPERATIONS_MAX, DIM_MAX, NAME_BYTES_MAX, REPLICATION_MAX, SHARDS_PER_COLLECTION_MAX, VECTOR_NAMES_MAX,
+};
 use vicinal_common::metric::Metric;
+use vicinal_common::payload::Payload;
 use vicinal_common::point::UNNAMED;
 use vicinal_common::tuning::GraphPlacement;
 use vicinal_common::vector::Datatype;
 
 use super::super::answer::Failure;
+use super::Unsupported;
 use super::hnsw::HnswBody;
-use super::strict::StrictModeBody;
-use super::{Unsupported, refuse_all};
-use crate::meta::{AliasChange, StrictMode};
+use super::quantization::{Quantization, QuantizationBody};
+use super::settings::{Memory, OptimizersBody, PayloadBody, WalBody, none, object, unsupported};
+use super::strict::{StrictModeBody, check_names};
+use super::update::Object;
+use crate::meta::{AliasChange, StrictMode, check_metadata_size};
 
 /// Body that creates a collection.
 #[derive(Deserialize)]
@@ -29,42 +36,20 @@ pub(in super::super) struct CreateBody {
     replication_factor: Option<u32>,
     write_consistency_factor: Option<u32>,
     on_disk_payload: Option<bool>,
+    #[serde(default, deserialize_with = "object")]
     hnsw_config: Option<HnswBody>,
+    #[serde(default, deserialize_with = "object")]
     optimizers_config: Option<OptimizersBody>,
-    #[serde(default)]
-    payload: Unsupported,
-    #[serde(default)]
-    wal_config: Unsupported,
-    #[serde(default)]
-    quantization_config: Unsupported,
-    sparse_vectors: Option<BTreeMap<String, SparseBody>>,
+    #[serde(default, deserialize_with = "object")]
+    payload: Option<PayloadBody>,
+    #[serde(default, deserialize_with = "object")]
+    wal_config: Option<WalBody>,
+    quantization_config: Option<QuantizationBody>,
+    sparse_vectors: Option<BTreeMap<String, Object<SparseBody>>>,
+    #[serde(default, deserialize_with = "object")]
     strict_mode_config: Option<StrictModeBody>,
-    #[serde(default)]
-    metadata: Unsupported,
-    #[serde(default)]
-    init_from: Unsupported,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OptimizersBody {
-    indexing_threshold: Option<u64>,
-    #[serde(default)]
-    deleted_threshold: Unsupported,
-    #[serde(default)]
-    vacuum_min_vector_number: Unsupported,
-    #[serde(default)]
-    default_segment_number: Unsupported,
-    #[serde(default)]
-    max_segment_size: Unsupported,
-    #[serde(default)]
-    memmap_threshold: Unsupported,
-    #[serde(default)]
-    flush_interval_sec: Unsupported,
-    #[serde(default)]
-    max_optimization_threads: Unsupported,
-    #[serde(default)]
-    prevent_unoptimized: Unsupported,
+    metadata: Option<Map<String, Value>>,
+    init_from: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -72,13 +57,13 @@ struct OptimizersBody {
 struct VectorBody {
     size: usize,
     distance: Metric,
+    #[serde(default, deserialize_with = "object")]
     hnsw_config: Option<HnswBody>,
     on_disk: Option<bool>,
     datatype: Option<String>,
-    #[serde(default)]
-    quantization_config: Unsupported,
-    #[serde(default)]
-    memory: Unsupported,
+    quantization_config: Option<QuantizationBody>,
+    memory: Option<Memory>,
+    #[serde(default, deserialize_with = "object")]
     multivector_config: Option<MultivectorBody>,
 }
 
@@ -113,18 +98,41 @@ fn in_range(field: &str, value: u32, most: u32) -> Result<(), Failure> {
     }
 }
 
+/// Checks how many replicas a write shall wait for. It waits for the majority that raft needs, which may be more than was
+/// asked for, never less.
+pub(super) fn check_write_factor(field: &str, factor: u32, replicas: u32) -> Result<(), Failure> {
+    in_range(field, factor, REPLICATION_MAX)?;
+    let majority = replicas / 2 + 1;
+    if factor > majority {
+        let bound = format!("{majority} or smaller: a write waits for a majority of {replicas} replicas");
+        return Err(invalid(field, factor, &bound));
+    }
+    Ok(())
+}
+
+/// The JSON text of an owner's metadata. As deep as a payload, at most.
+pub(super) fn metadata(fields: &Map<String, Value>) -> Result<String, Failure> {
+    let deep = |error: Error| Error::BadInput(error.to_string().replace("Wrong input: payload", "`metadata`"));
+    Payload::from_fields(fields).map_err(deep)?;
+    let text = serde_json::to_string(fields).map_err(|e| Error::Internal(format!("encode metadata: {e}")))?;
+    check_metadata_size(text.len())?;
+    Ok(text)
+}
+
 impl CreateBody {
     /// Checks the body.
     pub(in super::super) fn into_collection(self) -> Result<NewCollection, Failure> {
-        refuse_all(&[
-            ("payload", self.payload),
-            ("wal_config", self.wal_config),
-            ("quantization_config", self.quantization_config),
-            ("metadata", self.metadata),
-            ("init_from", self.init_from),
-        ])?;
-        if self.sharding_method.as_deref().is_some_and(|method| method != "auto") {
-            return Err(Error::BadInput("`sharding_method` other than `auto` is not supported yet".into()).into());
+        none("init_from", self.init_from, "scroll the other collection with its vectors, and upsert what comes")?;
+        match self.sharding_method.as_deref() {
+            None | Some("auto") => {}
+            Some("custom") => {
+                let why = "points are spread over shards by their ids alone";
+                return Err(unsupported("sharding_method: custom", why));
+            }
+            Some(other) => {
+                let text = format!("Format error in JSON body: `sharding_method`: unknown variant `{other}`");
+                return Err(Failure::new(StatusCode::BAD_REQUEST, text));
+            }
         }
         if let Some(shards) = self.shard_number {
             in_range("shard_number", shards, SHARDS_PER_COLLECTION_MAX)?;
@@ -132,21 +140,20 @@ impl CreateBody {
         let replication_factor = self.replication_factor.unwrap_or(1);
         in_range("replication_factor", replication_factor, REPLICATION_MAX)?;
         let write_consistency_factor = self.write_consistency_factor.unwrap_or(1);
-        in_range("write_consistency_factor", write_consistency_factor, REPLICATION_MAX)?;
-        // A write waits for the majority that raft needs, which may be more than was asked for, never less.
-        let majority = replication_factor / 2 + 1;
-        if write_consistency_factor > majority {
-            let bound = format!("{majority} or smaller: a write waits for a majority of {replication_factor} replicas");
-            return Err(invalid("write_consistency_factor", write_consistency_factor, &bound));
-        }
+        check_write_factor("write_consistency_factor", write_consistency_factor, replication_factor)?;
         let given = self.hnsw_config.unwrap_or_default();
         let hnsw = given.shape_over(HnswConfig::default(), "")?.unwrap_or_default();
-        let indexing_threshold_kib = self.optimizers_config.unwrap_or_default().threshold()?;
-        let Vectors { schemas: mut vectors, on_disk, shown } = vectors(self.vectors, hnsw)?;
+        let threshold = self.optimizers_config.map(OptimizersBody::threshold).transpose()?.flatten();
+        let indexing_threshold_kib = threshold.unwrap_or(CollectionSchema::INDEXING_THRESHOLD_KIB);
+        self.wal_config.unwrap_or_default().check()?;
+        let Vectors { schemas: mut vectors, on_disk, shown, quantization: own } = vectors(self.vectors, hnsw)?;
         let sparse_shown = add_sparse(&mut vectors, self.sparse_vectors.unwrap_or_default())?;
-        let graphs = GraphPlacement { on_disk: given.on_disk.unwrap_or(false), vectors: on_disk };
-        let (strict, strict_shown) = self.strict_mode_config.unwrap_or_default().check()?;
-        let config = json!({
+        let graphs = GraphPlacement { on_disk: given.on_disk().unwrap_or(false), vectors: on_disk };
+        let common = self.quantization_config;
+        let quantized = common.as_ref().map(|body| body.check("quantization_config", graphs.on_disk)).transpose()?;
+        Quantization { common, own }.check(vectors.keys(), &graphs)?;
+        let strict = self.strict_mode_config.unwrap_or_default().check()?;
+        let mut config = json!({
             "params": {
                 "vectors": shown,
                 "replication_factor": replication_factor,
@@ -159,43 +166,24 @@ impl CreateBody {
                 "full_scan_threshold": 0,
                 "max_indexing_threads": 0,
             },
-            "optimizer_config": {
-                "deleted_threshold": 0.2,
-                "vacuum_min_vector_number": 1000,
-                "default_segment_number": 0,
-                "max_segment_size": null,
-                "memmap_threshold": null,
-                "indexing_threshold": indexing_threshold_kib,
-                "flush_interval_sec": 1,
-                "max_optimization_threads": null,
-            },
-            "wal_config": null,
-            "quantization_config": null,
-            "strict_mode_config": strict_shown,
+            "optimizer_config": OptimizersBody::shown(indexing_threshold_kib),
+            "wal_config": WalBody::shown(),
+            "quantization_config": quantized,
         });
-        let mut config = config;
+        if let Some(payload) = self.payload.map(|body| body.check("payload")).transpose()?.flatten() {
+            config["params"]["payload"] = payload;
+        }
+        if let Some(fields) = self.metadata {
+            metadata(&fields)?;
+            config["metadata"] = Value::Object(fields);
+        }
         if !sparse_shown.is_empty() {
             config["params"]["sparse_vectors"] = Value::Object(sparse_shown);
         }
         let schema = CollectionSchema { vectors, hnsw, indexing_threshold_kib };
+        check_names(&strict, &schema)?;
         let shard_number = self.shard_number;
         Ok(NewCollection { schema, shard_number, replication_factor, write_consistency_factor, strict, graphs, config })
-    }
-}
-
-impl OptimizersBody {
-    fn threshold(&self) -> Result<u64, Failure> {
-        refuse_all(&[
-            ("optimizers_config.deleted_threshold", self.deleted_threshold),
-            ("optimizers_config.vacuum_min_vector_number", self.vacuum_min_vector_number),
-            ("optimizers_config.default_segment_number", self.default_segment_number),
-            ("optimizers_config.max_segment_size", self.max_segment_size),
-            ("optimizers_config.memmap_threshold", self.memmap_threshold),
-            ("optimizers_config.flush_interval_sec", self.flush_interval_sec),
-            ("optimizers_config.max_optimization_threads", self.max_optimization_threads),
-            ("optimizers_config.prevent_unoptimized", self.prevent_unoptimized),
-        ])?;
-        Ok(self.indexing_threshold.unwrap_or(CollectionSchema::INDEXING_THRESHOLD_KIB))
     }
 }
 
@@ -206,6 +194,8 @@ struct Vectors {
     on_disk: BTreeMap<String, bool>,
     /// How they are shown later.
     shown: Value,
+    /// What is said of codes, for vectors that say so.
+    quantization: BTreeMap<String, QuantizationBody>,
 }
 
 fn vectors(value: Option<Value>, base: HnswConfig) -> Result<Vectors, Failure> {
@@ -228,29 +218,31 @@ fn vectors(value: Option<Value>, base: HnswConfig) -> Result<Vectors, Failure> {
     }
     let mut schemas = BTreeMap::new();
     let mut on_disk = BTreeMap::new();
+    let mut quantization = BTreeMap::new();
     let mut shown = serde_json::Map::new();
     for (name, body) in bodies {
         let prefix = if is_single { "vectors.".to_owned() } else { format!("vectors.{name}.") };
         let body: VectorBody = serde_json::from_value(body).map_err(|e| malformed(format!("vectors: {e}")))?;
-        let own = body.hnsw_config.and_then(|hnsw| hnsw.on_disk);
+        let own = body.hnsw_config.and_then(HnswBody::on_disk);
+        quantization.extend(body.quantization_config.clone().map(|own| (name.clone(), own)));
         let (schema, config) = body.into_schema(base, &prefix)?;
-        if !is_single && (name.is_empty() || name.len() > NAME_BYTES_MAX) {
-            return Err(invalid("vectors", format!("`{name}`"), &format!("a name of 1 to {NAME_BYTES_MAX} bytes")));
+        if name.len() > NAME_BYTES_MAX {
+            return Err(invalid("vectors", format!("`{name}`"), &format!("a name of up to {NAME_BYTES_MAX} bytes")));
         }
         schemas.insert(name.clone(), schema);
         on_disk.extend(own.map(|own| (name.clone(), own)));
         shown.insert(name, config);
     }
-    let shown = match is_single {
+    // `{"": ...}` is the unnamed vector too.
+    let shown = match schemas.len() == 1 && schemas.contains_key(UNNAMED) {
         true => shown.remove(UNNAMED).unwrap_or_default(),
         false => Value::Object(shown),
     };
-    Ok(Vectors { schemas, on_disk, shown })
+    Ok(Vectors { schemas, on_disk, shown, quantization })
 }
 
 impl VectorBody {
     fn into_schema(self, base: HnswConfig, prefix: &str) -> Result<(VectorSchema, Value), Failure> {
-        refuse_all(&[("vectors.quantization_config", self.quantization_config), ("vectors.memory", self.memory)])?;
         let datatype = datatype(&format!("{prefix}datatype"), self.datatype.as_deref())?;
         if datatype == Datatype::Uint8 && self.distance == Metric::Cosine {
             // Stored vectors are normalised for the cosine, and have nothing left at this precision.
@@ -271,6 +263,12 @@ impl VectorBody {
         }
         if let Some(on_disk) = self.on_disk {
             shown["on_disk"] = json!(on_disk);
+        }
+        if let Some(memory) = self.memory {
+            shown["memory"] = json!(memory.mapped(&format!("{prefix}memory"))?);
+        }
+        if let Some(QuantizationBody::Kinds(kinds)) = self.quantization_config {
+            shown["quantization_config"] = Value::Object(kinds);
         }
         if let Some(datatype) = self.datatype {
             shown["datatype"] = json!(datatype);
@@ -306,6 +304,7 @@ enum Comparator {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SparseBody {
+    #[serde(default, deserialize_with = "object")]
     index: Option<SparseIndexBody>,
     modifier: Option<Modifier>,
 }
@@ -332,7 +331,7 @@ struct SparseIndexBody {
 /// Adds the sparse vectors of a new collection; how they are shown later.
 fn add_sparse(
     schemas: &mut BTreeMap<String, VectorSchema>,
-    bodies: BTreeMap<String, SparseBody>,
+    bodies: BTreeMap<String, Object<SparseBody>>,
 ) -> Result<serde_json::Map<String, Value>, Failure> {
     if schemas.len() + bodies.len() > VECTOR_NAMES_MAX {
         let count = schemas.len() + bodies.len();
@@ -340,7 +339,7 @@ fn add_sparse(
         return Err(invalid("sparse_vectors", format!("of {count} names"), &bound));
     }
     let mut all = serde_json::Map::new();
-    for (name, body) in bodies {
+    for (name, Object(body)) in bodies {
         let field = format!("sparse_vectors.{name}");
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             let bound = format!("a name of 1 to {NAME_BYTES_MAX} bytes");
@@ -404,6 +403,10 @@ impl AliasesBody {
                 Ok(AliasChange::Rename { from: old_alias_name, to: new_alias_name })
             }
         };
+        if self.actions.len() > BATCH_OPERATIONS_MAX {
+            let message = format!("{} actions, allowed are {BATCH_OPERATIONS_MAX} or fewer", self.actions.len());
+            return Err(Error::Validation { field: "actions".into(), message }.into());
+        }
         self.actions.into_iter().map(change).collect()
     }
 }

@@ -9,13 +9,17 @@ mod index;
 mod matrix;
 mod older;
 mod points;
+mod quantization;
 mod query;
 mod search;
+mod settings;
+#[cfg(test)]
+mod shape_tests;
 mod strict;
 mod update;
 mod vector;
 
-pub(super) use change::{ChangeBody, check_change};
+pub(super) use change::{ChangeBody, is_single};
 pub(super) use collection::{AliasesBody, CreateBody, NamePlace, check_name};
 pub(super) use groups::{GroupsBody, GroupsWanted, QueryGroupsBody, RecommendGroupsBody, RecordsOf, SearchGroupsBody};
 pub(super) use index::{IndexBody, NewIndex, index_path};

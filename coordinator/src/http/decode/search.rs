@@ -127,6 +127,7 @@ struct IdfCorpus {
 struct Understood {
     ef: Option<usize>,
     exact: bool,
+    oversampling: Option<f64>,
     idf_corpus: Option<Arc<Filter>>,
 }
 
@@ -157,7 +158,7 @@ impl SearchParams {
             None | Some(IdfInput::Scope(IdfScope::Global)) => None,
             Some(IdfInput::Corpus(IdfCorpus { corpus })) => Some(Arc::new(corpus)),
         };
-        Ok(Understood { ef, exact: self.exact.unwrap_or(false), idf_corpus })
+        Ok(Understood { ef, oversampling, exact: self.exact.unwrap_or(false), idf_corpus })
     }
 }
 
@@ -190,7 +191,7 @@ impl PrefetchBody {
     fn into_tree(self, allow_partial: bool) -> Result<QueryTree, Failure> {
         let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
         let lookup_from = self.lookup_from.map(LookupBody::into_lookup).transpose()?;
-        let Understood { ef, exact, idf_corpus } = self.params.unwrap_or_default().understood(limit)?;
+        let Understood { ef, exact, oversampling, idf_corpus } = self.params.unwrap_or_default().understood(limit)?;
         let query = Query {
             source: self.query.map_or(Source::All, |input| input.0),
             using: self.using.unwrap_or_else(|| UNNAMED.to_owned()),
@@ -200,6 +201,7 @@ impl PrefetchBody {
             offset: 0,
             ef,
             exact,
+            oversampling,
             idf_corpus,
             parts: PointParts::default(),
             allow_partial,
@@ -284,18 +286,17 @@ impl ScrollBody {
 pub(in super::super) struct CountBody {
     filter: Option<Filter>,
     /// Every count of ours is exact, which is fine for those who ask for less.
-    #[serde(rename = "exact")]
-    _exact: Option<bool>,
+    exact: Option<bool>,
     allow_partial: Option<bool>,
     #[serde(default)]
     shard_key: Unsupported,
 }
 
 impl CountBody {
-    /// Which points to count, and whether an answer that misses shards is wanted.
-    pub(in super::super) fn into_filter(self) -> Result<(Option<Arc<Filter>>, bool), Failure> {
+    /// Which points to count, whether an exact number is asked for, and whether an answer that misses shards is wanted.
+    pub(in super::super) fn into_filter(self) -> Result<(Option<Arc<Filter>>, bool, bool), Failure> {
         self.shard_key.refuse("shard_key")?;
-        Ok((self.filter.map(Arc::new), self.allow_partial.unwrap_or(true)))
+        Ok((self.filter.map(Arc::new), self.exact.unwrap_or(true), self.allow_partial.unwrap_or(true)))
     }
 }
 

@@ -214,7 +214,7 @@ impl UpdateBody for DeleteVectorsBody {
 }
 
 /// An object, and no array of its fields in the order they are declared in.
-struct Object<T>(T);
+pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object<T>, D::Error> {

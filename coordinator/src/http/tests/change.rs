@@ -81,15 +81,15 @@ async fn changes_that_cannot_be_made_are_refused_by_name() {
     let before = shown(&edge).await;
     let of_a = |body: Value| json!({"hnsw_config": {"on_disk": true}, "vectors": {"a": body}});
     for (path, body, status, text) in [
-        (C, json!({"hnsw_config": {"m": 5}}), 400, "changing `hnsw_config.m` is not supported yet"),
+        (C, json!({"hnsw_config": {"m": 5}}), 400, "changing `hnsw_config.m` is not supported: "),
         (C, json!({"hnsw_config": {"ef_construct": 50, "on_disk": true}}), 400, "`hnsw_config.ef_construct`"),
-        (C, json!({"hnsw_config": {"memory": "cold"}}), 400, "`hnsw_config.memory` is not supported yet"),
+        (C, json!({"hnsw_config": {"payload_m": 4}}), 400, "`hnsw_config.payload_m` 4 is not supported"),
         (C, json!({"hnsw_config": {"on_disk": 1}}), 400, "expected a boolean"),
         (C, json!({"hnsw_config": {"disk": true}}), 400, "unknown field `disk`"),
-        (C, json!({"optimizers_config": {"indexing_threshold": 1}}), 400, "`optimizers_config` is not supported yet"),
-        (C, json!({"params": {"replication_factor": 2}}), 400, "`params` is not supported yet"),
+        (C, json!({"optimizers_config": {"indexing_threshold": 1}}), 400, "`optimizers_config.indexing_threshold` 1"),
+        (C, json!({"params": {"replication_factor": 2}}), 400, "`params.replication_factor` 2 is not supported"),
         (C, json!({"name": "d"}), 400, "unknown field `name`"),
-        (C, of_a(json!({"on_disk": true})), 400, "`vectors.on_disk` is not supported yet"),
+        (C, of_a(json!({"memory": "pinned"})), 400, "`vectors.a.memory: pinned` is not supported"),
         (C, of_a(json!({"hnsw_config": {"m": 9}})), 400, "changing `vectors.a.hnsw_config.m`"),
         (C, of_a(json!({"hnsw_config": {}})), 400, "taking `vectors.a.hnsw_config` away"),
         (C, json!({"vectors": {"b": {"hnsw_config": {"on_disk": true}}}}), 400, "Not existing vector name error: b"),

@@ -68,7 +68,10 @@ async fn a_strict_collection_wants_filters_on_indexed_fields() {
     let edge = Edge::new().await;
     let create = |strict: Value| json!({"vectors": {"size": 1, "distance": "Dot"}, "strict_mode_config": strict});
     for (strict, text) in [
-        (json!({"enabled": true, "max_query_limit": 5}), "`strict_mode_config.max_query_limit` is not supported yet"),
+        (
+            json!({"max_resident_memory_percent": 5}),
+            "`strict_mode_config.max_resident_memory_percent` is not supported",
+        ),
         (json!({"enabled": true, "unindexed": false}), "unknown field `unindexed`"),
     ] {
         let (status, error) = edge.refused("PUT", C, create(strict)).await;

@@ -61,13 +61,8 @@ async fn what_is_wrong_is_named() {
         ("search/batch", json!({"searches": many}), 422, "searches: 1001 queries"),
         ("recommend", json!({"limit": 1}), 400, "at least one positive example"),
         ("recommend", json!({"positive": [77], "limit": 1}), 404, "No point with id 77 found"),
-        (
-            "recommend",
-            json!({"positive": [1], "limit": 1, "strategy": "sum_scores"}),
-            400,
-            "sum_scores is not supported",
-        ),
-        ("discover", json!({}), 404, "is not supported yet"),
+        ("recommend", json!({"positive": [1], "limit": 1, "strategy": "best"}), 400, "unknown variant `best`"),
+        ("discover", json!({"limit": 1}), 400, "`target` or `context` must be given"),
     ] {
         let (got, error) = edge.refused("POST", &format!("{POINTS}/{path}"), body.clone()).await;
         assert_eq!(got, status, "{path} {body}: {error}");

@@ -132,9 +132,9 @@ async fn what_makes_no_sense_is_refused_by_name() {
         (json!({"query": {"recommend": {}}}), 400, "at least one positive example"),
         (json!({"query": {"recommend": {"positive": examples}}}), 400, "1001 examples, the limit is 1000"),
         (
-            json!({"query": {"recommend": {"positive": [1], "strategy": "best_score"}}}),
+            json!({"query": {"recommend": {"positive": [], "strategy": "best_score"}}}),
             400,
-            "best_score is not supported",
+            "needs at least one example",
         ),
         (json!({"query": {"recommend": {"positive": [[1]]}}}), 400, "expected dim: 2, got 1"),
         (json!({"query": {"recommend": {"positive": [77]}}}), 404, "No point with id 77 found"),

@@ -10,6 +10,7 @@ use vicinal_common::payload_index::FieldType;
 use vicinal_common::ring::TokenTable;
 use vicinal_common::transport::Address;
 
+use super::super::change::CollectionChange;
 use super::super::state::{Registration, Shard, StrictMode};
 use super::*;
 
@@ -327,9 +328,10 @@ fn graphs_are_placed_when_created_and_when_changed() {
     assert_eq!(tuning(&machine, 2), Tuning { revision: 1, graphs: on_disk, ..Tuning::default() });
 
     let collection = collection_id(2);
-    let change = |on_disk, own| MetaCommand::PlaceGraphs {
-        collection,
-        change: GraphPlacementChange { on_disk, vectors: [(String::new(), own)].into() },
+    let change = |on_disk, own| {
+        let graphs = GraphPlacementChange { on_disk, vectors: [(String::new(), own)].into() };
+        let change = Box::new(CollectionChange { graphs, ..CollectionChange::default() });
+        MetaCommand::ChangeCollection { collection, change }
     };
     for (command, revision, is_on_disk) in [
         (change(Some(true), None), 1, true),
@@ -344,4 +346,40 @@ fn graphs_are_placed_when_created_and_when_changed() {
     }
     machine.run(MetaCommand::BeginDelete { collection, now_ms: 9 });
     assert_eq!(text(&machine.run(change(Some(true), None))).0, 404);
+}
+
+#[test]
+fn a_change_of_a_collection_is_whole_and_counts_no_revision_by_itself() {
+    let mut machine = Machine::new();
+    machine.create(1, "a");
+    let collection = collection_id(1);
+    let change = |change: CollectionChange| MetaCommand::ChangeCollection { collection, change: Box::new(change) };
+    let strict = StrictMode { enabled: Some(true), max_payload_index_count: Some(1), ..StrictMode::default() };
+    let good = CollectionChange {
+        strict: Some(strict),
+        write_consistency_factor: Some(1),
+        config_json: Some("{\"params\":{\"on_disk_payload\":true}}".into()),
+        metadata_json: Some("{\"a\":1}".into()),
+        ..CollectionChange::default()
+    };
+    assert_eq!(machine.run(change(good)), MetaReply::Done);
+    let found = machine.state.collections[&collection].clone();
+    assert_eq!(found.config_json, "{\"metadata\":{\"a\":1},\"params\":{\"on_disk_payload\":true}}");
+    assert_eq!((found.strict.enabled, found.tuning.revision), (Some(true), 0));
+
+    let index = |field: &str| MetaCommand::CreateIndex { collection, field: field.into(), of: FieldType::Bool };
+    assert_eq!(machine.run(index("x")), MetaReply::Done);
+    assert_eq!(machine.run(index("x")), MetaReply::Done, "it is there already");
+    assert_eq!(text(&machine.run(index("y"))).0, 400, "strict mode allows one");
+
+    let before = machine.state.collections[&collection].clone();
+    let too_large = CollectionChange {
+        strict: Some(StrictMode { enabled: Some(false), ..StrictMode::default() }),
+        metadata_json: Some(format!("{{\"b\":\"{}\"}}", "x".repeat(20_000))),
+        ..CollectionChange::default()
+    };
+    assert_eq!(text(&machine.run(change(too_large))).0, 400);
+    assert_eq!(machine.state.collections[&collection], before);
+    machine.run(MetaCommand::BeginDelete { collection, now_ms: 9 });
+    assert_eq!(text(&machine.run(change(CollectionChange::default()))).0, 404);
 }
