@@ -17,7 +17,7 @@ use super::selector::WithPayload;
 use super::strict;
 use crate::Coordinator;
 use crate::meta::Collection;
-use crate::query::{self, Coverage, QueryTree};
+use crate::query::{self, Coverage, QueryTree, Source};
 
 type Shared = State<Arc<Coordinator>>;
 
@@ -138,8 +138,12 @@ pub(super) async fn resolve(
     Ok(query::resolve_lookups(&coordinator.shards, &find, params.read_spec(), collection.id, trees).await?)
 }
 
-/// Refuses filters on fields without an index, of the query and of its prefetches, when the collection asks for one.
+/// Refuses filters and formulas that strict mode does not allow, of the query and of its prefetches.
 pub(super) fn check_filters(collection: &Collection, tree: &QueryTree) -> Result<(), Failure> {
     check_filter(collection, tree.query.filter.as_deref(), Purpose::Read)?;
+    check_filter(collection, tree.query.idf_corpus.as_deref(), Purpose::Read)?;
+    if let Source::Formula(formula) = &tree.query.source {
+        strict::check_formula(collection, &formula.formula)?;
+    }
     tree.prefetch.iter().try_for_each(|prefetch| check_filters(collection, prefetch))
 }

@@ -2,6 +2,7 @@
 //! body is read; the rest is checked when it is understood, before anything is carried out.
 
 mod bucket;
+mod formula;
 mod rates;
 mod totals;
 
@@ -24,6 +25,7 @@ use crate::meta::{Collection, StrictMode};
 use crate::query::QueryTree;
 use crate::write::Update;
 
+pub(super) use formula::check_formula;
 pub(super) use rates::Kind;
 
 /// What this coordinator counts for collections that have limits.

@@ -234,3 +234,52 @@ async fn what_is_set_stays_until_it_is_changed() {
     }
     assert_eq!(shown().await["read_rate_limit"], 200);
 }
+
+#[tokio::test]
+async fn limits_hold_for_vectors_of_other_kinds() {
+    let edge = Edge::new().await;
+    let body = json!({"vectors": {"m": {"size": 2, "distance": "Dot", "multivector_config": {"comparator": "max_sim"}}},
+        "sparse_vectors": {"s": {}}});
+    edge.ok("PUT", C, body).await;
+    for (config, text) in [
+        (json!({"multivector_config": {"s": {"max_vectors": 2}}}), "`s` is no multivector"),
+        (json!({"sparse_config": {"m": {"max_length": 2}}}), "`m` is no sparse vector"),
+    ] {
+        let (status, error) = edge.refused("PATCH", C, json!({"strict_mode_config": config})).await;
+        assert!(status == 400 && error.contains(text), "{status} {error}");
+    }
+    restrict(
+        &edge,
+        json!({"enabled": true, "multivector_config": {"m": {"max_vectors": 2}},
+        "sparse_config": {"s": {"max_length": 2}}}),
+    )
+    .await;
+    let vector = |multi: usize, sparse: usize| {
+        let sparse = json!({"indices": (0..sparse).collect::<Vec<_>>(), "values": vec![1.0; sparse]});
+        json!({"points": [{"id": 1, "vector": {"m": vec![[1.0, 2.0]; multi], "s": sparse}}]})
+    };
+    is_fine(&edge, "PUT", "", vector(2, 2)).await;
+    for (body, text) in [
+        (vector(3, 2), "Multivector 'm' has a limit of 2 vectors, but 3 were provided!"),
+        (vector(2, 3), "Sparse vector 's' has a limit of 2 indices, but 3 were provided!"),
+    ] {
+        for path in [POINTS, "/collections/c/points/vectors"] {
+            let (status, error) = edge.refused("PUT", path, body.clone()).await;
+            assert!(status == 400 && error.contains(text), "{path}: {status} {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn formulas_and_facets_are_limited_as_queries_are() {
+    let edge = strict(json!({"unindexed_filtering_retrieve": false, "max_query_limit": 20})).await;
+    let query =
+        json!({"prefetch": {"query": [1, 2]}, "query": {"formula": {"sum": ["$score", "n"]}, "defaults": {"n": 0}}});
+    is_refused(&edge, "POST", "/query", query.clone(), "not found for \"n\" of one of the following types").await;
+    let facet = |limit: u64| json!({"key": "n", "limit": limit});
+    let (status, error) = edge.refused("POST", "/collections/c/facet", facet(21)).await;
+    assert!(status == 400 && error.contains("Limit exceeded 21 > 20"), "{status} {error}");
+    edge.ok("PUT", "/collections/c/index", json!({"field_name": "n", "field_schema": "integer"})).await;
+    is_fine(&edge, "POST", "/query", query).await;
+    edge.ok("POST", "/collections/c/facet", facet(20)).await;
+}

@@ -134,7 +134,7 @@ impl Decay {
 
 impl Expression {
     /// The expressions that this one is made of.
-    pub(super) fn operands(&self) -> Vec<&Expression> {
+    pub(crate) fn operands(&self) -> Vec<&Expression> {
         match self {
             Expression::Constant(_)
             | Expression::Variable(_)

@@ -49,7 +49,23 @@ fn regions_of_segment(bytes: &[u8]) -> Vec<Region> {
         let at = toc + 32 * entry;
         let (kind, ordinal) = (u32_at(bytes, at), u32_at(bytes, at + 4));
         let (start, length) = (u64_at(bytes, at + 8), u64_at(bytes, at + 16));
-        let names = ["Nums", "Uuids", "Versions", "Present", "Vectors", "PayloadOffsets", "Payloads"];
+        let names = [
+            "Nums",
+            "Uuids",
+            "Versions",
+            "Present",
+            "Vectors",
+            "PayloadOffsets",
+            "Payloads",
+            "Starts",
+            "Indices",
+            "PostingDims",
+            "PostingStarts",
+            "PostingRows",
+            "PostingValues",
+            "PostingMaxima",
+            "PostingMinima",
+        ];
         let place = format!("section {} {ordinal} at offset {start}", names[kind - 1]);
         add(&mut regions, start, &place, &[("content", length), ("padding", length.next_multiple_of(64) - length)]);
         let fields = [("kind", 4), ("ordinal", 4), ("offset", 8), ("bytes", 8), ("crc", 4), ("dim", 4)];
