@@ -1,4 +1,4 @@
-//! Handlers of payload indexes, and the rule that filters must be on indexed fields.
+//! Handlers of payload indexes, and what indexes do to filters: how they cut texts, and the rule that a field must have one.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ type Shared = State<Arc<Coordinator>>;
 /// `PUT /collections/{collection}/index`
 pub(super) async fn create(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let NewIndex { field, of } = body.decode(IndexBody::into_index).await?;
-    coordinator.catalog.create_index(collection.id, field, of, params.deadline).await?;
+    let NewIndex { field, index } = body.decode(IndexBody::into_index).await?;
+    coordinator.catalog.create_index(collection.id, field, index, params.deadline).await?;
     changed(&coordinator, &params, &collection).await
 }
 
@@ -64,15 +64,25 @@ pub(super) enum Purpose {
     Update,
 }
 
-/// Refuses a filter on a field without an index when the collection asks for one.
-pub(super) fn check_filter(collection: &Collection, filter: Option<&Filter>, purpose: Purpose) -> Result<(), Error> {
+/// Makes a client's filter ready for the shards: fixes how its full-text conditions cut texts, by the collection's indexes as
+/// they are now, and refuses a filter on a field without an index when the collection asks for one. Every filter of a request
+/// must come through here, once.
+pub(super) fn prepare_filter(
+    collection: &Collection,
+    filter: Option<&mut Filter>,
+    purpose: Purpose,
+) -> Result<(), Error> {
+    let Some(filter) = filter else { return Ok(()) };
+    let indexes = &collection.tuning.payload_indexes;
+    filter.resolve_text(indexes)?;
     let is_strict = match purpose {
         Purpose::Read => collection.strict.only_indexed_reads,
         Purpose::Update => collection.strict.only_indexed_updates,
     };
-    let required =
-        filter.filter(|_| is_strict).and_then(|filter| filter.required_index(&collection.tuning.payload_indexes));
-    let Some(required) = required else { return Ok(()) };
+    if !is_strict {
+        return Ok(());
+    }
+    let Some(required) = filter.required_index(indexes) else { return Ok(()) };
     let types: Vec<&str> = required.types.iter().map(|of| of.name()).collect();
     Err(Error::BadInput(format!(
         "Index required but not found for \"{}\" of one of the following types: [{}]. Help: Create an index for this key \

@@ -13,7 +13,7 @@ use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
 use super::decode::{CountBody, RetrieveBody, ScrollBody, Wanted};
 use super::encode::{self, Shown};
-use super::indexes::{Purpose, check_filter};
+use super::indexes::{Purpose, prepare_filter};
 use super::params::Params;
 use super::selector::WithPayload;
 use crate::meta::Collection;
@@ -61,9 +61,9 @@ pub(super) async fn retrieve(State(coordinator): Shared, params: Params, body: J
 /// `POST /collections/{collection}/points/scroll`
 pub(super) async fn scroll(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let Wanted { request, with_payload, allow_partial } = body.decode(ScrollBody::into_page).await?;
+    let Wanted { mut request, with_payload, allow_partial } = body.decode(ScrollBody::into_page).await?;
     check_parts(&collection, &request.parts)?;
-    check_filter(&collection, request.filter.as_deref(), Purpose::Read)?;
+    prepare_filter(&collection, request.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
     let lookup = params.lookup(&coordinator);
     let page = query::scroll(&coordinator.shards, &lookup, params.read_spec(), &request).await?;
     page.coverage.check(allow_partial)?;
@@ -86,8 +86,8 @@ pub(super) async fn scroll(State(coordinator): Shared, params: Params, body: Jso
 /// `POST /collections/{collection}/points/count`
 pub(super) async fn count(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let (filter, allow_partial) = body.decode(CountBody::into_filter).await?;
-    check_filter(&collection, filter.as_deref(), Purpose::Read)?;
+    let (mut filter, allow_partial) = body.decode(CountBody::into_filter).await?;
+    prepare_filter(&collection, filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
     let lookup = params.lookup(&coordinator);
     let (count, coverage) = query::count(&coordinator.shards, &lookup, params.read_spec(), filter).await?;
     coverage.check(allow_partial)?;

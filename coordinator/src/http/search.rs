@@ -10,7 +10,7 @@ use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
 use super::decode::{OlderBatchBody, OlderBody, QueryBatchBody, QueryBody};
 use super::encode::{self, Shown};
-use super::indexes::{Purpose, check_filter};
+use super::indexes::{Purpose, prepare_filter};
 use super::params::Params;
 use super::points::check_parts;
 use super::selector::WithPayload;
@@ -89,10 +89,10 @@ async fn run(
     form: Form,
 ) -> Result<(Vec<Vec<u8>>, Coverage), Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let (trees, with_payload): (Vec<QueryTree>, Vec<WithPayload>) = queries.into_iter().unzip();
-    for tree in &trees {
+    let (mut trees, with_payload): (Vec<QueryTree>, Vec<WithPayload>) = queries.into_iter().unzip();
+    for tree in &mut trees {
         check_parts(&collection, &tree.query.parts)?;
-        check_filters(&collection, tree)?;
+        prepare_filters(&collection, tree)?;
     }
     let lookup = params.lookup(coordinator);
     let span = telemetry::query_span(&collection.name, trees.len());
@@ -123,8 +123,8 @@ async fn run(
     Ok((encoded.await?, coverage))
 }
 
-/// Refuses filters on fields without an index, of the query and of its prefetches, when the collection asks for one.
-fn check_filters(collection: &Collection, tree: &QueryTree) -> Result<(), Failure> {
-    check_filter(collection, tree.query.filter.as_deref(), Purpose::Read)?;
-    tree.prefetch.iter().try_for_each(|prefetch| check_filters(collection, prefetch))
+/// Prepares the filters of the query and of its prefetches.
+fn prepare_filters(collection: &Collection, tree: &mut QueryTree) -> Result<(), Failure> {
+    prepare_filter(collection, tree.query.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
+    tree.prefetch.iter_mut().try_for_each(|prefetch| prepare_filters(collection, prefetch))
 }

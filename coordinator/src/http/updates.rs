@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Failure};
 use super::body::JsonBody;
 use super::decode::{BatchUpdateBody, UpdateBody};
-use super::indexes::{Purpose, check_filter};
+use super::indexes::{Purpose, prepare_filter};
 use super::params::Params;
 use crate::Coordinator;
 use crate::meta::Collection;
@@ -25,8 +25,8 @@ pub(super) async fn update<B: UpdateBody>(
     let collection = coordinator.collection(params.collection())?;
     let id = collection.id;
     let check = move |body: B| {
-        let update = body.into_update(&collection.schema)?;
-        check_filters(&collection, &update)?;
+        let mut update = body.into_update(&collection.schema)?;
+        prepare_filters(&collection, &mut update)?;
         Ok(update)
     };
     let update = body.decode(check).await?;
@@ -41,8 +41,8 @@ pub(super) async fn batch(State(coordinator): Shared, params: Params, body: Json
     let collection = coordinator.collection(params.collection())?;
     let id = collection.id;
     let check = move |body: BatchUpdateBody| {
-        let updates = body.into_updates(&collection.schema)?;
-        updates.iter().try_for_each(|update| check_filters(&collection, update))?;
+        let mut updates = body.into_updates(&collection.schema)?;
+        updates.iter_mut().try_for_each(|update| prepare_filters(&collection, update))?;
         Ok(updates)
     };
     let updates = body.decode(check).await?;
@@ -61,8 +61,8 @@ pub(super) async fn batch(State(coordinator): Shared, params: Params, body: Json
     Ok(Answer::json(&Value::from(results))?.with_session(&params))
 }
 
-fn check_filters(collection: &Collection, update: &Update) -> Result<(), Failure> {
-    update.filters().try_for_each(|filter| Ok(check_filter(collection, Some(filter), Purpose::Update)?))
+fn prepare_filters(collection: &Collection, update: &mut Update) -> Result<(), Failure> {
+    update.filters_mut().try_for_each(|filter| Ok(prepare_filter(collection, Some(filter), Purpose::Update)?))
 }
 
 /// The answer to a write. It is durable and applied by now in any case; a client that did not wait for that is told the

@@ -70,8 +70,8 @@ impl MetaState {
                 self.replace_replica(*collection, *shard, *from, *to)
             }
             MetaCommand::ForgetNode { node } => self.forget_node(*node),
-            MetaCommand::CreateIndex { collection, field, of } => self.retune(*collection, |tuning| {
-                tuning.payload_indexes.insert(field.clone(), *of);
+            MetaCommand::CreateIndex { collection, field, index } => self.retune(*collection, |tuning| {
+                tuning.payload_indexes.insert(field.clone(), index.clone());
                 match tuning.payload_indexes.len() > PAYLOAD_INDEXES_MAX {
                     true => Err(Error::BadInput(format!(
                         "the collection has {PAYLOAD_INDEXES_MAX} payload indexes, which is the most it can have"

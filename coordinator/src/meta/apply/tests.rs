@@ -289,7 +289,8 @@ fn payload_indexes_change_one_by_one_and_count_revisions() {
     let mut machine = Machine::new();
     machine.create(1, "a");
     let collection = collection_id(1);
-    let create = |field: &str, of| MetaCommand::CreateIndex { collection, field: field.into(), of };
+    let create =
+        |field: &str, of: FieldType| MetaCommand::CreateIndex { collection, field: field.into(), index: of.into() };
     let drop = |field: &str| MetaCommand::DropIndex { collection, field: field.into() };
     for (command, revision) in [
         (create("x", FieldType::Keyword), 1),
@@ -308,7 +309,7 @@ fn payload_indexes_change_one_by_one_and_count_revisions() {
     assert_eq!(text(&machine.run(create("more", FieldType::Bool))).0, 400);
     assert_eq!(machine.run(create("y", FieldType::Integer)), MetaReply::Done);
     let indexes = &machine.state.collections[&collection].tuning.payload_indexes;
-    assert_eq!((indexes.len(), indexes["y"]), (PAYLOAD_INDEXES_MAX, FieldType::Integer));
+    assert_eq!((indexes.len(), indexes["y"].of()), (PAYLOAD_INDEXES_MAX, FieldType::Integer));
     machine.run(MetaCommand::BeginDelete { collection, now_ms: 9 });
     assert_eq!(text(&machine.run(create("z", FieldType::Bool))).0, 404);
 }
