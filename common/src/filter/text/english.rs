@@ -346,7 +346,7 @@ mod tests {
             ("bed", "bed"),
             ("shed", "shed"),
             ("it", "it"),
-            ("größe", "größ"),
+            ("größe", "größe"),
         ] {
             assert_eq!(stem(word), expected, "{word}");
         }
