@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use vicinal_common::api::{
-    ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, RetrieveRequest, ScrollRequest,
+    ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, RetrieveRequest, ScrollOrder, ScrollRequest,
     SearchRequest, ShardApi, VectorSelector, WriteOp,
 };
 use vicinal_common::error::Error;
@@ -72,12 +72,17 @@ async fn every_operation_answers_over_the_wire_as_directly() {
         let over = remote[node].retrieve(retrieve.clone()).await;
         assert_same(&over, &direct[node].retrieve(retrieve).await);
         assert_eq!(over[0].result.as_ref().unwrap().len(), 28);
-        assert_eq!(over[0].result.as_ref().unwrap()[0].vectors[""].len(), DIM);
+        assert_eq!(over[0].result.as_ref().unwrap()[0].vectors[""].dense().unwrap().len(), DIM);
 
         let mut parts = everything();
         parts.vectors = VectorSelector::Named(vec![String::new()]);
-        let scroll =
-            ScrollRequest { context: context(), from: Some(PointId::Num(6)), limit: 4, filter: filter.clone(), parts };
+        let scroll = ScrollRequest {
+            context: context(),
+            order: ScrollOrder::Id { from: Some(PointId::Num(6)) },
+            limit: 4,
+            filter: filter.clone(),
+            parts,
+        };
         let over = remote[node].scroll(scroll.clone()).await;
         assert_same(&over, &direct[node].scroll(scroll).await);
         assert_eq!(
@@ -128,7 +133,8 @@ async fn a_large_write_and_a_large_page_fit() {
         last = remote.write(write_of(SHARD, WriteOp::Upsert(Arc::new(points)))).await.unwrap().index;
     }
     let context = context(&[(SHARD, last)]);
-    let scroll = ScrollRequest { context, from: None, limit: 100, filter: None, parts: everything() };
+    let scroll =
+        ScrollRequest { context, order: ScrollOrder::Id { from: None }, limit: 100, filter: None, parts: everything() };
     let page = remote.scroll(scroll).await.remove(0).result.unwrap();
     assert_eq!(page.len(), 42);
     assert!(page.iter().all(|point| point.payload.as_bytes().len() > 1 << 20));

@@ -24,3 +24,4 @@ pub mod telemetry;
 pub mod topk;
 pub mod transport;
 pub mod tuning;
+pub mod vector;

@@ -22,8 +22,24 @@ pub const BATCH_QUERIES_MAX: usize = 1_000;
 pub const PREFETCH_DEPTH_MAX: usize = 8;
 /// Most prefetches in one query, on all levels.
 pub const PREFETCHES_MAX: usize = 64;
+/// Deepest nesting of a formula's expressions.
+pub const FORMULA_DEPTH_MAX: usize = 32;
+/// Most expressions in a formula, and most defaults.
+pub const FORMULA_NODES_MAX: usize = 1_024;
+/// Most points that are read at a time to evaluate a formula.
+pub const FORMULA_PAGE_POINTS: usize = 1_000;
 /// Most examples of a recommendation.
 pub const EXAMPLES_MAX: usize = 1_000;
+/// Most judged examples of relevance feedback: each is compared with each.
+pub const FEEDBACK_MAX: usize = 64;
+/// Most different values of a payload key that one shard counts.
+pub const FACET_VALUES_MAX: usize = 1_000_000;
+/// Most values of a sparse vector.
+pub const SPARSE_VALUES_MAX: usize = 65_536;
+/// Most vectors in one multivector.
+pub const MULTIVECTOR_MAX: usize = 4_096;
+/// Most numbers in one multivector: its vectors together.
+pub const MULTIVECTOR_VALUES_MAX: usize = 1 << 20;
 /// Largest `limit + offset` of a query, and largest scroll page.
 pub const RESULTS_MAX: usize = 100_000;
 /// Neighbours per node of an HNSW graph: the smallest number and the largest.

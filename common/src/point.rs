@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::payload::Payload;
+use crate::vector::Vector;
 
 /// Name of a point's vector. The single unnamed vector of a collection has the name `""`.
 pub const UNNAMED: &str = "";
@@ -21,8 +22,8 @@ pub enum PointId {
     Uuid(Uuid),
 }
 
-/// The stored vectors of a point by name, each of its collection's dimension and prepared for its metric.
-pub type Vectors = BTreeMap<String, Vec<f32>>;
+/// The stored vectors of a point by name, each of its collection's kind and dimension and prepared for its metric.
+pub type Vectors = BTreeMap<String, Vector>;
 
 /// A whole point as it is written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -20,6 +20,7 @@ use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, PointId, UNNAMED, Vectors};
 use vicinal_common::ring::TokenTable;
 use vicinal_common::tuning::{GraphPlacement, Tuning};
+use vicinal_common::vector::Vector;
 
 use crate::meta::{Collection, CollectionState, Shard, StrictMode};
 use crate::shard_client::NodeDirectory;
@@ -96,7 +97,7 @@ pub(crate) struct ModelCluster {
 impl ModelCluster {
     /// `shards` shards of `replicas` replicas on 3 nodes; shard `i` is led by its first replica, node `i % 3 + 1`.
     pub(crate) fn new(shards: u64, replicas: u64) -> ModelCluster {
-        let vector = VectorSchema { dim: 2, metric: Metric::Euclid, hnsw: None };
+        let vector = VectorSchema::dense(2, Metric::Euclid);
         let schema = CollectionSchema {
             vectors: BTreeMap::from([(UNNAMED.to_owned(), vector)]),
             hnsw: HnswConfig::default(),
@@ -148,7 +149,7 @@ impl ModelCluster {
         let fields = serde_json::json!({"n": id}).as_object().unwrap().clone();
         Point {
             id: PointId::Num(id),
-            vectors: Vectors::from([(UNNAMED.to_owned(), vec![x, 0.0])]),
+            vectors: Vectors::from([(UNNAMED.to_owned(), vec![x, 0.0].into())]),
             payload: Payload::from_fields(&fields).unwrap(),
         }
     }
@@ -244,7 +245,7 @@ fn stored(version: LogIndex, point: &Point, parts: &PointParts) -> StoredPoint {
         }
     };
     let payload = if parts.payload { point.payload.clone() } else { Payload::EMPTY };
-    StoredPoint { id: point.id, version, payload, vectors }
+    StoredPoint { id: point.id, version, payload, vectors, order: None }
 }
 
 fn matches(filter: Option<&Filter>, point: &Point) -> bool {
@@ -252,12 +253,16 @@ fn matches(filter: Option<&Filter>, point: &Point) -> bool {
     filter.is_none_or(|filter| filter.matches(point.id, &point.payload.fields().unwrap(), &has))
 }
 
-fn nearest(shard: &ModelShard, query: &NearestQuery) -> Vec<ShardHit> {
+fn best(shard: &ModelShard, query: &SearchQuery) -> Vec<ShardHit> {
     let metric = shard.metrics[&query.vector_name];
     let mut hits = Vec::new();
     for (version, point) in shard.points.values().filter(|(_, point)| matches(query.filter.as_deref(), point)) {
         let Some(vector) = point.vectors.get(&query.vector_name) else { continue };
-        let distance = model_distance(metric, &query.vector, vector);
+        let is_apart = |part: &Vector| similarity(metric, part, vector).is_none();
+        if query.goal.nearest().is_some_and(is_apart) {
+            continue;
+        }
+        let distance = query.goal.distance(|part| similarity(metric, part, vector).unwrap_or(0.0));
         if query.distance_max.is_none_or(|most| distance <= most) {
             hits.push(ShardHit { distance, id: point.id, version: *version });
         }
@@ -265,6 +270,28 @@ fn nearest(shard: &ModelShard, query: &NearestQuery) -> Vec<ShardHit> {
     hits.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
     hits.truncate(query.k);
     hits
+}
+
+/// Larger is nearer; none for sparse vectors that share nothing.
+fn similarity(metric: Metric, a: &Vector, b: &Vector) -> Option<f32> {
+    match (a, b) {
+        (Vector::Dense(a), Vector::Dense(b)) => Some(0.0 - model_distance(metric, a, b)),
+        (Vector::Multi(a), Vector::Multi(b)) => {
+            let nearest = |a: &[f32]| {
+                let distances = b.as_ref().vectors().map(|b| model_distance(metric, a, b));
+                distances.fold(f32::INFINITY, f32::min)
+            };
+            Some(0.0 - a.as_ref().vectors().map(nearest).sum::<f32>())
+        }
+        (Vector::Sparse(a), Vector::Sparse(b)) => {
+            let shared = a.indices.iter().zip(&a.values).filter_map(|(index, value)| {
+                let at = b.indices.iter().position(|other| other == index)?;
+                Some(value * b.values[at])
+            });
+            shared.reduce(|sum, product| sum + product)
+        }
+        _ => panic!("{a:?} and {b:?} are of different kinds"),
+    }
 }
 
 fn model_distance(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
@@ -359,7 +386,7 @@ impl ShardApi for ModelNode {
     }
 
     async fn search(&self, request: SearchRequest) -> Vec<ShardAnswer<Vec<Vec<ShardHit>>>> {
-        self.read(&request.context, |shard| request.queries.iter().map(|query| nearest(shard, query)).collect()).await
+        self.read(&request.context, |shard| request.queries.iter().map(|query| best(shard, query)).collect()).await
     }
 
     async fn retrieve(&self, request: RetrieveRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
@@ -378,13 +405,70 @@ impl ShardApi for ModelNode {
     }
 
     async fn scroll(&self, request: ScrollRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
+        let matching = |(_, point): &&(LogIndex, Point)| matches(request.filter.as_deref(), point);
         let page = |shard: &ModelShard| {
-            let from = request.from.unwrap_or(PointId::Num(0));
-            let points = shard.points.range(from..).map(|(_, entry)| entry);
-            let points = points.filter(|(_, point)| matches(request.filter.as_deref(), point)).take(request.limit);
-            points.map(|(version, point)| stored(*version, point, &request.parts)).collect()
+            let points = shard.points.values().filter(matching);
+            let shown = |(version, point): &(LogIndex, Point)| stored(*version, point, &request.parts);
+            let mut page: Vec<StoredPoint> = match &request.order {
+                ScrollOrder::Id { from } => {
+                    points.filter(|(_, point)| from.is_none_or(|from| point.id >= from)).map(shown).collect()
+                }
+                ScrollOrder::Random { seed } => {
+                    let mut all: Vec<StoredPoint> = points.map(shown).collect();
+                    all.sort_by_key(|point| random_key(*seed, point.id));
+                    all
+                }
+                ScrollOrder::Key(OrderBy { key, descending, from }) => {
+                    let keyed = |entry: &(LogIndex, Point)| {
+                        let value = OrderValue::of(entry.1.payload.fields().unwrap().get(key)?)?;
+                        Some(StoredPoint { order: Some(value), ..shown(entry) })
+                    };
+                    let mut all: Vec<StoredPoint> = points.filter_map(keyed).collect();
+                    all.sort_by_key(|point| (point.order, point.id));
+                    if *descending {
+                        all.reverse();
+                    }
+                    let is_behind = |value: Option<OrderValue>| match from {
+                        None => true,
+                        Some(from) if *descending => value <= Some(*from),
+                        Some(from) => value >= Some(*from),
+                    };
+                    all.into_iter().filter(|point| is_behind(point.order)).collect()
+                }
+            };
+            page.truncate(request.limit);
+            page
         };
         self.read(&request.context, page).await
+    }
+
+    async fn facet(&self, request: FacetRequest) -> Vec<ShardAnswer<Vec<FacetCount>>> {
+        let count = |shard: &ModelShard| {
+            let mut counts: BTreeMap<FacetValue, u64> = BTreeMap::new();
+            for (_, point) in shard.points.values() {
+                let value = point.payload.fields().unwrap().get(&request.key).and_then(serde_json::Value::as_i64);
+                if let Some(value) = value.filter(|_| matches(request.filter.as_deref(), point)) {
+                    *counts.entry(FacetValue::Integer(value)).or_default() += 1;
+                }
+            }
+            counts.into_iter().map(|(value, count)| FacetCount { value, count }).collect()
+        };
+        self.read(&request.context, count).await
+    }
+
+    async fn frequencies(&self, request: FrequencyRequest) -> Vec<ShardAnswer<Frequencies>> {
+        let count = |shard: &ModelShard| {
+            let mut found = Frequencies { points: 0, of: vec![0; request.indices.len()] };
+            for (_, point) in shard.points.values().filter(|(_, point)| matches(request.filter.as_deref(), point)) {
+                let Some(Vector::Sparse(sparse)) = point.vectors.get(&request.vector_name) else { continue };
+                found.points += 1;
+                for (count, index) in found.of.iter_mut().zip(request.indices.iter()) {
+                    *count += u64::from(sparse.indices.contains(index));
+                }
+            }
+            found
+        };
+        self.read(&request.context, count).await
     }
 
     async fn count(&self, request: CountRequest) -> Vec<ShardAnswer<u64>> {

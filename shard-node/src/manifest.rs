@@ -25,7 +25,7 @@ pub const SPEC: &str = "SPEC";
 
 const MANIFEST_MAGIC: [u8; 8] = *b"VICNLMAN";
 const SPEC_MAGIC: [u8; 8] = *b"VICNLSPC";
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 const HEADER_BYTES: usize = 24;
 
 /// A remembered request: a retry of it is answered with this.

@@ -34,7 +34,8 @@ pub(super) fn random_queries(rows: usize, dim: usize) -> anyhow::Result<Matrix<f
     random(rows, dim, SEED + 1)
 }
 
-fn random(rows: usize, columns: usize, seed: u64) -> anyhow::Result<Matrix<f32>> {
+/// Uniform in 0..1, the same for each seed.
+pub(super) fn random(rows: usize, columns: usize, seed: u64) -> anyhow::Result<Matrix<f32>> {
     ensure!(rows > 0 && columns > 0, "{rows} vectors of dimension {columns} are nothing to measure with");
     let mut rng = StdRng::seed_from_u64(seed);
     Ok(Matrix { columns, values: (0..rows * columns).map(|_| rng.random::<f32>()).collect() })

@@ -7,6 +7,7 @@ mod ingest;
 mod npy;
 mod query;
 mod rebuild;
+mod serve;
 mod timing;
 
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ pub(crate) enum Bench {
     Query(query::Query),
     /// Build a vector index over a data set and measure recall and speed of searching it; needs no server
     Index(index::Index),
+    /// Load a collection of any server of Qdrant's REST API and ask it at chosen concurrencies or rates
+    Serve(Box<serve::Serve>),
 }
 
 /// Where the vectors come from.
@@ -46,6 +49,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Query(query) => on_runtime(query::run(query)),
         // No runtime: nothing may run beside what is measured.
         Bench::Index(index) => index::run(index),
+        Bench::Serve(serve) => serve::run(serve),
     }
 }
 

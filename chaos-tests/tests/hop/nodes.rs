@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 use vicinal_common::api::{
-    Effect, LoggedFilter, NearestQuery, PointEdit, PointParts, PointVectors, ReadContext, ReplicaSpec, Selection,
+    Effect, LoggedFilter, PointEdit, PointParts, PointVectors, ReadContext, ReplicaSpec, SearchQuery, Selection,
     ShardAnswer, ShardApi, UpdateMode, VectorSelector, WriteOp, WriteRequest,
 };
 use vicinal_common::clock::SystemClock;
@@ -110,7 +110,7 @@ impl Nodes {
 }
 
 pub(crate) fn spec(shard: ShardId) -> ReplicaSpec {
-    let vector = VectorSchema { dim: DIM, metric: Metric::Euclid, hnsw: None };
+    let vector = VectorSchema::dense(DIM, Metric::Euclid);
     let schema = CollectionSchema {
         vectors: BTreeMap::from([(UNNAMED.to_owned(), vector)]),
         hnsw: HnswConfig::default(),
@@ -125,7 +125,7 @@ fn payload(json: serde_json::Value) -> Payload {
 
 /// Point `id`: its vector is `id` in every place, and so is its payload's `n`.
 fn point(id: u64) -> Point {
-    let vectors = BTreeMap::from([(UNNAMED.to_owned(), vec![id as f32; DIM])]);
+    let vectors = BTreeMap::from([(UNNAMED.to_owned(), vec![id as f32; DIM].into())]);
     Point { id: PointId::Num(id), vectors, payload: payload(serde_json::json!({ "n": id })) }
 }
 
@@ -166,10 +166,10 @@ pub(crate) fn context(shards: &[(ShardId, LogIndex)]) -> ReadContext {
     ReadContext { collection: COLLECTION, epoch: EPOCH, shards: shards.to_vec(), consistency, deadline: soon() }
 }
 
-pub(crate) fn nearest(value: f32, k: usize, filter: Option<Arc<Filter>>) -> NearestQuery {
-    NearestQuery {
+pub(crate) fn nearest(value: f32, k: usize, filter: Option<Arc<Filter>>) -> SearchQuery {
+    SearchQuery {
         vector_name: UNNAMED.to_owned(),
-        vector: vec![value; DIM].into(),
+        goal: vec![value; DIM].into(),
         k,
         filter,
         distance_max: None,

@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn point() -> Point {
-        let vectors = Vectors::from([("a".to_owned(), vec![1.0]), ("b".to_owned(), vec![2.0])]);
+        let vectors = Vectors::from([("a".to_owned(), vec![1.0].into()), ("b".to_owned(), vec![2.0].into())]);
         Point { id: PointId::Num(1), vectors, payload: payload(json!({"x": {"y": 1}, "z": [1, 2]})) }
     }
 

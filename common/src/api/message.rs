@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::collection::CollectionSchema;
 use crate::consistency::Consistency;
@@ -15,6 +16,9 @@ use crate::payload::Payload;
 use crate::point::{PointId, Vectors};
 use crate::transport::Address;
 use crate::tuning::Tuning;
+
+use super::goal::Goal;
+use super::order::OrderValue;
 
 /// What a replica is created from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,16 +107,16 @@ pub struct SearchRequest {
     /// Shards and bounds.
     pub context: ReadContext,
     /// The queries; answers keep their order.
-    pub queries: Arc<Vec<NearestQuery>>,
+    pub queries: Arc<Vec<SearchQuery>>,
 }
 
-/// Nearest neighbours of one vector.
+/// The best points for one goal.
 #[derive(Clone, Debug, PartialEq)]
-pub struct NearestQuery {
+pub struct SearchQuery {
     /// Name of the vector searched.
     pub vector_name: String,
-    /// The query, of the collection's dimension and prepared for its metric.
-    pub vector: Arc<[f32]>,
+    /// What is looked for: vectors of the collection's kind and dimension, prepared for its metric.
+    pub goal: Goal,
     /// How many hits each shard returns at most.
     pub k: usize,
     /// Which points may be hits.
@@ -168,19 +172,107 @@ pub struct RetrieveRequest {
     pub parts: PointParts,
 }
 
-/// A page of points in id order.
+/// A page of points in some order.
 #[derive(Clone, Debug)]
 pub struct ScrollRequest {
     /// Shards and bounds.
     pub context: ReadContext,
-    /// First id of the page (inclusive); `None`: from the beginning.
-    pub from: Option<PointId>,
+    /// Which points come first.
+    pub order: ScrollOrder,
     /// How many points each shard returns at most.
     pub limit: usize,
     /// Which points.
     pub filter: Option<Arc<Filter>>,
     /// What to return.
     pub parts: PointParts,
+}
+
+/// The order of a page of points.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ScrollOrder {
+    /// By id.
+    Id {
+        /// The first id (inclusive); `None`: from the beginning.
+        from: Option<PointId>,
+    },
+    /// By the numbers and times at a key of the payload. A point comes once for each; one that has none does not come.
+    Key(OrderBy),
+    /// By [`random_key`]: a page is then a sample, each choice of points as likely as any other.
+    Random {
+        /// Another seed, another choice.
+        seed: u64,
+    },
+}
+
+/// Order by a key of the payload. Equal values are in order of the ids, in the same direction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OrderBy {
+    /// The key path.
+    pub key: String,
+    /// Largest first.
+    pub descending: bool,
+    /// The first value (inclusive).
+    pub from: Option<OrderValue>,
+}
+
+/// What a random order is by: uniform over seeds, and for one seed over ids.
+pub fn random_key(seed: u64, id: PointId) -> u64 {
+    let (bytes, length) = id.to_bytes();
+    xxh3_64_with_seed(&bytes[..length], seed)
+}
+
+/// Which values a payload key has, and how many points have each.
+#[derive(Clone, Debug)]
+pub struct FacetRequest {
+    /// Shards and bounds.
+    pub context: ReadContext,
+    /// The key path.
+    pub key: String,
+    /// Which points count; `None`: all.
+    pub filter: Option<Arc<Filter>>,
+}
+
+/// A value that can be counted. Ordered as ties are shown: truth values, numbers, texts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FacetValue {
+    /// A truth value.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A text.
+    Keyword(String),
+}
+
+/// A value, and how many points have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FacetCount {
+    /// The value.
+    pub value: FacetValue,
+    /// Points that have it, each counted once.
+    pub count: u64,
+}
+
+/// In how many points dimensions of a sparse vector have a value.
+#[derive(Clone, Debug)]
+pub struct FrequencyRequest {
+    /// Shards and bounds.
+    pub context: ReadContext,
+    /// Name of the sparse vector.
+    pub vector_name: String,
+    /// The dimensions, ascending, each once.
+    pub indices: Arc<Vec<u32>>,
+    /// Which points count; `None`: all.
+    pub filter: Option<Arc<Filter>>,
+}
+
+/// See [`FrequencyRequest`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frequencies {
+    /// Points that have the vector.
+    pub points: u64,
+    /// Per dimension, points that have a value there.
+    pub of: Vec<u64>,
 }
 
 /// Number of matching points.
@@ -203,6 +295,8 @@ pub struct StoredPoint {
     pub payload: Payload,
     /// The vectors asked for.
     pub vectors: Vectors,
+    /// The value it has its place in a page by, in an order by a payload key.
+    pub order: Option<OrderValue>,
 }
 
 /// Digests of whole shards.

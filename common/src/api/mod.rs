@@ -2,14 +2,18 @@
 //! coordinator's client over the wire, so that the one who calls cannot tell which it has.
 
 mod edit;
+mod goal;
 mod message;
+mod order;
 pub mod wire;
 mod write;
 
 use async_trait::async_trait;
 
 pub use edit::PointEdit;
+pub use goal::{Goal, Pair, Weighted};
 pub use message::*;
+pub use order::OrderValue;
 pub use write::*;
 
 use crate::error::Result;
@@ -47,11 +51,18 @@ pub trait ShardApi: Send + Sync + 'static {
     /// Points by id; ids that do not exist are left out.
     async fn retrieve(&self, request: RetrieveRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>>;
 
-    /// The next points of each shard in id order.
+    /// The first points of each shard in some order.
     async fn scroll(&self, request: ScrollRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>>;
 
     /// How many points of each shard match.
     async fn count(&self, request: CountRequest) -> Vec<ShardAnswer<u64>>;
+
+    /// The values of a payload key in each shard, in their order. `BadInput` when there are more than
+    /// [`crate::limits::FACET_VALUES_MAX`].
+    async fn facet(&self, request: FacetRequest) -> Vec<ShardAnswer<Vec<FacetCount>>>;
+
+    /// How frequent dimensions of a sparse vector are in each shard.
+    async fn frequencies(&self, request: FrequencyRequest) -> Vec<ShardAnswer<Frequencies>>;
 
     /// A digest of each shard asked, to compare replicas by.
     async fn digest(&self, request: DigestRequest) -> Vec<ShardAnswer<ShardDigest>>;

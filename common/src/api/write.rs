@@ -153,7 +153,7 @@ impl WriteOp {
     /// About how many bytes the write carries.
     pub fn bytes(&self) -> usize {
         const ITEM: usize = 24;
-        let vectors = |vectors: &Vectors| vectors.values().map(|vector| ITEM + size_of_val(&vector[..])).sum::<usize>();
+        let vectors = |vectors: &Vectors| vectors.values().map(|vector| ITEM + vector.bytes()).sum::<usize>();
         let points = |points: &[Point]| {
             points.iter().map(|p| ITEM + p.payload.as_bytes().len() + vectors(&p.vectors)).sum::<usize>()
         };

@@ -22,6 +22,11 @@ impl DateTime {
         self.micros
     }
 
+    /// Seconds since 1970 in UTC. Exact to the microsecond within about 285 years of then.
+    pub fn seconds(&self) -> f64 {
+        self.micros as f64 / 1e6
+    }
+
     /// The text it was read from.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -48,6 +48,15 @@ impl GeoPoint {
         let fields = value.as_object()?;
         Some(GeoPoint { lon: fields.get("lon")?.as_f64()?, lat: fields.get("lat")?.as_f64()? })
     }
+
+    /// Metres along the surface to another place, by the haversine formula. Filters depend on every bit of it.
+    pub fn metres_to(self, place: GeoPoint) -> f64 {
+        let (lat_a, lat_b) = (self.lat.to_radians(), place.lat.to_radians());
+        let half_lat = ((place.lat - self.lat).to_radians() / 2.0).sin();
+        let half_lon = ((place.lon - self.lon).to_radians() / 2.0).sin();
+        let square = half_lat * half_lat + lat_a.cos() * lat_b.cos() * half_lon * half_lon;
+        2.0 * square.sqrt().asin() * EARTH_RADIUS
+    }
 }
 
 impl GeoBox {
@@ -61,13 +70,9 @@ impl GeoBox {
 }
 
 impl GeoRadius {
-    /// Whether the place is nearer to the centre than the radius, by the haversine formula.
+    /// Whether the place is nearer to the centre than the radius.
     pub fn contains(&self, place: GeoPoint) -> bool {
-        let (lat_a, lat_b) = (self.center.lat.to_radians(), place.lat.to_radians());
-        let half_lat = ((place.lat - self.center.lat).to_radians() / 2.0).sin();
-        let half_lon = ((place.lon - self.center.lon).to_radians() / 2.0).sin();
-        let square = half_lat * half_lat + lat_a.cos() * lat_b.cos() * half_lon * half_lon;
-        2.0 * square.sqrt().asin() * EARTH_RADIUS < self.radius
+        self.center.metres_to(place) < self.radius
     }
 }
 

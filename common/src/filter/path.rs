@@ -10,13 +10,13 @@ use serde_json::Value;
 pub use edit::merge_fields;
 
 /// A parsed key path. Names may hold letters, digits, `_` and `-`; others stand in double quotes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyPath {
     first: String,
     rest: Vec<Step>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Step {
     /// Field of an object.
     Key(String),

@@ -2,9 +2,10 @@
 
 use std::io::Write;
 
-use vicinal_common::api::{StoredPoint, VectorSelector};
+use vicinal_common::api::{OrderValue, StoredPoint, VectorSelector};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::point::{PointId, UNNAMED, Vectors};
+use vicinal_common::vector::{SparseRef, VectorRef};
 
 use super::selector::WithPayload;
 use crate::query::Hit;
@@ -28,6 +29,7 @@ pub(super) fn hits(out: &mut Vec<u8>, hits: &[Hit], shown: &Shown) -> Result<()>
         if let Some(point) = &hit.point {
             parts(out, point, shown)?;
         }
+        order_value(out, hit.order)?;
         out.push(b'}');
         Ok(())
     })
@@ -43,8 +45,21 @@ pub(super) fn point(out: &mut Vec<u8>, point: &StoredPoint, shown: &Shown) -> Re
     out.extend_from_slice(b"{\"id\":");
     id(out, point.id)?;
     parts(out, point, shown)?;
+    order_value(out, point.order)?;
     out.push(b'}');
     Ok(())
+}
+
+fn order_value(out: &mut Vec<u8>, value: Option<OrderValue>) -> Result<()> {
+    match value {
+        None => Ok(()),
+        Some(OrderValue::Integer(integer)) => write!(out, ",\"order_value\":{integer}").map_err(io),
+        // Comes from JSON, so it is finite.
+        Some(OrderValue::Float(float)) => {
+            out.extend_from_slice(b",\"order_value\":");
+            serde_json::to_writer(out, &float).map_err(|e| Error::Internal(format!("encode a number: {e}")))
+        }
+    }
 }
 
 /// An id: a number or a quoted UUID.
@@ -57,7 +72,7 @@ pub(super) fn size_of_points<'a>(points: impl Iterator<Item = &'a StoredPoint>) 
     /// Digits of a number, with its comma.
     const NUMBER_BYTES: usize = 12;
     let one = |point: &StoredPoint| {
-        let numbers: usize = point.vectors.values().map(Vec::len).sum();
+        let numbers: usize = point.vectors.values().map(|vector| vector.bytes() / 4).sum();
         64 + point.payload.as_bytes().len() + numbers * NUMBER_BYTES
     };
     points.map(one).sum()
@@ -94,18 +109,37 @@ fn parts(out: &mut Vec<u8>, point: &StoredPoint, shown: &Shown) -> Result<()> {
     Ok(())
 }
 
+fn vector(out: &mut Vec<u8>, vector: VectorRef<'_>) -> Result<()> {
+    let numbers = |out: &mut Vec<u8>, values: &[f32]| list(out, values, |out, value| number(out, *value));
+    match vector {
+        VectorRef::Dense(values) => numbers(out, values),
+        VectorRef::Multi(multi) => {
+            let vectors: Vec<&[f32]> = multi.vectors().collect();
+            list(out, &vectors, |out, values| numbers(out, values))
+        }
+        VectorRef::Sparse(SparseRef { indices, values }) => {
+            out.extend_from_slice(b"{\"indices\":");
+            list(out, indices, |out, index| write!(out, "{index}").map_err(io))?;
+            out.extend_from_slice(b",\"values\":");
+            numbers(out, values)?;
+            out.push(b'}');
+            Ok(())
+        }
+    }
+}
+
 fn vectors(out: &mut Vec<u8>, vectors: &Vectors) -> Result<()> {
     match vectors.get(UNNAMED) {
-        Some(vector) if vectors.len() == 1 => list(out, vector, |out, value| number(out, *value)),
+        Some(one) if vectors.len() == 1 => vector(out, one.as_ref()),
         _ => {
             out.push(b'{');
-            for (place, (name, vector)) in vectors.iter().enumerate() {
+            for (place, (name, one)) in vectors.iter().enumerate() {
                 if place > 0 {
                     out.push(b',');
                 }
                 serde_json::to_writer(&mut *out, name).map_err(|e| Error::Internal(format!("encode a name: {e}")))?;
                 out.push(b':');
-                list(out, vector, |out, value| number(out, *value))?;
+                vector(out, one.as_ref())?;
             }
             out.push(b'}');
             Ok(())
@@ -142,14 +176,14 @@ mod tests {
     #[test]
     fn points_have_the_parts_asked_for() {
         let payload = Payload::from_fields(json!({"a": 1, "b": "x\"y"}).as_object().unwrap()).unwrap();
-        let vectors = Vectors::from([(UNNAMED.to_owned(), vec![0.1, -1.0])]);
-        let mut point = StoredPoint { id: PointId::Num(7), version: LogIndex(3), payload, vectors };
+        let vectors = Vectors::from([(UNNAMED.to_owned(), vec![0.1, -1.0].into())]);
+        let mut point = StoredPoint { id: PointId::Num(7), version: LogIndex(3), payload, vectors, order: None };
         let mut shown = Shown { payload: WithPayload::None, vectors: VectorSelector::None };
         assert_eq!(encode(&point, &shown), json!({"id": 7}));
         shown.payload = WithPayload::All;
         shown.vectors = VectorSelector::All;
         assert_eq!(encode(&point, &shown), json!({"id": 7, "payload": {"a": 1, "b": "x\"y"}, "vector": [0.1, -1.0]}));
-        point.vectors = Vectors::from([("t".to_owned(), vec![2.5])]);
+        point.vectors = Vectors::from([("t".to_owned(), vec![2.5].into())]);
         point.payload = Payload::EMPTY;
         assert_eq!(encode(&point, &shown), json!({"id": 7, "payload": {}, "vector": {"t": [2.5]}}));
     }

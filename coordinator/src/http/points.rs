@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::json;
-use vicinal_common::api::{PointParts, VectorSelector};
+use serde_json::{Value, json};
+use vicinal_common::api::{FacetCount, PointParts, VectorSelector};
 use vicinal_common::error::Error;
 use vicinal_common::point::PointId;
 
 use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
-use super::decode::{CountBody, RetrieveBody, ScrollBody, Wanted};
+use super::decode::{CountBody, FacetBody, RetrieveBody, ScrollBody, Wanted};
 use super::encode::{self, Shown};
 use super::indexes::{Purpose, prepare_filter};
 use super::params::Params;
@@ -92,6 +92,19 @@ pub(super) async fn count(State(coordinator): Shared, params: Params, body: Json
     let (count, coverage) = query::count(&coordinator.shards, &lookup, params.read_spec(), filter).await?;
     coverage.check(allow_partial)?;
     Ok(Answer::json(&json!({"count": count}))?.with_coverage(coverage).with_session(&params))
+}
+
+/// `POST /collections/{collection}/facet`
+pub(super) async fn facet(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
+    let collection = coordinator.collection(params.collection())?;
+    let (mut request, allow_partial) = body.decode(FacetBody::into_facet).await?;
+    prepare_filter(&collection, request.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
+    let lookup = params.lookup(&coordinator);
+    let (counts, coverage) = query::facet(&coordinator.shards, &lookup, params.read_spec(), &request).await?;
+    coverage.check(allow_partial)?;
+    let hits = counts.into_iter().map(|FacetCount { value, count }| json!({"value": value, "count": count}));
+    let hits: Vec<Value> = hits.collect();
+    Ok(Answer::json(&json!({"hits": hits}))?.with_coverage(coverage).with_session(&params))
 }
 
 /// Refuses names of vectors that the collection does not have.

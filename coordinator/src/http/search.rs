@@ -16,7 +16,7 @@ use super::points::check_parts;
 use super::selector::WithPayload;
 use crate::Coordinator;
 use crate::meta::Collection;
-use crate::query::{self, Coverage, QueryTree};
+use crate::query::{self, Coverage, QueryTree, Source};
 
 type Shared = State<Arc<Coordinator>>;
 
@@ -123,8 +123,13 @@ async fn run(
     Ok((encoded.await?, coverage))
 }
 
-/// Prepares the filters of the query and of its prefetches.
+/// Prepares the filters of the query and of its prefetches, and the conditions of formulas, which need no index: only payloads
+/// of what the prefetches found are read for them.
 fn prepare_filters(collection: &Collection, tree: &mut QueryTree) -> Result<(), Failure> {
     prepare_filter(collection, tree.query.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
+    if let Source::Formula(formula) = &mut tree.query.source {
+        let mut conditions = Arc::make_mut(formula).conditions_mut().into_iter();
+        conditions.try_for_each(|filter| filter.resolve_text(&collection.tuning.payload_indexes))?;
+    }
     tree.prefetch.iter_mut().try_for_each(|prefetch| prepare_filters(collection, prefetch))
 }

@@ -15,8 +15,8 @@ use vicinal_common::transport::http::serve_router;
 use super::admission::{admit, catch_up};
 use super::answer::{Failure, envelope};
 use super::decode::{
-    ClearPayloadBody, DeleteBody, DeletePayloadBody, DeleteVectorsBody, OverwritePayloadBody, RecommendBody,
-    SearchBody, SetPayloadBody, UpdateVectorsBody, UpsertBody,
+    ClearPayloadBody, DeleteBody, DeletePayloadBody, DeleteVectorsBody, DiscoverBody, OverwritePayloadBody,
+    RecommendBody, SearchBody, SetPayloadBody, UpdateVectorsBody, UpsertBody,
 };
 use super::failure_log::FailureLog;
 use super::updates::{self, update};
@@ -60,12 +60,15 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/points/batch", post(updates::batch))
         .route("/collections/{collection}/points/scroll", post(points::scroll))
         .route("/collections/{collection}/points/count", post(points::count))
+        .route("/collections/{collection}/facet", post(points::facet))
         .route("/collections/{collection}/points/query", post(search::query))
         .route("/collections/{collection}/points/query/batch", post(search::query_batch))
         .route("/collections/{collection}/points/search", post(search::older::<SearchBody>))
         .route("/collections/{collection}/points/search/batch", post(search::older_batch::<SearchBody>))
         .route("/collections/{collection}/points/recommend", post(search::older::<RecommendBody>))
         .route("/collections/{collection}/points/recommend/batch", post(search::older_batch::<RecommendBody>))
+        .route("/collections/{collection}/points/discover", post(search::older::<DiscoverBody>))
+        .route("/collections/{collection}/points/discover/batch", post(search::older_batch::<DiscoverBody>))
         .route_layer(from_fn_with_state(coordinator.clone(), catch_up))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -77,10 +80,8 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
 
 /// What the Qdrant API has below a collection and we do not, each with all that stands below it. Of `cluster` we have
 /// the reading part.
-const NOT_OFFERED_IN_COLLECTION: [&str; 11] = [
+const NOT_OFFERED_IN_COLLECTION: [&str; 9] = [
     "cluster",
-    "facet",
-    "points/discover",
     "points/facet",
     "points/query/groups",
     "points/recommend",

@@ -24,8 +24,8 @@ use vicinal_common::transport::{Address, LocalTransport};
 use super::body::parse;
 use super::decode::{
     AliasesBody, BatchUpdateBody, ClearPayloadBody, CountBody, CreateBody, DeleteBody, DeletePayloadBody,
-    DeleteVectorsBody, OlderBatchBody, OverwritePayloadBody, QueryBatchBody, RecommendBody, RetrieveBody, ScrollBody,
-    SearchBody, SetPayloadBody, UpdateBody, UpdateVectorsBody, UpsertBody,
+    DeleteVectorsBody, DiscoverBody, FacetBody, OlderBatchBody, OverwritePayloadBody, QueryBatchBody, RecommendBody,
+    RetrieveBody, ScrollBody, SearchBody, SetPayloadBody, UpdateBody, UpdateVectorsBody, UpsertBody,
 };
 use super::router;
 use crate::members::Members;
@@ -36,7 +36,10 @@ use crate::{Coordinator, CoordinatorOptions};
 
 mod change;
 mod degraded;
+mod formula;
+mod goals;
 mod indexes;
+mod kinds;
 mod older;
 mod prefetch;
 mod updates;
@@ -230,7 +233,24 @@ async fn bad_requests_get_the_status_and_text_their_clients_know() {
         ("POST", query, json!({"query": [1, 2], "limit": 0}), 422, "[limit: value 0 invalid, must be 1 or larger]"),
         ("POST", query, json!({"query": [1, 2], "offset": -1}), 400, "Format error in JSON body: "),
         ("POST", query, json!({"query": [1, 2], "limt": 3}), 400, "unknown field `limt`"),
-        ("POST", query, json!({"query": {"discover": {}}}), 400, "`query.discover` is not supported yet"),
+        ("POST", query, json!({"query": {"discover": {}}}), 400, "missing field `target`"),
+        ("POST", query, json!({"query": {"context": []}}), 400, "`query.context` needs at least one pair"),
+        ("POST", query, json!({"query": {"order_by": "a..b"}}), 400, "not a valid key path"),
+        ("POST", query, json!({"query": {"sample": "first"}}), 400, "unknown variant `first`"),
+        ("POST", query, json!({"query": {"indices": [1], "values": [1]}}), 400, "expected a dense vector"),
+        ("POST", query, json!({"query": {"indices": [1], "values": []}}), 400, "as many values as indices: 0 and 1"),
+        ("POST", query, json!({"query": {"indices": [1, 1], "values": [1, 2]}}), 400, "1 comes more than once"),
+        ("POST", query, json!({"query": {"indices": [-1], "values": [1]}}), 400, "expected u32"),
+        ("POST", query, json!({"query": [[1, 2], [1]]}), 400, "must have the same dimension: 2 and 1"),
+        ("POST", query, json!({"query": [[1, 2], 1]}), 400, "not both"),
+        ("POST", query, json!({"query": [1, [1]]}), 400, "expected a number, got a list"),
+        (
+            "POST",
+            query,
+            json!({"query": {"recommend": {"positive": [1], "positive_weights": [1, 2]}}}),
+            400,
+            "`query.recommend.positive_weights` has 2 weights for 1 examples",
+        ),
         (
             "POST",
             query,
@@ -248,8 +268,14 @@ async fn bad_requests_get_the_status_and_text_their_clients_know() {
         ("PUT", upsert, json!({"points": [{"id": 1, "vector": [1]}]}), 400, "expected dim: 2, got 1"),
         ("PUT", upsert, json!({"points": [{"id": 1, "vector": [1e39, 0]}]}), 400, "not a finite 32-bit number"),
         ("PUT", upsert, json!({"points": [{"id": -1, "vector": [1, 0]}]}), 400, "not a valid point ID"),
-        ("PUT", upsert, json!({"points": [{"id": 1, "vector": [[1, 0]]}]}), 400, "multivectors"),
-        ("PUT", upsert, json!({"points": [{"id": 1, "vector": {"a": {"indices": [1]}}}]}), 400, "sparse vectors"),
+        ("PUT", upsert, json!({"points": [{"id": 1, "vector": [[1, 0]]}]}), 400, "expected a dense vector"),
+        (
+            "PUT",
+            upsert,
+            json!({"points": [{"id": 1, "vector": {"a": {"indices": [1]}}}]}),
+            400,
+            "missing field `values`",
+        ),
         (
             "PUT",
             upsert,
@@ -261,12 +287,42 @@ async fn bad_requests_get_the_status_and_text_their_clients_know() {
         ("PUT", upsert, json!({"batch": {"ids": [1], "vectors": []}}), 422, "must be equal"),
         ("PUT", "/collections/d", json!({"vectors": {"size": 0, "distance": "Dot"}}), 422, "vectors.size"),
         ("PUT", "/collections/d", json!({"vectors": {"size": 1, "distance": "Hamming"}}), 400, "Hamming"),
-        ("PUT", "/collections/d", json!({"sparse_vectors": {"s": {}}}), 400, "`sparse_vectors` is not supported yet"),
+        ("PUT", "/collections/d", json!({"sparse_vectors": {"": {}}}), 422, "a name of 1 to 255 bytes"),
+        ("PUT", "/collections/d", json!({"sparse_vectors": {"s": {"modifier": "bm25"}}}), 400, "`bm25`"),
+        (
+            "PUT",
+            "/collections/d",
+            json!({"vectors": {"s": {"size": 2, "distance": "Dot"}}, "sparse_vectors": {"s": {}}}),
+            422,
+            "a name that `vectors` does not have",
+        ),
+        (
+            "PUT",
+            "/collections/d",
+            json!({"vectors": {"size": 2, "distance": "Dot", "datatype": "turbo4"}}),
+            422,
+            "vectors.datatype",
+        ),
         ("PUT", "/collections/a%3Fb", json!({"vectors": {"size": 1, "distance": "Dot"}}), 422, "collection_name"),
         ("GET", "/collections/c/points/abc", Value::Null, 400, "abc is not a valid point ID"),
         ("GET", "/nothing", Value::Null, 404, "there is nothing at /nothing"),
         ("GET", "/collections/c/points/", Value::Null, 404, "there is nothing at"),
-        ("POST", "/collections/c/facet", json!({}), 404, "POST /collections/c/facet is not supported"),
+        ("POST", "/collections/c/facet", json!({}), 400, "missing field `key`"),
+        ("POST", "/collections/c/facet", json!({"key": "n", "limit": 0}), 422, "[limit: value 0 invalid"),
+        (
+            "POST",
+            "/collections/c/facet",
+            json!({"key": "n[", "limit": 1}),
+            400,
+            "`key`: \"n[\" is not a valid key path",
+        ),
+        (
+            "POST",
+            "/collections/c/points/scroll",
+            json!({"order_by": "n", "offset": 3}),
+            422,
+            "[offset: cannot be used with `order_by`",
+        ),
         ("GET", "/snapshots", Value::Null, 404, "is not supported yet"),
         ("DELETE", "/cluster/peer/7", Value::Null, 404, "is not supported yet"),
         ("POST", "/collections/c/cluster", json!({}), 404, "is not supported yet"),
@@ -274,7 +330,6 @@ async fn bad_requests_get_the_status_and_text_their_clients_know() {
         ("GET", "/metrics/x", Value::Null, 404, "there is nothing at"),
         ("DELETE", "/collections/c/points/7", Value::Null, 405, "DELETE is not offered"),
         ("POST", "/collections/c/points/delete", json!([[1], null, null]), 400, "expected an object, got an array"),
-        ("PUT", "/collections/d", json!({"vectors": {}}), 400, "a collection without `vectors` is not supported yet"),
         (
             "PUT",
             "/collections/d",
@@ -332,7 +387,7 @@ async fn a_body_is_refused_by_its_headers_before_it_is_read() {
 }
 
 fn schema() -> CollectionSchema {
-    let vector = VectorSchema { dim: 2, metric: Metric::Cosine, hnsw: None };
+    let vector = VectorSchema::dense(2, Metric::Cosine);
     let vectors = [("".to_owned(), vector.clone()), ("b".to_owned(), vector)].into();
     CollectionSchema { vectors, hnsw: HnswConfig::default(), indexing_threshold_kib: 0 }
 }
@@ -353,6 +408,8 @@ fn decode_all(bytes: &[u8]) {
     let _ = parse::<BatchUpdateBody>(bytes).and_then(|body| body.into_updates(&schema()));
     let _ = parse::<OlderBatchBody<SearchBody>>(bytes).and_then(OlderBatchBody::into_queries);
     let _ = parse::<OlderBatchBody<RecommendBody>>(bytes).and_then(OlderBatchBody::into_queries);
+    let _ = parse::<OlderBatchBody<DiscoverBody>>(bytes).and_then(OlderBatchBody::into_queries);
+    let _ = parse::<FacetBody>(bytes).map(|body| body.into_facet().is_ok());
     let _ = parse::<QueryBatchBody>(bytes).and_then(QueryBatchBody::into_queries);
     let _ = parse::<ScrollBody>(bytes).map(|body| body.into_page().is_ok());
     let _ = parse::<CountBody>(bytes).and_then(CountBody::into_filter);
@@ -402,6 +459,10 @@ fn any_json() -> impl Strategy<Value = Value> {
         "",
         "prefetch",
         "score_threshold",
+        "formula",
+        "defaults",
+        "sum",
+        "$score",
         "operations",
         "upsert",
         "delete",

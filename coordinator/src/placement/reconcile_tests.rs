@@ -83,6 +83,14 @@ impl ShardApi for ListNode {
         Ok(())
     }
 
+    async fn facet(&self, _: FacetRequest) -> Vec<ShardAnswer<Vec<FacetCount>>> {
+        Vec::new()
+    }
+
+    async fn frequencies(&self, _: FrequencyRequest) -> Vec<ShardAnswer<Frequencies>> {
+        Vec::new()
+    }
+
     async fn digest(&self, _: DigestRequest) -> Vec<ShardAnswer<ShardDigest>> {
         Vec::new()
     }
@@ -163,7 +171,7 @@ fn within(millis: u64) -> Instant {
 }
 
 fn wanted(name: &str, shard_number: u32, replication_factor: u32) -> CreateCollection {
-    let vector = VectorSchema { dim: 4, metric: Metric::Dot, hnsw: None };
+    let vector = VectorSchema::dense(4, Metric::Dot);
     CreateCollection {
         name: name.into(),
         schema: CollectionSchema {

@@ -98,8 +98,13 @@ mod tests {
     use super::*;
 
     fn hits(scores: &[(u64, f32)]) -> Vec<Hit> {
-        let hit =
-            |(id, score): &(u64, f32)| Hit { id: PointId::Num(*id), version: LogIndex(1), score: *score, point: None };
+        let hit = |(id, score): &(u64, f32)| Hit {
+            id: PointId::Num(*id),
+            version: LogIndex(1),
+            score: *score,
+            order: None,
+            point: None,
+        };
         scores.iter().map(hit).collect()
     }
 

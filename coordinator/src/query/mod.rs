@@ -1,9 +1,12 @@
 //! The life of a search: plan which node answers for which shard, scatter, gather, then fetch what the winners hold.
 
 mod fetch;
+pub mod formula;
 mod fusion;
 mod gather;
+mod goal;
 mod hedge;
+mod idf;
 mod open_shard;
 mod plan;
 mod progress;
@@ -18,8 +21,8 @@ pub(crate) use gather::reasons;
 pub use gather::{Coverage, Missing};
 pub use hedge::HedgeBudget;
 pub use plan::{Candidate, NodeTask, Plan, Wanted, plan};
-pub use read::{Page, PageRequest, count, retrieve, scroll};
-pub use request::{Answer, Example, Hit, Query, Source, resolve_vector_name};
+pub use read::{FacetQuery, Page, PageRequest, count, facet, retrieve, scroll};
+pub use request::{Answer, Example, Hit, Query, Source, WeightedExample, resolve_vector_name};
 pub use scatter::{Effort, Gathered, ReadSpec, scatter};
 pub use search::run;
 pub use tree::{QueryTree, run_trees};

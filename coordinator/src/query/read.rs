@@ -1,10 +1,14 @@
 //! Reads without a query vector: points by id, pages in id order, counts.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vicinal_common::api::{CountRequest, PointParts, ReadContext, ScrollRequest, ShardAnswer, ShardApi, StoredPoint};
+use vicinal_common::api::{
+    CountRequest, FacetCount, FacetRequest, FacetValue, OrderBy, OrderValue, PointParts, ReadContext, ScrollOrder,
+    ScrollRequest, ShardAnswer, ShardApi, StoredPoint, random_key,
+};
 use vicinal_common::error::Result;
 use vicinal_common::filter::Filter;
 use vicinal_common::ids::ShardId;
@@ -62,8 +66,8 @@ pub async fn retrieve(
 /// A page to read.
 #[derive(Clone, Debug)]
 pub struct PageRequest {
-    /// First id (inclusive); `None`: from the beginning.
-    pub from: Option<PointId>,
+    /// Which points come first.
+    pub order: ScrollOrder,
     /// Points wanted, at least 1.
     pub limit: usize,
     /// Which points.
@@ -75,15 +79,15 @@ pub struct PageRequest {
 /// A page.
 #[derive(Debug)]
 pub struct Page {
-    /// In id order.
+    /// In the order asked for.
     pub points: Vec<StoredPoint>,
-    /// Where the next page begins; `None` at the end.
+    /// Where the next page begins; `None` at the end, and for any order but that of the ids.
     pub next: Option<PointId>,
     /// Which shards it stands for.
     pub coverage: Coverage,
 }
 
-/// Reads a page of points in id order over all shards.
+/// Reads a page of points over all shards.
 pub async fn scroll(
     access: &ShardAccess,
     lookup: Lookup<'_>,
@@ -94,7 +98,7 @@ pub async fn scroll(
     let gathered = everywhere(access, lookup, spec, effort, |api, context| {
         let request = ScrollRequest {
             context,
-            from: request.from,
+            order: request.order.clone(),
             limit: request.limit + 1,
             filter: request.filter.clone(),
             parts: request.parts.clone(),
@@ -104,10 +108,70 @@ pub async fn scroll(
     .await?;
     let lists = gathered.answers.into_iter().map(|(_, points)| points).collect();
     // Of two versions of one id the newer comes first and is the one that counts.
-    let order = |a: &StoredPoint, b: &StoredPoint| a.id.cmp(&b.id).then(b.version.cmp(&a.version));
-    let mut points = merge_sorted(lists, request.limit + 1, order, |point| point.id);
+    let by_id = |a: &StoredPoint, b: &StoredPoint| a.id.cmp(&b.id).then(b.version.cmp(&a.version));
+    let most = request.limit + 1;
+    let mut points = match &request.order {
+        ScrollOrder::Id { .. } => merge_sorted(lists, most, by_id, |point| point.id),
+        ScrollOrder::Key(OrderBy { descending, .. }) => {
+            let order = |a: &StoredPoint, b: &StoredPoint| {
+                let ascending = a.order.cmp(&b.order).then(a.id.cmp(&b.id));
+                let directed = if *descending { ascending.reverse() } else { ascending };
+                directed.then(b.version.cmp(&a.version))
+            };
+            // A point comes once for each of its values.
+            merge_sorted(lists, most, order, |point| (point.id, point.order.map(order_key)))
+        }
+        ScrollOrder::Random { seed } => {
+            let key = |point: &StoredPoint| (random_key(*seed, point.id), point.id);
+            merge_sorted(lists, most, |a, b| key(a).cmp(&key(b)).then(b.version.cmp(&a.version)), |point| point.id)
+        }
+    };
+    let is_by_id = matches!(request.order, ScrollOrder::Id { .. });
     let next = (points.len() > request.limit).then(|| points.pop()).flatten().map(|point| point.id);
-    Ok(Page { points, next, coverage: gathered.coverage })
+    Ok(Page { points, next: next.filter(|_| is_by_id), coverage: gathered.coverage })
+}
+
+/// What tells two values of an order apart.
+fn order_key(value: OrderValue) -> (bool, u64) {
+    match value {
+        OrderValue::Integer(integer) => (true, integer as u64),
+        OrderValue::Float(float) => (false, float.to_bits()),
+    }
+}
+
+/// The values of a payload key, and how many matching points have each: the most frequent first, equally frequent ones in
+/// order of the values, `limit` of them. Counted over all shards that answer.
+pub async fn facet(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: ReadSpec<'_>,
+    request: &FacetQuery,
+) -> Result<(Vec<FacetCount>, Coverage)> {
+    let effort = Effort { kind: WorkKind::Count, units: 1 };
+    let gathered = everywhere(access, lookup, spec, effort, |api, context| {
+        let request = FacetRequest { context, key: request.key.clone(), filter: request.filter.clone() };
+        async move { api.facet(request).await }
+    })
+    .await?;
+    let mut counts: HashMap<FacetValue, u64> = HashMap::new();
+    for FacetCount { value, count } in gathered.answers.into_iter().flat_map(|(_, counts)| counts) {
+        *counts.entry(value).or_default() += count;
+    }
+    let mut counts: Vec<FacetCount> = counts.into_iter().map(|(value, count)| FacetCount { value, count }).collect();
+    counts.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.value.cmp(&b.value)));
+    counts.truncate(request.limit);
+    Ok((counts, gathered.coverage))
+}
+
+/// Which values to count.
+#[derive(Clone, Debug)]
+pub struct FacetQuery {
+    /// The key path.
+    pub key: String,
+    /// Values wanted, at least 1.
+    pub limit: usize,
+    /// Which points count.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// Counts the points that match, over all shards that answer.

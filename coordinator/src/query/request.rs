@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vicinal_common::api::{NearestQuery, PointParts, StoredPoint, VectorSelector};
+use vicinal_common::api::{Goal, OrderBy, OrderValue, PointParts, SearchQuery, StoredPoint, VectorSelector};
 use vicinal_common::collection::{CollectionSchema, VectorSchema};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::Filter;
@@ -10,10 +10,11 @@ use vicinal_common::ids::LogIndex;
 use vicinal_common::limits::{EF_MAX, RESULTS_MAX};
 use vicinal_common::metric::{Metric, ScoreOrder};
 use vicinal_common::point::{PointId, UNNAMED};
+use vicinal_common::vector::Vector;
 
+use super::formula::FormulaQuery;
 use super::fusion::Fusion;
 use super::gather::Coverage;
-use crate::write::check_vector;
 
 /// One query of a client.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Query {
     pub ef: Option<usize>,
     /// Exact scan instead of the index.
     pub exact: bool,
+    /// Of which points the frequencies of dimensions are those of an `idf`; all when there is no filter.
+    pub idf_corpus: Option<Arc<Filter>>,
     /// What to return of each hit.
     pub parts: PointParts,
     /// Whether an answer that misses shards is wanted.
@@ -44,18 +47,62 @@ pub struct Query {
 #[derive(Clone, Debug)]
 pub enum Source {
     /// The neighbours of this vector, as the client sent it.
-    Vector(Vec<f32>),
+    Vector(Vector),
     /// The neighbours of a stored point, itself left out.
     Point(PointId),
     /// The neighbours of an average of examples; stored ones are left out.
     Average {
         /// What to be near to.
-        positive: Vec<Example>,
+        positive: Vec<WeightedExample>,
         /// What not to be near to: the average of these is subtracted from twice that of the others.
-        negative: Vec<Example>,
+        negative: Vec<WeightedExample>,
+    },
+    /// What is like the best of the examples; stored ones are left out.
+    BestScore {
+        /// What to be near to.
+        positive: Vec<WeightedExample>,
+        /// What not to be near to.
+        negative: Vec<WeightedExample>,
+    },
+    /// What is like all of the examples in sum; stored ones are left out.
+    SumScores {
+        /// What to be near to.
+        positive: Vec<WeightedExample>,
+        /// What not to be near to.
+        negative: Vec<WeightedExample>,
+    },
+    /// What is on the positive side of most pairs, and of that the neighbours of the target.
+    Discover {
+        /// What to be near to.
+        target: Example,
+        /// Positive and negative examples.
+        pairs: Vec<(Example, Example)>,
+    },
+    /// What is on the positive side of all pairs.
+    Context {
+        /// Positive and negative examples.
+        pairs: Vec<(Example, Example)>,
+    },
+    /// The neighbours of the target, led on by how earlier hits were judged.
+    Feedback {
+        /// What to be near to.
+        target: Example,
+        /// Examples with their judgement, the larger the better.
+        judged: Vec<(Example, f32)>,
+        /// How much the target counts, the power of a difference of judgements, and how much pairs count.
+        factors: [f32; 3],
+    },
+    /// Points in order of a payload key.
+    OrderBy(OrderBy),
+    /// Points at random.
+    Sample {
+        /// Another seed, another choice.
+        seed: u64,
     },
     /// What the lists of several queries have in common.
     Fusion(Fusion),
+    /// What the lists of several queries hold, scored anew.
+    Formula(Arc<FormulaQuery>),
     /// Nothing in particular: points in order of their ids.
     All,
 }
@@ -64,25 +111,81 @@ pub enum Source {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Example {
     /// As the client sent it.
-    Vector(Vec<f32>),
+    Vector(Vector),
     /// A point.
     Point(PointId),
 }
 
+/// An example, and how much it counts: 1 is as usual.
+pub type WeightedExample = (Example, f32);
+
 impl Source {
+    /// The examples it is made of.
+    pub fn examples(&self) -> Vec<&Example> {
+        fn of_pairs(pairs: &[(Example, Example)]) -> Vec<&Example> {
+            pairs.iter().flat_map(|(a, b)| [a, b]).collect()
+        }
+        match self {
+            Source::Average { positive, negative }
+            | Source::BestScore { positive, negative }
+            | Source::SumScores { positive, negative } => {
+                positive.iter().chain(negative).map(|(example, _)| example).collect()
+            }
+            Source::Discover { target, pairs } => std::iter::once(target).chain(of_pairs(pairs)).collect(),
+            Source::Context { pairs } => of_pairs(pairs),
+            Source::Feedback { target, judged, .. } => {
+                std::iter::once(target).chain(judged.iter().map(|(example, _)| example)).collect()
+            }
+            Source::Vector(_)
+            | Source::Point(_)
+            | Source::OrderBy(_)
+            | Source::Sample { .. }
+            | Source::Fusion(_)
+            | Source::Formula(_)
+            | Source::All => Vec::new(),
+        }
+    }
+
     /// The stored points it is made of.
     pub fn points(&self) -> Vec<PointId> {
-        match self {
-            Source::Point(id) => vec![*id],
-            Source::Average { positive, negative } => {
-                let points = positive.iter().chain(negative).filter_map(|example| match example {
-                    Example::Point(id) => Some(*id),
-                    Example::Vector(_) => None,
-                });
-                points.collect()
-            }
-            Source::Vector(_) | Source::Fusion(_) | Source::All => Vec::new(),
+        if let Source::Point(id) = self {
+            return vec![*id];
         }
+        let points = self.examples().into_iter().filter_map(|example| match example {
+            Example::Point(id) => Some(*id),
+            Example::Vector(_) => None,
+        });
+        points.collect()
+    }
+
+    /// Whether shards search vectors for it.
+    pub fn is_search(&self) -> bool {
+        match self {
+            Source::Vector(_)
+            | Source::Point(_)
+            | Source::Average { .. }
+            | Source::BestScore { .. }
+            | Source::SumScores { .. }
+            | Source::Discover { .. }
+            | Source::Context { .. }
+            | Source::Feedback { .. } => true,
+            Source::OrderBy(_) | Source::Sample { .. } | Source::Fusion(_) | Source::Formula(_) | Source::All => false,
+        }
+    }
+
+    /// Whether its scores are those of the metric. Else they have no unit, and the largest is the best.
+    fn is_by_metric(&self) -> bool {
+        matches!(self, Source::Vector(_) | Source::Point(_) | Source::Average { .. })
+    }
+
+    /// The score of a hit at an internal distance.
+    pub fn score(&self, metric: Metric, distance: f32) -> f32 {
+        if self.is_by_metric() { metric.score(distance) } else { 0.0 - distance }
+    }
+
+    /// Which way its scores are ordered.
+    pub fn order(&self, metric: Metric) -> ScoreOrder {
+        if self.is_by_metric() { metric.order() } else { ScoreOrder::LargerIsBetter }
     }
 }
 
@@ -95,6 +198,8 @@ pub struct Hit {
     pub version: LogIndex,
     /// Its score, in the metric's own direction; 0 without a query.
     pub score: f32,
+    /// The value it has its place by, in an order by a payload key.
+    pub order: Option<OrderValue>,
     /// The parts asked for; `None` when none were.
     pub point: Option<StoredPoint>,
 }
@@ -135,26 +240,28 @@ impl Query {
         self.parts.payload || self.parts.vectors != VectorSelector::None
     }
 
-    /// The query as shards understand it. `vector` is what to search for; it is checked and prepared here.
-    pub fn nearest(&self, schema: &CollectionSchema, mut vector: Vec<f32>) -> Result<NearestQuery> {
-        let found = resolve_vector_name(schema, &self.using)?;
-        check_vector(&mut vector, found)?;
+    /// The query as shards understand it. `goal` is what to search for, made for the collection.
+    pub fn search(&self, metric: Metric, goal: Goal) -> SearchQuery {
         // Points that the query is made of are left out afterwards, so as many more are needed.
         let spare = self.source.points().len();
-        Ok(NearestQuery {
+        let bound = |score: f32| match self.source.is_by_metric() {
+            true => loose_bound(metric, score),
+            false => 0.0 - score,
+        };
+        SearchQuery {
             vector_name: self.using.clone(),
-            vector: Arc::from(vector),
+            goal,
             k: self.limit + self.offset + spare,
             filter: self.filter.clone(),
-            distance_max: self.score_threshold.map(|score| loose_bound(found.metric, score)),
+            distance_max: self.score_threshold.map(bound),
             ef: self.ef,
             exact: self.exact,
-        })
+        }
     }
 
     /// Whether a score is good enough.
     pub fn accepts(&self, metric: Metric, score: f32) -> bool {
-        match (self.score_threshold, metric.order()) {
+        match (self.score_threshold, self.source.order(metric)) {
             (None, _) => true,
             (Some(least), ScoreOrder::LargerIsBetter) => score >= least,
             (Some(most), ScoreOrder::SmallerIsBetter) => score <= most,

@@ -3,14 +3,17 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use vicinal_common::api::{NearestQuery, PointParts, SearchRequest, ShardHit, StoredPoint, VectorSelector};
+use vicinal_common::api::{PointParts, ScrollOrder, SearchQuery, SearchRequest, ShardHit, StoredPoint, VectorSelector};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::ShardId;
 use vicinal_common::point::PointId;
 use vicinal_common::topk::merge_sorted;
+use vicinal_common::vector::Vector;
 
 use super::fetch::{Fetched, fetch};
 use super::gather::Coverage;
+use super::goal::goal_of;
+use super::idf::weigh;
 use super::read::{PageRequest, ROUTE_TRIES_MAX, has_moved, scroll};
 use super::request::{Answer, Example, Hit, Query, Source, resolve_vector_name};
 use super::scatter::{Effort, ReadSpec, scatter};
@@ -45,20 +48,38 @@ pub async fn run(
         return Err(Error::Unavailable("shards of the collection are being moved, try again".into()));
     }
     for (query, answer) in queries.iter().zip(&mut answers) {
-        match query.source {
-            Source::All => *answer = in_id_order(access, lookup, spec, query).await?,
+        match &query.source {
+            Source::All => {
+                let order = ScrollOrder::Id { from: None };
+                *answer = in_order(access, lookup, spec, query, order).await?;
+            }
+            Source::OrderBy(order) => {
+                let order = ScrollOrder::Key(order.clone());
+                *answer = in_order(access, lookup, spec, query, order).await?;
+            }
+            Source::Sample { seed } => {
+                let order = ScrollOrder::Random { seed: *seed };
+                *answer = in_order(access, lookup, spec, query, order).await?;
+            }
             Source::Fusion(_) => return Err(Error::Internal("a fusion was sent to the shards".into())),
-            Source::Vector(_) | Source::Point(_) | Source::Average { .. } => {}
+            Source::Formula(_) => return Err(Error::Internal("a formula was sent to the shards".into())),
+            source => debug_assert!(source.is_search(), "answered by the search"),
         }
         answer.coverage.check(query.allow_partial)?;
     }
     Ok(answers)
 }
 
-/// Points in id order as hits, for a query without a query.
-async fn in_id_order(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec<'_>, query: &Query) -> Result<Answer> {
+/// Points in some order as hits, for a query that no vector is searched for.
+async fn in_order(
+    access: &ShardAccess,
+    lookup: Lookup<'_>,
+    spec: ReadSpec<'_>,
+    query: &Query,
+    order: ScrollOrder,
+) -> Result<Answer> {
     let request = PageRequest {
-        from: None,
+        order,
         limit: query.limit + query.offset,
         filter: query.filter.clone(),
         parts: query.parts.clone(),
@@ -68,15 +89,18 @@ async fn in_id_order(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec<'_
         id: point.id,
         version: point.version,
         score: 0.0,
+        order: point.order,
         point: query.wants_parts().then_some(point),
     });
     Ok(Answer { hits: hits.collect(), coverage: page.coverage })
 }
 
 /// A query as it is sent to the shards, with its place in the batch.
-struct Sent {
-    place: usize,
-    nearest: NearestQuery,
+pub(super) struct Sent {
+    /// Place of the query.
+    pub(super) place: usize,
+    /// What is sent.
+    pub(super) query: SearchQuery,
 }
 
 /// Answers all queries that have a vector or a point to search by, and says whether a shard refused because of an old
@@ -95,7 +119,7 @@ async fn nearest(
         if pending.is_empty() {
             break;
         }
-        let sent = Arc::new(pending.iter().map(|sent| sent.nearest.clone()).collect::<Vec<_>>());
+        let sent = Arc::new(pending.iter().map(|sent| sent.query.clone()).collect::<Vec<_>>());
         let kind = if sent.iter().any(|query| query.exact) { WorkKind::ExactSearch } else { WorkKind::Search };
         let effort = Effort { kind, units: sent.len() };
         let gathered = scatter(access, collection, spec, effort, &shards, |api, context| {
@@ -147,7 +171,7 @@ async fn prepare(
     let mut names = HashSet::new();
     for query in queries {
         // A wrong name is the client's mistake even when nothing is searched by it.
-        if !matches!(query.source, Source::All | Source::Fusion(_)) || !query.using.is_empty() {
+        if query.source.is_search() || !query.using.is_empty() {
             resolve_vector_name(&collection.schema, &query.using)?;
         }
         let points = query.source.points();
@@ -165,46 +189,20 @@ async fn prepare(
         return Ok(None);
     }
     let mut sent = Vec::with_capacity(queries.len());
-    for (place, query) in queries.iter().enumerate() {
-        let of_point = |id: &PointId| vector_of_point(points.as_ref(), *id, &query.using);
-        let vector = match &query.source {
-            Source::All | Source::Fusion(_) => continue,
-            Source::Vector(vector) => vector.clone(),
-            Source::Point(id) => of_point(id)?,
-            Source::Average { positive, negative } => {
-                let dim = resolve_vector_name(&collection.schema, &query.using)?.dim;
-                let vectors = |examples: &[Example]| {
-                    let vector = |example: &Example| match example {
-                        Example::Vector(vector) => Ok(vector.clone()),
-                        Example::Point(id) => of_point(id),
-                    };
-                    examples.iter().map(vector).collect::<Result<Vec<_>>>()
-                };
-                average_of(&vectors(positive)?, &vectors(negative)?, dim)?
-            }
+    for (place, query) in queries.iter().enumerate().filter(|(_, query)| query.source.is_search()) {
+        let schema = resolve_vector_name(&collection.schema, &query.using)?;
+        let vector_of = |example: &Example| match example {
+            Example::Vector(vector) => Ok(vector.clone()),
+            Example::Point(id) => vector_of_point(points.as_ref(), *id, &query.using),
         };
-        sent.push(Sent { place, nearest: query.nearest(&collection.schema, vector)? });
+        if let Some(goal) = goal_of(&query.source, schema, &vector_of)? {
+            sent.push(Sent { place, query: query.search(schema.metric, goal) });
+        }
     }
-    Ok(Some(sent))
+    weigh(access, collection, spec, queries, &mut sent).await.map(|is_known| is_known.then_some(sent))
 }
 
-/// The mean of the positive examples; with negative ones, twice that less the mean of those.
-fn average_of(positive: &[Vec<f32>], negative: &[Vec<f32>], dim: usize) -> Result<Vec<f32>> {
-    if let Some(wrong) = positive.iter().chain(negative).find(|vector| vector.len() != dim) {
-        let got = wrong.len();
-        return Err(Error::BadInput(format!("Vector dimension error: expected dim: {dim}, got {got}")));
-    }
-    let mean = |vectors: &[Vec<f32>], at: usize| {
-        vectors.iter().map(|vector| f64::from(vector[at])).sum::<f64>() / vectors.len() as f64
-    };
-    let value = |at| match negative.is_empty() {
-        true => mean(positive, at),
-        false => 2.0 * mean(positive, at) - mean(negative, at),
-    };
-    Ok((0..dim).map(|at| value(at) as f32).collect())
-}
-
-fn vector_of_point(points: Option<&Fetched>, id: PointId, using: &str) -> Result<Vec<f32>> {
+fn vector_of_point(points: Option<&Fetched>, id: PointId, using: &str) -> Result<Vector> {
     let absent = || Error::NotFound(format!("No point with id {id} found"));
     let fetched = points.ok_or_else(absent)?;
     let Some(point) = fetched.points.get(&id) else {
@@ -223,7 +221,7 @@ fn winners(collection: &Collection, query: &Query, lists: Vec<Vec<ShardHit>>) ->
     let wanted = query.offset + query.limit;
     let order = |a: &ShardHit, b: &ShardHit| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id));
     let mut hits = merge_sorted(lists, wanted + own.len(), order, |hit| hit.id);
-    hits.retain(|hit| !own.contains(&hit.id) && query.accepts(metric, metric.score(hit.distance)));
+    hits.retain(|hit| !own.contains(&hit.id) && query.accepts(metric, query.source.score(metric, hit.distance)));
     hits.truncate(wanted);
     Ok(hits.split_off(query.offset.min(hits.len())))
 }
@@ -272,7 +270,7 @@ fn union(a: VectorSelector, b: &VectorSelector) -> VectorSelector {
 /// hit whose shard did not answer is left out too (the coverage says that).
 fn fill(collection: &Collection, query: &Query, found: Vec<ShardHit>, fetched: Option<&Fetched>) -> (Vec<Hit>, bool) {
     let schema = collection.schema.vectors.get(&query.using);
-    let score = |hit: &ShardHit| schema.map_or(0.0, |schema| schema.metric.score(hit.distance));
+    let score = |hit: &ShardHit| schema.map_or(0.0, |schema| query.source.score(schema.metric, hit.distance));
     let none = HashMap::new();
     let (points, coverage) = match fetched {
         Some(fetched) => (&fetched.points, fetched.coverage.clone()),
@@ -294,7 +292,7 @@ fn fill(collection: &Collection, query: &Query, found: Vec<ShardHit>, fetched: O
                 continue;
             }
         };
-        hits.push(Hit { id: hit.id, version: hit.version, score: score(&hit), point });
+        hits.push(Hit { id: hit.id, version: hit.version, score: score(&hit), order: None, point });
     }
     (hits, changed)
 }
@@ -310,5 +308,5 @@ fn narrow(point: &StoredPoint, parts: &PointParts) -> StoredPoint {
         }
     };
     let payload = if parts.payload { point.payload.clone() } else { Default::default() };
-    StoredPoint { id: point.id, version: point.version, payload, vectors }
+    StoredPoint { id: point.id, version: point.version, payload, vectors, order: None }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::time::Instant;
-use vicinal_common::api::{PointParts, VectorSelector};
+use vicinal_common::api::{PointParts, ScrollOrder, VectorSelector};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::error::Error;
 use vicinal_common::ids::{Epoch, LogIndex, NodeId, RequestId};
@@ -24,7 +24,7 @@ fn spec(millis: u64) -> ReadSpec<'static> {
 
 fn near(x: f32, limit: usize) -> Query {
     Query {
-        source: Source::Vector(vec![x, 0.0]),
+        source: Source::Vector(vec![x, 0.0].into()),
         using: String::new(),
         filter: None,
         score_threshold: None,
@@ -32,6 +32,7 @@ fn near(x: f32, limit: usize) -> Query {
         offset: 0,
         ef: None,
         exact: false,
+        idf_corpus: None,
         parts: PointParts::default(),
         allow_partial: true,
     }
@@ -183,7 +184,7 @@ async fn metadata_that_stays_behind_is_an_error_and_never_an_empty_answer() {
     for shard in cluster.model.lock().shards.values_mut() {
         shard.epoch = Epoch(2);
     }
-    for source in [Source::Point(PointId::Num(1)), Source::Vector(vec![1.0, 0.0]), Source::All] {
+    for source in [Source::Point(PointId::Num(1)), Source::Vector(vec![1.0, 0.0].into()), Source::All] {
         let error = search(&cluster, Query { source, ..near(0.0, 2) }).await.unwrap_err();
         assert_eq!(error.http_status(), 503, "{error}");
     }
@@ -197,7 +198,7 @@ async fn wrong_vectors_are_refused_in_the_clients_words() {
         (vec![1.0, 2.0], "other", "Wrong input: Not existing vector name error: other"),
         (vec![1.0, f32::INFINITY], "", "Wrong input: vector value at position 1 is not a finite 32-bit number"),
     ] {
-        let query = Query { source: Source::Vector(source), using: using.into(), ..near(0.0, 1) };
+        let query = Query { source: Source::Vector(source.into()), using: using.into(), ..near(0.0, 1) };
         assert_eq!(search(&cluster, query).await.unwrap_err().to_string(), text);
     }
 }
@@ -212,7 +213,7 @@ proptest! {
             let mut seen = Vec::new();
             let mut from = None;
             loop {
-                let request = PageRequest { from, limit, filter: None, parts: PointParts::default() };
+                let request = PageRequest { order: ScrollOrder::Id { from }, limit, filter: None, parts: PointParts::default() };
                 let page = scroll(&cluster.access, &cluster.lookup(), spec(2000), &request).await.unwrap();
                 assert!(page.points.len() <= limit);
                 seen.extend(page.points.iter().map(|point| point.id));

@@ -7,6 +7,7 @@ use vicinal_common::filter::{Condition, Filter, SortedSet};
 use vicinal_common::limits::{PREFETCH_DEPTH_MAX, PREFETCHES_MAX};
 use vicinal_common::point::PointId;
 
+use super::formula::{FormulaQuery, Rescoring, rescore};
 use super::gather::Coverage;
 use super::read::retrieve;
 use super::request::{Answer, Hit, Query, Source};
@@ -58,6 +59,13 @@ pub async fn run_trees(
             match prepare(&nodes, place) {
                 Step::Ask(query) => asked.push((place, query)),
                 Step::Known(answer) => nodes[place].answer = answer,
+                Step::Rescore(formula) => {
+                    let Node { query, prefetch, .. } = &nodes[place];
+                    let lists: Vec<&[Hit]> = prefetch.iter().map(|place| &nodes[*place].answer.hits[..]).collect();
+                    let coverage = coverage_below(&nodes, place);
+                    let rescoring = Rescoring { query, formula: &formula, lists: &lists, coverage };
+                    nodes[place].answer = rescore(access, lookup, spec, rescoring).await?;
+                }
             }
         }
         let (places, queries): (Vec<usize>, Vec<Query>) = asked.into_iter().unzip();
@@ -74,7 +82,7 @@ pub async fn run_trees(
     for root in roots {
         let node = &mut nodes[root];
         let mut answer = std::mem::take(&mut node.answer);
-        if matches!(node.query.source, Source::Fusion(_)) {
+        if matches!(node.query.source, Source::Fusion(_) | Source::Formula(_)) {
             fill(access, lookup, spec, &node.query, &mut answer).await?;
         }
         answer.coverage.check(node.query.allow_partial)?;
@@ -116,7 +124,14 @@ fn check(query: &Query, prefetches: usize) -> Result<()> {
         Source::All if prefetches > 0 => bad("`query` is missing: results of `prefetch` are nothing to be ordered by"),
         Source::Fusion(_) if prefetches == 0 => bad("a fusion needs `prefetch`, the queries whose results it joins"),
         Source::Fusion(fusion) => fusion.check(prefetches),
-        Source::All | Source::Vector(_) | Source::Point(_) | Source::Average { .. } => Ok(()),
+        Source::Formula(_) if prefetches == 0 => bad("a formula needs `prefetch`, the queries whose results it scores"),
+        Source::Formula(formula) => formula.check(),
+        source => {
+            debug_assert!(
+                source.is_search() || matches!(source, Source::All | Source::OrderBy(_) | Source::Sample { .. })
+            );
+            Ok(())
+        }
     }
 }
 
@@ -136,12 +151,17 @@ enum Step {
     Ask(Query),
     /// Nothing more.
     Known(Answer),
+    /// Its prefetches' results scored by a formula, which may need what they hold.
+    Rescore(Arc<FormulaQuery>),
 }
 
 fn prepare(nodes: &[Node], place: usize) -> Step {
     let Node { query, prefetch, .. } = &nodes[place];
     if prefetch.is_empty() {
         return Step::Ask(query.clone());
+    }
+    if let Source::Formula(formula) = &query.source {
+        return Step::Rescore(formula.clone());
     }
     let below = prefetch.iter().map(|place| &nodes[*place].answer);
     if let Source::Fusion(fusion) = &query.source {
@@ -167,7 +187,7 @@ fn coverage_below(nodes: &[Node], place: usize) -> Coverage {
     coverage
 }
 
-/// Gets what fused hits hold. A point that is gone by now is left out.
+/// Gets what hits that were not asked for hold. A point that is gone by now is left out.
 async fn fill(
     access: &ShardAccess,
     lookup: Lookup<'_>,

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use vicinal_common::api::wire::{DropReplica, Operation, Request, Status, decode_answer, encode_request};
 use vicinal_common::api::{
-    ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, NodeStatus, ReadContext, ReplicaSpec,
-    RetrieveRequest, ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune,
-    WriteAck, WriteRequest,
+    ChangeMembers, CountRequest, DigestRequest, FacetCount, FacetRequest, FoundGroup, Frequencies, FrequencyRequest,
+    MembersChange, NodeStatus, ReadContext, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, ShardAnswer,
+    ShardApi, ShardDigest, ShardHit, StoredPoint, Tune, WriteAck, WriteRequest,
 };
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{LogIndex, NodeId, ShardId};
@@ -125,6 +125,14 @@ impl ShardApi for RemoteNode {
     }
 
     async fn count(&self, request: CountRequest) -> Vec<ShardAnswer<u64>> {
+        self.read(&request, &request.context).await
+    }
+
+    async fn facet(&self, request: FacetRequest) -> Vec<ShardAnswer<Vec<FacetCount>>> {
+        self.read(&request, &request.context).await
+    }
+
+    async fn frequencies(&self, request: FrequencyRequest) -> Vec<ShardAnswer<Frequencies>> {
         self.read(&request, &request.context).await
     }
 

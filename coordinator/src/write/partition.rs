@@ -11,8 +11,8 @@ use vicinal_common::ring::TokenTable;
 
 /// Bytes of an item beside its names, numbers and payload: id, lengths.
 const ITEM_BYTES: usize = 40;
-/// Bytes of a vector beside its name and numbers.
-const VECTOR_BYTES: usize = 10;
+/// Bytes of a vector beside its name and numbers: kind and lengths. (Dimensions of a sparse one take up to 5 bytes each.)
+const VECTOR_BYTES: usize = 20;
 /// Bytes of an id in a command, at most.
 const ID_BYTES: usize = 20;
 
@@ -103,7 +103,7 @@ fn cut<T: Item>(tokens: &TokenTable, items: impl Iterator<Item = T>) -> Result<B
 }
 
 fn vector_bytes(vectors: &Vectors) -> usize {
-    vectors.iter().map(|(name, vector)| VECTOR_BYTES + name.len() + size_of_val(&vector[..])).sum()
+    vectors.iter().map(|(name, vector)| VECTOR_BYTES + name.len() + vector.bytes()).sum()
 }
 
 struct Cutter<T> {

@@ -192,7 +192,7 @@ fn large_batches_are_cut_below_the_limit() {
         let op = vicinal_common::api::WriteOp::Upsert(Arc::new(part.clone()));
         assert!(postcard::to_stdvec(&op).unwrap().len() <= COMMAND_BYTES_MAX);
     }
-    let wide = (0..3).map(|name| (name.to_string(), vec![0.5; COMMAND_BYTES_MAX / 8]));
+    let wide = (0..3).map(|name| (name.to_string(), vec![0.5; COMMAND_BYTES_MAX / 8].into()));
     let point = Point { vectors: wide.collect::<Vectors>(), ..ModelCluster::point(1, 0.0) };
     assert_eq!(cut_points(&tokens, vec![point]).unwrap_err().http_status(), 400);
 }
@@ -208,7 +208,7 @@ proptest! {
             for point in parts.into_iter().flatten() {
                 prop_assert_eq!(tokens.shard_of(point.id), shard);
                 let PointId::Num(id) = point.id else { unreachable!() };
-                cut.push((id, point.vectors[UNNAMED][0]));
+                cut.push((id, point.vectors[UNNAMED].dense().unwrap()[0]));
             }
         }
         let model: std::collections::BTreeMap<u64, f32> = ids.into_iter().collect();
@@ -221,8 +221,8 @@ proptest! {
         values in proptest::collection::vec(any::<f32>(), 0..5),
         dim in 1usize..5,
     ) {
-        let schema = VectorSchema { dim, metric: Metric::Dot, hnsw: None };
+        let schema = VectorSchema::dense(dim, Metric::Dot);
         let fine = values.len() == dim && values.iter().all(|value| value.is_finite());
-        prop_assert_eq!(check_vector(&mut values.clone(), &schema).is_ok(), fine);
+        prop_assert_eq!(check_vector(values.clone().into(), &schema).is_ok(), fine);
     }
 }

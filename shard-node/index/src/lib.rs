@@ -8,6 +8,7 @@ mod flat;
 pub mod hnsw;
 mod prefetch;
 mod row_set;
+pub mod sparse;
 mod top_k;
 
 use std::ops::Range;

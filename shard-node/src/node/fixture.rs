@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 use vicinal_common::api::{
-    CountRequest, FoundGroup, NearestQuery, PointParts, ReadContext, ReplicaSpec, RetrieveRequest, ShardApi, WriteAck,
+    CountRequest, FoundGroup, PointParts, ReadContext, ReplicaSpec, RetrieveRequest, SearchQuery, ShardApi, WriteAck,
     WriteOp, WriteRequest,
 };
 use vicinal_common::clock::SystemClock;
@@ -42,7 +42,7 @@ pub(crate) fn soon() -> Instant {
 }
 
 pub(crate) fn spec(shard: u64) -> ReplicaSpec {
-    let vector = VectorSchema { dim: DIM, metric: Metric::Euclid, hnsw: None };
+    let vector = VectorSchema::dense(DIM, Metric::Euclid);
     let schema = CollectionSchema {
         vectors: BTreeMap::from([(UNNAMED.to_owned(), vector)]),
         hnsw: HnswConfig::default(),
@@ -53,7 +53,7 @@ pub(crate) fn spec(shard: u64) -> ReplicaSpec {
 
 /// Point `id`, whose vector is `id` in every place.
 pub(crate) fn point(id: u64) -> Point {
-    let vectors = BTreeMap::from([(UNNAMED.to_owned(), vec![id as f32; DIM])]);
+    let vectors = BTreeMap::from([(UNNAMED.to_owned(), vec![id as f32; DIM].into())]);
     Point { id: PointId::Num(id), vectors, payload: Payload::EMPTY }
 }
 
@@ -71,10 +71,10 @@ pub(crate) fn context(shard: u64, floor: LogIndex, consistency: Consistency) -> 
     ReadContext { collection: COLLECTION, epoch: EPOCH, shards, consistency, deadline: soon() }
 }
 
-pub(crate) fn nearest(value: f32, k: usize) -> NearestQuery {
-    NearestQuery {
+pub(crate) fn nearest(value: f32, k: usize) -> SearchQuery {
+    SearchQuery {
         vector_name: UNNAMED.to_owned(),
-        vector: vec![value; DIM].into(),
+        goal: vec![value; DIM].into(),
         k,
         filter: None,
         distance_max: None,

@@ -140,7 +140,7 @@ fn filter_of(condition: impl Strategy<Value = Value> + Clone) -> impl Strategy<V
 }
 
 fn layout() -> Layout {
-    let vector = VectorSchema { dim: 1, metric: Metric::Dot, hnsw: None };
+    let vector = VectorSchema::dense(1, Metric::Dot);
     Layout::new(&CollectionSchema {
         vectors: BTreeMap::from([("t".to_owned(), vector)]),
         hnsw: HnswConfig::default(),
@@ -152,7 +152,7 @@ fn layout() -> Layout {
 fn run_of(payloads: &[Value]) -> MemoryRun {
     let point = |(n, payload): (u64, &Value)| Point {
         id: if n % 5 == 4 { PointId::Uuid(Uuid::from_u128(u128::from(n))) } else { PointId::Num(n) },
-        vectors: if n % 3 == 0 { BTreeMap::from([("t".to_owned(), vec![1.0])]) } else { BTreeMap::new() },
+        vectors: if n % 3 == 0 { BTreeMap::from([("t".to_owned(), vec![1.0].into())]) } else { BTreeMap::new() },
         payload: Payload::from_fields(payload.as_object().unwrap()).unwrap(),
     };
     let points: Vec<Point> = (0..).zip(payloads).map(point).collect();

@@ -34,11 +34,42 @@ pub(super) enum Kind {
     PayloadOffsets = 6,
     /// Payload texts, one after the other.
     Payloads = 7,
+    /// Where the values of each row begin, for vectors that differ in length: u64, one more than rows.
+    Starts = 8,
+    /// Dimensions of the values of sparse vectors: u32, ascending within a row.
+    Indices = 9,
+    /// Dimensions that have postings: u32, ascending.
+    PostingDims = 10,
+    /// Where the postings of each dimension begin: u64, one more than dimensions.
+    PostingStarts = 11,
+    /// Rows of the postings: u32, ascending within a dimension.
+    PostingRows = 12,
+    /// Values of the postings: f32.
+    PostingValues = 13,
+    /// Largest value of each dimension: f32.
+    PostingMaxima = 14,
+    /// Smallest value of each dimension: f32.
+    PostingMinima = 15,
 }
 
 impl Kind {
-    const ALL: [Kind; 7] =
-        [Kind::Nums, Kind::Uuids, Kind::Versions, Kind::Present, Kind::Vectors, Kind::PayloadOffsets, Kind::Payloads];
+    const ALL: [Kind; 15] = [
+        Kind::Nums,
+        Kind::Uuids,
+        Kind::Versions,
+        Kind::Present,
+        Kind::Vectors,
+        Kind::PayloadOffsets,
+        Kind::Payloads,
+        Kind::Starts,
+        Kind::Indices,
+        Kind::PostingDims,
+        Kind::PostingStarts,
+        Kind::PostingRows,
+        Kind::PostingValues,
+        Kind::PostingMaxima,
+        Kind::PostingMinima,
+    ];
 }
 
 /// Start of the file.
@@ -54,7 +85,7 @@ pub(super) struct Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) kind: Kind,
-    /// Ordinal of the vector for [`Kind::Present`] and [`Kind::Vectors`], else 0.
+    /// Ordinal of the vector for sections of vectors, else 0.
     pub(super) ordinal: u32,
     pub(super) offset: u64,
     /// Length without padding.

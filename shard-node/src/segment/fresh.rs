@@ -1,28 +1,40 @@
 //! A run in memory: a sorted batch of upserts, or the merger of several.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
+use vicinal_common::collection::VectorKind;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::LogIndex;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, PointId};
+use vicinal_common::vector::{MultiRef, SparseRef, VectorRef};
 
 use super::ids::Ids;
-use super::layout::Layout;
+use super::layout::{Layout, VectorLayout};
 use super::merge::{RowRef, Source};
 use super::present::{Present, set};
-use super::{Run, Vectors};
+use super::{Lists, Run, Vectors, sparse_rows};
 use vicinal_index::Rows;
+use vicinal_index::sparse::{OwnedPostings, Postings};
 
 /// One vector name of a run.
 struct Column {
+    kind: VectorKind,
     dim: usize,
     /// Rows the run will have.
     rows: usize,
     present: Vec<u64>,
     /// How many rows have the vector; known when the run is finished.
     count: u64,
-    /// Row-major; empty when no row has the vector.
+    /// Dense: row-major, empty when no row has the vector. Else one vector after the other.
     data: Vec<f32>,
+    /// Where the values of each row begin; only for vectors that differ in length.
+    starts: Vec<u64>,
+    /// Dimensions of the values; only for sparse vectors.
+    indices: Vec<u32>,
+    /// Made when it is first searched.
+    postings: OnceLock<OwnedPostings>,
 }
 
 /// Rows sorted by id, in memory.
@@ -60,7 +72,7 @@ impl MemoryRun {
             run.payloads.push(point.payload.as_bytes().clone());
             for (name, vector) in &point.vectors {
                 let ordinal = layout.ordinal(name).expect("checked above");
-                run.columns[ordinal].push(row as u32, vector);
+                run.columns[ordinal].push(row as u32, vector.as_ref());
             }
         }
         Ok(run.finish())
@@ -88,12 +100,22 @@ impl MemoryRun {
 
     fn with_capacity(rows: usize, layout: &Layout) -> MemoryRun {
         let words = Present::words_for(rows as u32);
-        let column = |dim| Column { dim, rows, present: vec![0; words], count: 0, data: Vec::new() };
+        let column = |vector: &VectorLayout| Column {
+            kind: vector.kind,
+            dim: vector.dim,
+            rows,
+            present: vec![0; words],
+            count: 0,
+            data: Vec::new(),
+            starts: Vec::new(),
+            indices: Vec::new(),
+            postings: OnceLock::new(),
+        };
         MemoryRun {
             nums: Vec::new(),
             uuids: Vec::new(),
             versions: Vec::with_capacity(rows),
-            columns: layout.vectors.iter().map(|vector| column(vector.dim)).collect(),
+            columns: layout.vectors.iter().map(column).collect(),
             payloads: Vec::with_capacity(rows),
             bytes: 0,
         }
@@ -110,11 +132,15 @@ impl MemoryRun {
         let rows = self.versions.len();
         for column in &mut self.columns {
             column.count = Present::count_in(&column.present);
-            if !column.data.is_empty() {
-                column.data.resize(rows * column.dim, 0.0);
+            match column.kind {
+                VectorKind::Dense if column.data.is_empty() => {}
+                VectorKind::Dense => column.data.resize(rows * column.dim, 0.0),
+                VectorKind::Multi | VectorKind::Sparse { .. } => {
+                    column.starts.resize(rows + 1, column.data.len() as u64)
+                }
             }
         }
-        let data: usize = self.columns.iter().map(|column| column.data.len() * 4 + column.present.len() * 8).sum();
+        let data: usize = self.columns.iter().map(Column::bytes).sum();
         let payloads: usize = self.payloads.iter().map(|payload| payload.len() + size_of::<Bytes>()).sum();
         self.bytes = (data + payloads + self.nums.len() * 8 + self.uuids.len() * 16 + rows * 8) as u64;
         debug_assert!(self.ids().are_sorted());
@@ -128,14 +154,50 @@ impl MemoryRun {
 }
 
 impl Column {
-    /// Rows come in ascending order; those left out stay zero.
-    fn push(&mut self, row: u32, vector: &[f32]) {
-        if self.data.is_empty() {
-            self.data.reserve_exact(self.rows * self.dim);
-        }
-        self.data.resize(row as usize * self.dim, 0.0);
-        self.data.extend_from_slice(vector);
+    /// Rows come in ascending order; those left out stay zero, or empty.
+    fn push(&mut self, row: u32, vector: VectorRef<'_>) {
         set(&mut self.present, row);
+        match vector {
+            VectorRef::Dense(values) => {
+                if self.data.is_empty() {
+                    self.data.reserve_exact(self.rows * self.dim);
+                }
+                self.data.resize(row as usize * self.dim, 0.0);
+                self.data.extend_from_slice(values);
+            }
+            VectorRef::Sparse(SparseRef { indices, values }) => {
+                self.starts.resize(row as usize + 1, self.data.len() as u64);
+                self.indices.extend_from_slice(indices);
+                self.data.extend_from_slice(values);
+            }
+            VectorRef::Multi(MultiRef { values, .. }) => {
+                self.starts.resize(row as usize + 1, self.data.len() as u64);
+                self.data.extend_from_slice(values);
+            }
+        }
+    }
+
+    /// Memory it takes, with the postings a sparse vector gets when it is searched.
+    fn bytes(&self) -> usize {
+        let lists = self.starts.len() * 8 + self.indices.len() * (4 + 8);
+        self.data.len() * 4 + self.present.len() * 8 + lists
+    }
+
+    fn vectors(&self) -> Vectors<'_> {
+        let present = Present::new(&self.present, self.count);
+        let lists = |indices| {
+            let Column { starts, data, dim, .. } = self;
+            Vectors {
+                rows: Rows { data: &[], dim: 1 },
+                present,
+                lists: Some(Lists { starts, indices, values: data, dim: *dim }),
+            }
+        };
+        match self.kind {
+            VectorKind::Dense => Vectors { rows: Rows { data: &self.data, dim: self.dim }, present, lists: None },
+            VectorKind::Multi => lists(None),
+            VectorKind::Sparse { .. } => lists(Some(&self.indices[..])),
+        }
     }
 }
 
@@ -145,11 +207,7 @@ fn check(point: &Point, layout: &Layout) -> Result<()> {
         let Some(ordinal) = layout.ordinal(name) else {
             return Err(Error::BadInput(format!("Not existing vector name error: {name}")));
         };
-        let expected = layout.vectors[ordinal].dim;
-        if vector.len() != expected {
-            let got = vector.len();
-            return Err(Error::BadInput(format!("Vector dimension error: expected dim: {expected}, got {got}")));
-        }
+        layout.vectors[ordinal].check(vector)?;
     }
     Ok(())
 }
@@ -164,9 +222,16 @@ impl Run for MemoryRun {
     }
 
     fn vectors(&self, ordinal: usize) -> Vectors<'_> {
+        self.columns[ordinal].vectors()
+    }
+
+    fn postings(&self, ordinal: usize) -> Option<Postings<'_>> {
         let column = &self.columns[ordinal];
-        let present = Present::new(&column.present, column.count);
-        Vectors { rows: Rows { data: &column.data, dim: column.dim }, present }
+        let VectorKind::Sparse { .. } = column.kind else { return None };
+        // The layout lets no vector in that has no place in postings.
+        let make =
+            || OwnedPostings::from_rows(sparse_rows(column.vectors(), self.rows())).expect("checked when written");
+        Some(column.postings.get_or_init(make).as_ref())
     }
 
     fn payload(&self, row: u32) -> &[u8] {

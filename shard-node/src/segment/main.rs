@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use bytes::Bytes;
 use rayon::prelude::*;
+use vicinal_common::collection::VectorKind;
 use vicinal_common::disk::{Disk, Mapping};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::payload::Payload;
@@ -17,8 +18,9 @@ use super::ids::Ids;
 use super::layout::Layout;
 use super::present::Present;
 use super::writer::ROWS_MAX;
-use super::{Run, Vectors};
+use super::{Lists, Run, Vectors};
 use vicinal_index::Rows;
+use vicinal_index::sparse::Postings;
 
 /// Where one vector name is in the file.
 struct Column {
@@ -27,6 +29,20 @@ struct Column {
     /// How many rows have the vector.
     count: u64,
     data: Range<usize>,
+    /// Where the values of each row begin, for vectors that differ in length.
+    starts: Option<Range<usize>>,
+    sparse: Option<SparseColumn>,
+}
+
+/// What only a sparse vector has: its dimensions, and its inverted index.
+struct SparseColumn {
+    indices: Range<usize>,
+    dims: Range<usize>,
+    starts: Range<usize>,
+    rows: Range<usize>,
+    values: Range<usize>,
+    maxima: Range<usize>,
+    minima: Range<usize>,
 }
 
 /// An immutable segment.
@@ -75,7 +91,27 @@ impl Segment {
         if !ends_right || !offsets.is_sorted() {
             return Err(corrupt("section PayloadOffsets: the offsets are not sorted"));
         }
-        Ok(())
+        (0..self.sections.columns.len()).try_for_each(|ordinal| self.check_lists(ordinal))
+    }
+
+    fn check_lists(&self, ordinal: usize) -> Result<()> {
+        let wrong = |what: &str| corrupt(&format!("vector {ordinal}: {what}"));
+        let Some(Lists { starts, indices, values, dim }) = self.vectors(ordinal).lists else { return Ok(()) };
+        let ends_right = starts.first() == Some(&0) && starts.last() == Some(&(values.len() as u64));
+        if !ends_right || !starts.is_sorted() {
+            return Err(wrong("the starts are not sorted"));
+        }
+        match indices {
+            None if starts.iter().all(|start| start.is_multiple_of(dim as u64)) => Ok(()),
+            None => Err(wrong("a multivector has no whole number of vectors")),
+            Some(indices) => {
+                let mut lists = starts.windows(2).map(|ends| &indices[ends[0] as usize..ends[1] as usize]);
+                if indices.len() != values.len() || !lists.all(|list| list.is_sorted_by(|a, b| a < b)) {
+                    return Err(wrong("dimensions of a sparse vector are not sorted"));
+                }
+                self.postings(ordinal).map_or(Ok(()), |postings| postings.check(self.rows()).map_err(wrong))
+            }
+        }
     }
 
     /// The file.
@@ -167,7 +203,13 @@ fn arrange(header: &Header, entries: &[Entry], ranges: &[Range<usize>], layout: 
     let mut take = |kind: Kind, ordinal: usize, bytes: Option<usize>, dim: usize| -> Result<Range<usize>> {
         let (entry, range) = sections.next().ok_or_else(wrong)?;
         let fits = entry.kind == kind && entry.ordinal as usize == ordinal && entry.dim as usize == dim;
-        if !fits || bytes.is_some_and(|bytes| bytes != range.len()) {
+        // Whatever it holds, it is read as numbers of 4 or 8 bytes, but for payloads.
+        let unit = match kind {
+            Kind::PostingStarts => 8,
+            Kind::Payloads => 1,
+            _ => 4,
+        };
+        if !fits || !range.len().is_multiple_of(unit) || bytes.is_some_and(|bytes| bytes != range.len()) {
             return Err(wrong());
         }
         Ok(range.clone())
@@ -178,11 +220,31 @@ fn arrange(header: &Header, entries: &[Entry], ranges: &[Range<usize>], layout: 
     let mut columns = Vec::with_capacity(layout.vectors.len());
     for (ordinal, vector) in layout.vectors.iter().enumerate() {
         let present = take(Kind::Present, ordinal, Some(Present::words_for(rows as u32) * 8), 0)?;
+        let starts = match vector.kind {
+            VectorKind::Dense => None,
+            VectorKind::Multi | VectorKind::Sparse { .. } => {
+                Some(take(Kind::Starts, ordinal, Some((rows + 1) * 8), 0)?)
+            }
+        };
+        let is_sparse = matches!(vector.kind, VectorKind::Sparse { .. });
+        let indices = is_sparse.then(|| take(Kind::Indices, ordinal, None, 0)).transpose()?;
         let data = take(Kind::Vectors, ordinal, None, vector.dim)?;
-        if !data.is_empty() && Some(data.len()) != rows.checked_mul(vector.dim * 4) {
+        if starts.is_none() && !data.is_empty() && Some(data.len()) != rows.checked_mul(vector.dim * 4) {
             return Err(wrong());
         }
-        columns.push(Column { dim: vector.dim, present, count: 0, data });
+        let sparse = match indices {
+            None => None,
+            Some(indices) => Some(SparseColumn {
+                indices,
+                dims: take(Kind::PostingDims, ordinal, None, 0)?,
+                starts: take(Kind::PostingStarts, ordinal, None, 0)?,
+                rows: take(Kind::PostingRows, ordinal, None, 0)?,
+                values: take(Kind::PostingValues, ordinal, None, 0)?,
+                maxima: take(Kind::PostingMaxima, ordinal, None, 0)?,
+                minima: take(Kind::PostingMinima, ordinal, None, 0)?,
+            }),
+        };
+        columns.push(Column { dim: vector.dim, present, count: 0, data, starts, sparse });
     }
     let offsets = take(Kind::PayloadOffsets, 0, Some((rows + 1) * 8), 0)?;
     let payloads = take(Kind::Payloads, 0, None, 0)?;
@@ -220,8 +282,29 @@ impl Run for Segment {
 
     fn vectors(&self, ordinal: usize) -> Vectors<'_> {
         let column = &self.sections.columns[ordinal];
-        let rows = Rows { data: self.array(&column.data), dim: column.dim };
-        Vectors { rows, present: Present::new(self.array(&column.present), column.count) }
+        let present = Present::new(self.array(&column.present), column.count);
+        let Some(starts) = &column.starts else {
+            return Vectors { rows: Rows { data: self.array(&column.data), dim: column.dim }, present, lists: None };
+        };
+        let lists = Lists {
+            starts: self.array(starts),
+            indices: column.sparse.as_ref().map(|sparse| self.array(&sparse.indices)),
+            values: self.array(&column.data),
+            dim: column.dim,
+        };
+        Vectors { rows: Rows { data: &[], dim: 1 }, present, lists: Some(lists) }
+    }
+
+    fn postings(&self, ordinal: usize) -> Option<Postings<'_>> {
+        let sparse = self.sections.columns[ordinal].sparse.as_ref()?;
+        Some(Postings {
+            dims: self.array(&sparse.dims),
+            starts: self.array(&sparse.starts),
+            rows: self.array(&sparse.rows),
+            values: self.array(&sparse.values),
+            maxima: self.array(&sparse.maxima),
+            minima: self.array(&sparse.minima),
+        })
     }
 
     fn payload(&self, row: u32) -> &[u8] {

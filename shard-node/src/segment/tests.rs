@@ -7,19 +7,27 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use uuid::Uuid;
+use vicinal_common::collection::VectorKind;
 use vicinal_common::disk::{Disk, FaultyDisk};
 use vicinal_common::error::Error;
 use vicinal_common::ids::LogIndex;
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, PointId, UNNAMED, Vectors};
+use vicinal_common::vector::Vector;
 
 use super::*;
 
 const PATH: &str = "/000001.seg";
 
 fn layout() -> Layout {
-    let vector = |name: &str, dim| VectorLayout { name: name.into(), dim, metric: Metric::Dot, hnsw: None };
+    let vector = |name: &str, dim| VectorLayout {
+        name: name.into(),
+        kind: VectorKind::Dense,
+        dim,
+        metric: Metric::Dot,
+        hnsw: None,
+    };
     Layout { vectors: vec![vector(UNNAMED, 2), vector("absent", 5), vector("some", 3)] }
 }
 
@@ -32,8 +40,8 @@ fn any_point() -> impl Strategy<Value = Point> {
     (id, prop::option::of(prop::array::uniform2(-9i8..9)), some, 0usize..20).prop_map(|(id, unnamed, some, text)| {
         let floats = |values: &[i8]| values.iter().map(|v| f32::from(*v)).collect::<Vec<f32>>();
         let mut vectors = Vectors::new();
-        vectors.extend(unnamed.map(|values| (UNNAMED.to_owned(), floats(&values))));
-        vectors.extend(some.map(|values| ("some".to_owned(), floats(&values))));
+        vectors.extend(unnamed.map(|values| (UNNAMED.to_owned(), Vector::Dense(floats(&values)))));
+        vectors.extend(some.map(|values| ("some".to_owned(), Vector::Dense(floats(&values)))));
         let payload = if text == 0 { Bytes::new() } else { Bytes::from(format!("{{\"t\":\"{}\"}}", "y".repeat(text))) };
         Point { id, vectors, payload: Payload::from_stored(payload) }
     })
@@ -43,7 +51,7 @@ fn read(run: &dyn Run, row: u32) -> (Point, u64) {
     let mut vectors = Vectors::new();
     for (ordinal, vector) in layout().vectors.iter().enumerate() {
         if let Some(values) = run.vectors(ordinal).get(row) {
-            vectors.insert(vector.name.clone(), values.to_vec());
+            vectors.insert(vector.name.clone(), values.to_vector());
         }
     }
     let payload = run.payload_owned(row);
@@ -115,7 +123,7 @@ fn any_damaged_byte_and_any_other_file_is_noticed() {
     let layout = layout();
     let point = |id: u64| Point {
         id: PointId::Num(id),
-        vectors: BTreeMap::from([(UNNAMED.to_owned(), vec![1.0, 2.0])]),
+        vectors: BTreeMap::from([(UNNAMED.to_owned(), vec![1.0, 2.0].into())]),
         payload: Payload::from_stored(Bytes::from_static(b"{\"a\":1}")),
     };
     let write = |ids: std::ops::Range<u64>| {
@@ -155,7 +163,7 @@ fn any_damaged_byte_and_any_other_file_is_noticed() {
 fn vectors_that_do_not_fit_are_refused() {
     let point = |name: &str, dim: usize| Point {
         id: PointId::Num(1),
-        vectors: BTreeMap::from([(name.to_owned(), vec![0.0; dim])]),
+        vectors: BTreeMap::from([(name.to_owned(), vec![0.0; dim].into())]),
         payload: Payload::EMPTY,
     };
     for bad in [point("", 3), point("unknown", 2)] {

@@ -3,13 +3,16 @@
 use std::io;
 use std::path::Path;
 
+use vicinal_common::collection::VectorKind;
 use vicinal_common::disk::Disk;
 use vicinal_common::point::PointId;
+use vicinal_common::vector::{MultiRef, SparseRef, VectorRef};
+use vicinal_index::sparse::{OwnedPostings, Postings};
 
 use super::Vectors;
 use super::file::{FileInfo, FileWriter};
 use super::format::{Entry, FOOTER_BYTES, Footer, HEADER_BYTES, Header, Kind, padded};
-use super::layout::Layout;
+use super::layout::{Layout, VectorLayout};
 use super::merge::{RowRef, Source, live_rows};
 use super::present::{Present, set};
 
@@ -41,7 +44,7 @@ pub fn write_segment(
     writer.write_header(layout, nums)?;
     writer.write_rows(nums)?;
     for (ordinal, vector) in layout.vectors.iter().enumerate() {
-        writer.write_vectors(ordinal, vector.dim)?;
+        writer.write_vectors(ordinal, vector)?;
     }
     writer.write_payloads()?;
     writer.finish().map(Some)
@@ -86,7 +89,8 @@ impl SegmentWriter<'_> {
         self.end_section(Kind::Versions, 0, offset, 0)
     }
 
-    fn write_vectors(&mut self, ordinal: usize, dim: usize) -> io::Result<()> {
+    fn write_vectors(&mut self, ordinal: usize, layout: &VectorLayout) -> io::Result<()> {
+        let dim = layout.dim;
         let vectors: Vec<Vectors<'_>> = self.sources.iter().map(|source| source.run.vectors(ordinal)).collect();
         let mut present = vec![0u64; Present::words_for(self.order.len() as u32)];
         for (target, row) in self.order.iter().enumerate() {
@@ -97,15 +101,72 @@ impl SegmentWriter<'_> {
         let offset = self.file.position();
         self.file.write(bytemuck::cast_slice(&present))?;
         self.end_section(Kind::Present, ordinal as u32, offset, 0)?;
+        if layout.kind != VectorKind::Dense {
+            return self.write_lists(ordinal, layout, &vectors);
+        }
         let offset = self.file.position();
         if present.iter().any(|word| *word != 0) {
             let absent = vec![0f32; dim];
             for row in self.order {
-                let vector = vectors[row.source as usize].get(row.row).unwrap_or(&absent);
+                let vector = vectors[row.source as usize].get(row.row).and_then(VectorRef::dense).unwrap_or(&absent);
                 self.file.write(bytemuck::cast_slice(vector))?;
             }
         }
         self.end_section(Kind::Vectors, ordinal as u32, offset, dim as u32)
+    }
+
+    /// Vectors that differ in length, and the inverted index of sparse ones.
+    fn write_lists(&mut self, ordinal: usize, layout: &VectorLayout, vectors: &[Vectors<'_>]) -> io::Result<()> {
+        let ordinal = ordinal as u32;
+        let sparse = |row: &RowRef| match vectors[row.source as usize].get(row.row) {
+            Some(VectorRef::Sparse(sparse)) => sparse,
+            Some(VectorRef::Dense(_) | VectorRef::Multi(_)) | None => SparseRef::default(),
+        };
+        let values = |row: &RowRef| match vectors[row.source as usize].get(row.row) {
+            Some(VectorRef::Sparse(SparseRef { values, .. }) | VectorRef::Multi(MultiRef { values, .. })) => values,
+            Some(VectorRef::Dense(_)) | None => &[],
+        };
+        let offset = self.file.position();
+        let mut end = 0u64;
+        self.file.write(&end.to_le_bytes())?;
+        for row in self.order {
+            end += values(row).len() as u64;
+            self.file.write(&end.to_le_bytes())?;
+        }
+        self.end_section(Kind::Starts, ordinal, offset, 0)?;
+        let is_sparse = matches!(layout.kind, VectorKind::Sparse { .. });
+        if is_sparse {
+            let offset = self.file.position();
+            for row in self.order {
+                self.file.write(bytemuck::cast_slice(sparse(row).indices))?;
+            }
+            self.end_section(Kind::Indices, ordinal, offset, 0)?;
+        }
+        let offset = self.file.position();
+        for row in self.order {
+            self.file.write(bytemuck::cast_slice(values(row)))?;
+        }
+        self.end_section(Kind::Vectors, ordinal, offset, layout.dim as u32)?;
+        if !is_sparse {
+            return Ok(());
+        }
+        let rows = self.order.iter().enumerate().map(|(target, row)| (target as u32, sparse(row)));
+        let postings = OwnedPostings::from_rows(rows).map_err(io::Error::other)?;
+        let Postings { dims, starts, rows, values, maxima, minima } = postings.as_ref();
+        let sections: [(Kind, &[u8]); 6] = [
+            (Kind::PostingDims, bytemuck::cast_slice(dims)),
+            (Kind::PostingStarts, bytemuck::cast_slice(starts)),
+            (Kind::PostingRows, bytemuck::cast_slice(rows)),
+            (Kind::PostingValues, bytemuck::cast_slice(values)),
+            (Kind::PostingMaxima, bytemuck::cast_slice(maxima)),
+            (Kind::PostingMinima, bytemuck::cast_slice(minima)),
+        ];
+        for (kind, bytes) in sections {
+            let offset = self.file.position();
+            self.file.write(bytes)?;
+            self.end_section(kind, ordinal, offset, 0)?;
+        }
+        Ok(())
     }
 
     fn write_payloads(&mut self) -> io::Result<()> {

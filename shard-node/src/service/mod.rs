@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use tracing::Instrument;
 use vicinal_common::api::{
-    ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, NodeStatus, ReplicaSpec, RetrieveRequest,
-    ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune, WriteAck,
-    WriteRequest,
+    ChangeMembers, CountRequest, DigestRequest, FacetCount, FacetRequest, FoundGroup, Frequencies, FrequencyRequest,
+    MembersChange, NodeStatus, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, ShardAnswer, ShardApi,
+    ShardDigest, ShardHit, StoredPoint, Tune, WriteAck, WriteRequest,
 };
 use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;
@@ -103,13 +103,23 @@ impl ShardApi for ShardNode {
     }
 
     async fn scroll(&self, request: ScrollRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
-        let ScrollRequest { context, from, limit, filter, parts } = request;
-        read::each_shard(self, &context, move |view| view.scroll(from, limit, filter.as_deref(), &parts)).await
+        let ScrollRequest { context, order, limit, filter, parts } = request;
+        read::each_shard(self, &context, move |view| view.page(&order, limit, filter.as_deref(), &parts)).await
     }
 
     async fn count(&self, request: CountRequest) -> Vec<ShardAnswer<u64>> {
         let CountRequest { context, filter } = request;
         read::each_shard(self, &context, move |view| view.count(filter.as_deref())).await
+    }
+
+    async fn facet(&self, request: FacetRequest) -> Vec<ShardAnswer<Vec<FacetCount>>> {
+        let FacetRequest { context, key, filter } = request;
+        read::each_shard(self, &context, move |view| view.facet(&key, filter.as_deref())).await
+    }
+
+    async fn frequencies(&self, request: FrequencyRequest) -> Vec<ShardAnswer<Frequencies>> {
+        let FrequencyRequest { context, vector_name, indices, filter } = request;
+        read::each_shard(self, &context, move |view| view.frequencies(&vector_name, &indices, filter.as_deref())).await
     }
 
     async fn digest(&self, request: DigestRequest) -> Vec<ShardAnswer<ShardDigest>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
-use vicinal_common::api::{NearestQuery, ReadContext, SearchRequest, ShardAnswer, ShardHit};
+use vicinal_common::api::{ReadContext, SearchQuery, SearchRequest, ShardAnswer, ShardHit};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{LogIndex, ShardId};
@@ -89,7 +89,7 @@ pub(super) async fn search(node: &ShardNode, request: SearchRequest) -> Vec<Shar
 async fn search_shard(
     node: &ShardNode,
     view: &Arc<View>,
-    queries: &Arc<Vec<NearestQuery>>,
+    queries: &Arc<Vec<SearchQuery>>,
     chunk: usize,
     deadline: Instant,
 ) -> Result<Vec<Vec<ShardHit>>> {

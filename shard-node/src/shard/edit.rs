@@ -10,6 +10,7 @@ use vicinal_common::filter::Filter;
 use vicinal_common::limits::EDIT_PAGE_BYTES;
 use vicinal_common::payload::Fields;
 use vicinal_common::point::{Point, PointId};
+use vicinal_common::vector::Vector;
 
 use super::view::View;
 use super::write::parse_filter;
@@ -28,7 +29,7 @@ fn point_of(stored: StoredPoint) -> Point {
 
 fn bytes_of(point: &Point) -> usize {
     const POINT: usize = 64;
-    let vectors = point.vectors.values().map(|vector| size_of_val(&vector[..]));
+    let vectors = point.vectors.values().map(Vector::bytes);
     POINT + point.payload.as_bytes().len() + vectors.sum::<usize>()
 }
 

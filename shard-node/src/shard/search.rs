@@ -1,13 +1,15 @@
 //! Nearest neighbours in a view: each run by itself, then the best of all.
 
-use vicinal_common::api::{NearestQuery, ShardHit};
-use vicinal_common::distance::Kernel;
+use vicinal_common::api::{SearchQuery, ShardHit};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::Filter;
 use vicinal_common::ids::LogIndex;
-use vicinal_common::metric::Metric;
+use vicinal_common::vector::{SparseRef, VectorRef};
+use vicinal_index::hnsw::HnswIndex;
+use vicinal_index::sparse::score_rows;
 use vicinal_index::{Accept, FlatIndex, Hit, RowSet, SearchParams, TopK, VectorIndex};
 
+use super::goal::GoalScorer;
 use super::matching::Matcher;
 use super::select::{Reading, RunRef};
 use super::view::View;
@@ -18,24 +20,26 @@ use crate::segment::{Source, Vectors};
 const SCAN_ROWS_MAX: u64 = 10_000;
 /// The same as a share of all rows: one in so many.
 const SCAN_SHARE: u64 = 32;
+/// So few rows that may match are scored by their sparse vectors instead of looked for in the inverted index.
+const SPARSE_ROWS_MAX: u64 = 1_000;
 
 /// A query whose names are resolved.
 struct Plan<'a> {
-    query: &'a NearestQuery,
+    query: &'a SearchQuery,
     ordinal: usize,
-    metric: Metric,
+    scorer: GoalScorer<'a>,
     params: SearchParams,
 }
 
 impl View {
     /// The nearest points to the query, best first: by distance, then by id. Exact in runs without an index.
     /// `BadInput` when there is no vector of that name or its dimension is another.
-    pub fn search(&self, query: &NearestQuery) -> Result<Vec<ShardHit>> {
+    pub fn search(&self, query: &SearchQuery) -> Result<Vec<ShardHit>> {
         self.search_on(query, 1)
     }
 
     /// The same; a scan may be spread over so many threads of the pool of rayon that it runs in.
-    pub fn search_on(&self, query: &NearestQuery, threads: usize) -> Result<Vec<ShardHit>> {
+    pub fn search_on(&self, query: &SearchQuery, threads: usize) -> Result<Vec<ShardHit>> {
         let plan = self.plan(query, threads)?;
         if query.k == 0 {
             return Ok(Vec::new());
@@ -54,7 +58,7 @@ impl View {
             }
             None => {
                 for segment in &self.segments {
-                    let index = segment.indexes[plan.ordinal].as_ref().map(|index| &index.hnsw as &dyn VectorIndex);
+                    let index = segment.indexes[plan.ordinal].as_ref().map(|index| &index.hnsw);
                     self.search_run(&plan, RunRef::Segment(segment), index, &mut hits)?;
                 }
                 for fresh in &self.fresh {
@@ -70,20 +74,17 @@ impl View {
         Ok(hits)
     }
 
-    fn plan<'a>(&self, query: &'a NearestQuery, threads: usize) -> Result<Plan<'a>> {
+    fn plan<'a>(&self, query: &'a SearchQuery, threads: usize) -> Result<Plan<'a>> {
         let Some(ordinal) = self.layout.ordinal(&query.vector_name) else {
             let name = &query.vector_name;
             return Err(Error::BadInput(format!("Not existing vector name error: {name}")));
         };
         let vector = &self.layout.vectors[ordinal];
-        if vector.dim != query.vector.len() {
-            let (expected, got) = (vector.dim, query.vector.len());
-            return Err(Error::BadInput(format!("Vector dimension error: expected dim: {expected}, got {got}")));
-        }
+        query.goal.vectors().into_iter().try_for_each(|part| vector.check(part))?;
         // As clients of the API expect: the beam of a query is the beam of the build unless they say otherwise.
         let ef = query.ef.or(vector.hnsw.map(|hnsw| hnsw.ef_construction)).unwrap_or(0).max(query.k);
         let params = SearchParams { k: query.k, ef, exact: query.exact, threads };
-        Ok(Plan { query, ordinal, metric: vector.metric, params })
+        Ok(Plan { query, ordinal, scorer: GoalScorer::new(&query.goal, vector), params })
     }
 
     /// Adds the best rows of one run.
@@ -91,51 +92,17 @@ impl View {
         &self,
         plan: &Plan<'_>,
         run: RunRef<'_>,
-        index: Option<&dyn VectorIndex>,
+        index: Option<&HnswIndex>,
         hits: &mut Vec<ShardHit>,
     ) -> Result<()> {
         let source = run.source();
         let vectors = source.run.vectors(plan.ordinal);
-        if vectors.rows.is_empty() || source.dead.count() == source.run.rows() {
+        if vectors.present.count() == 0 || source.dead.count() == source.run.rows() {
             return Ok(());
         }
-        let alive = |row: u32| !source.dead.contains(row) && vectors.present.contains(row);
-        let count = vectors.present.count().saturating_sub(u64::from(source.dead.count())) as usize;
-        let live = match count == vectors.rows.len() {
-            true => Accept::All,
-            false => Accept::Test { test: &alive, count: Some(count) },
-        };
-        let (query, params) = (&plan.query.vector, plan.params);
-        let filter = plan.query.filter.as_deref();
-        let flat = FlatIndex::new(plan.metric);
-        let found = if filter.is_none() {
-            index.unwrap_or(&flat).search(vectors.rows, query, params, live)
-        } else {
-            let matcher = self.matcher(run, filter, Reading::Some)?;
-            let rows_max = matcher.selection().map(Selection::rows_max);
-            let decided = matcher.selection().filter(|selection| selection.open().is_empty());
-            let is_few =
-                rows_max.is_some_and(|few| few <= SCAN_ROWS_MAX.max(u64::from(source.run.rows()) / SCAN_SHARE));
-            match (index, decided) {
-                (Some(index), Some(selection)) => {
-                    let with_vector = selection.sure().iter().filter(|row| vectors.present.contains(*row));
-                    let set = RowSet::of(vectors.rows.len(), with_vector);
-                    index.search(vectors.rows, query, params, set.accept())
-                }
-                (Some(index), None) if !is_few && !params.exact => {
-                    let matcher = matcher.remember();
-                    let accept = |row: u32| alive(row) && matcher.accepts(row);
-                    let found = index.search(vectors.rows, query, params, Accept::test(&accept));
-                    matcher.finish()?;
-                    found
-                }
-                (Some(_) | None, _) => {
-                    let rows = matcher.candidates(source.dead, 0).filter(|row| vectors.present.contains(*row));
-                    let found = scan_matching(plan, vectors, rows, &matcher);
-                    matcher.finish()?;
-                    found
-                }
-            }
+        let found = match plan.scorer.nearest_sparse() {
+            Some(sparse) => self.search_postings(plan, sparse, run)?,
+            None => self.search_vectors(plan, vectors, run, index)?,
         };
         let (ids, versions) = (source.run.ids(), source.run.versions());
         hits.extend(found.into_iter().map(|Hit { distance, row }| ShardHit {
@@ -146,33 +113,107 @@ impl View {
         Ok(())
     }
 
+    /// The best rows for a goal on dense vectors and multivectors.
+    fn search_vectors(
+        &self,
+        plan: &Plan<'_>,
+        vectors: Vectors<'_>,
+        run: RunRef<'_>,
+        index: Option<&HnswIndex>,
+    ) -> Result<Vec<Hit>> {
+        let source = run.source();
+        let alive = |row: u32| !source.dead.contains(row) && vectors.present.contains(row);
+        let count = vectors.present.count().saturating_sub(u64::from(source.dead.count())) as usize;
+        let params = plan.params;
+        let filter = plan.query.filter.as_deref();
+        let dense = plan.scorer.nearest_dense();
+        let among = |accept: Accept<'_>| match (index, dense) {
+            (Some(index), Some(query)) => index.search(vectors.rows, query, params, accept),
+            (Some(index), None) => {
+                let distance = |row: u32| plan.scorer.distance(VectorRef::Dense(vectors.rows.row(row)));
+                index.search_by(&distance, params, accept).hits
+            }
+            (None, Some(query)) => FlatIndex::new(plan.scorer.metric()).search(vectors.rows, query, params, accept),
+            (None, None) => plan.scan(vectors, accept.iter(source.run.rows() as usize), &|_| true),
+        };
+        if filter.is_none() {
+            return Ok(among(match count == source.run.rows() as usize {
+                true => Accept::All,
+                false => Accept::Test { test: &alive, count: Some(count) },
+            }));
+        }
+        let matcher = self.matcher(run, filter, Reading::Some)?;
+        let rows_max = matcher.selection().map(Selection::rows_max);
+        let decided = matcher.selection().filter(|selection| selection.open().is_empty());
+        let is_few = rows_max.is_some_and(|few| few <= SCAN_ROWS_MAX.max(u64::from(source.run.rows()) / SCAN_SHARE));
+        Ok(match (index, decided) {
+            (Some(_), Some(selection)) => {
+                let with_vector = selection.sure().iter().filter(|row| vectors.present.contains(*row));
+                let set = RowSet::of(vectors.rows.len(), with_vector);
+                among(set.accept())
+            }
+            (Some(_), None) if !is_few && !params.exact => {
+                let matcher = matcher.remember();
+                let accept = |row: u32| alive(row) && matcher.accepts(row);
+                let found = among(Accept::test(&accept));
+                matcher.finish()?;
+                found
+            }
+            (Some(_) | None, _) => {
+                let rows = matcher.candidates(source.dead, 0).filter(|row| vectors.present.contains(*row));
+                let found = plan.scan(vectors, rows, &|row| matcher.accepts(row));
+                matcher.finish()?;
+                found
+            }
+        })
+    }
+
+    /// The best rows by inner product with a sparse vector, by the inverted index, or row by row where few may match.
+    fn search_postings(&self, plan: &Plan<'_>, query: SparseRef<'_>, run: RunRef<'_>) -> Result<Vec<Hit>> {
+        let source = run.source();
+        let (vectors, k) = (source.run.vectors(plan.ordinal), plan.params.k);
+        let matcher = self.matcher(run, plan.query.filter.as_deref(), Reading::Some)?;
+        let few = matcher.selection().map(Selection::rows_max).filter(|few| *few <= SPARSE_ROWS_MAX);
+        let accept = |row: u32| !source.dead.contains(row) && matcher.accepts(row);
+        let found = match (few, source.run.postings(plan.ordinal)) {
+            (None, Some(postings)) => postings.search(query, k, Accept::test(&accept)),
+            (Some(_), _) | (_, None) => {
+                let rows = matcher.candidates(source.dead, 0);
+                let sparse = rows.filter_map(|row| match vectors.get(row) {
+                    Some(VectorRef::Sparse(sparse)) => Some((row, sparse)),
+                    Some(VectorRef::Dense(_) | VectorRef::Multi(_)) | None => None,
+                });
+                score_rows(source.run.rows() as usize, sparse, query, k, Accept::test(&accept))
+            }
+        };
+        matcher.finish()?;
+        Ok(found)
+    }
+
     /// Scores one live row, if it has the vector and matches.
     fn score(&self, plan: &Plan<'_>, source: Source<'_>, row: u32) -> Result<Option<ShardHit>> {
         let Some(vector) = source.run.vectors(plan.ordinal).get(row) else { return Ok(None) };
         if !Matcher::of(plan.query.filter.as_deref(), source.run, &self.layout).check(row)? {
             return Ok(None);
         }
-        let distance = Kernel::new(plan.metric).distance(&plan.query.vector, vector);
+        let Some(distance) = plan.scorer.hit_distance(vector) else { return Ok(None) };
         let version = LogIndex(source.run.versions()[row as usize]);
         Ok(Some(ShardHit { distance, id: source.run.ids().get(row), version }))
     }
 }
 
-/// An exact scan that scores before it filters: a payload is parsed only when its row would be among the best, which
-/// is about `k * ln(rows / k)` times instead of once per row.
-fn scan_matching(
-    plan: &Plan<'_>,
-    vectors: Vectors<'_>,
-    rows: impl Iterator<Item = u32>,
-    matcher: &Matcher<'_>,
-) -> Vec<Hit> {
-    let kernel = Kernel::new(plan.metric);
-    let mut best = TopK::new(plan.params.k, vectors.rows.len());
-    for row in rows {
-        let hit = Hit { distance: kernel.distance(&plan.query.vector, vectors.rows.row(row)), row };
-        if best.would_take(&hit) && matcher.accepts(row) {
-            best.push(hit);
+impl Plan<'_> {
+    /// An exact scan that scores before it filters: a payload is parsed only when its row would be among the best, which
+    /// is about `k * ln(rows / k)` times instead of once per row.
+    fn scan(&self, vectors: Vectors<'_>, rows: impl Iterator<Item = u32>, accepts: &dyn Fn(u32) -> bool) -> Vec<Hit> {
+        let mut best = TopK::new(self.params.k, vectors.present.count() as usize);
+        for row in rows {
+            let Some(vector) = vectors.get(row) else { continue };
+            let hit = Hit { distance: self.scorer.distance(vector), row };
+            if best.would_take(&hit) && accepts(row) {
+                best.push(hit);
+            }
         }
+        best.into_sorted()
     }
-    best.into_sorted()
 }

@@ -10,6 +10,7 @@ use vicinal_common::filter::Filter;
 use vicinal_common::ids::LogIndex;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{PointId, Vectors};
+use vicinal_common::vector::{MultiRef, SparseRef, VectorRef};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::matching::Matcher;
@@ -127,24 +128,6 @@ impl View {
         Ok(ids.iter().filter_map(|id| self.locate(*id)).map(|(source, row)| parts.read(source.run, row)).collect())
     }
 
-    /// The first `limit` points in id order from the id `from` on (`None`: from the beginning) that match the filter.
-    pub fn scroll(
-        &self,
-        from: Option<PointId>,
-        limit: usize,
-        filter: Option<&Filter>,
-        parts: &PointParts,
-    ) -> Result<Vec<StoredPoint>> {
-        let mut page = Vec::new();
-        if limit > 0 {
-            self.visit(from, filter, parts, &mut |point| {
-                page.push(point);
-                Ok(page.len() < limit)
-            })?;
-        }
-        Ok(page)
-    }
-
     /// Shows the points that match the filter in id order, from the id `from` on, for as long as `see` wants more.
     pub(super) fn visit(
         &self,
@@ -252,8 +235,13 @@ fn digest_of(point: &StoredPoint) -> u64 {
     for (name, vector) in &point.vectors {
         hash.update(&(name.len() as u64).to_le_bytes());
         hash.update(name.as_bytes());
-        hash.update(&(vector.len() as u64).to_le_bytes());
-        hash.update(bytemuck::cast_slice(vector));
+        let (indices, values): (&[u32], &[f32]) = match vector.as_ref() {
+            VectorRef::Dense(values) | VectorRef::Multi(MultiRef { values, .. }) => (&[], values),
+            VectorRef::Sparse(SparseRef { indices, values }) => (indices, values),
+        };
+        hash.update(&(values.len() as u64).to_le_bytes());
+        hash.update(bytemuck::cast_slice(indices));
+        hash.update(bytemuck::cast_slice(values));
     }
     hash.digest()
 }
@@ -289,13 +277,13 @@ impl<'a> RowsInOrder<'a> {
 }
 
 /// The parts of a point to return, with names resolved.
-struct Parts {
+pub(super) struct Parts {
     payload: bool,
     vectors: Vec<(usize, String)>,
 }
 
 impl Parts {
-    fn new(parts: &PointParts, layout: &Layout) -> Result<Parts> {
+    pub(super) fn new(parts: &PointParts, layout: &Layout) -> Result<Parts> {
         let all = || layout.vectors.iter().enumerate().map(|(ordinal, vector)| (ordinal, vector.name.clone()));
         let vectors = match &parts.vectors {
             VectorSelector::None => Vec::new(),
@@ -311,11 +299,11 @@ impl Parts {
         Ok(Parts { payload: parts.payload, vectors })
     }
 
-    fn read(&self, run: &dyn Run, row: u32) -> StoredPoint {
+    pub(super) fn read(&self, run: &dyn Run, row: u32) -> StoredPoint {
         let mut vectors = Vectors::new();
         for (ordinal, name) in &self.vectors {
             if let Some(vector) = run.vectors(*ordinal).get(row) {
-                vectors.insert(name.clone(), vector.to_vec());
+                vectors.insert(name.clone(), vector.to_vector());
             }
         }
         StoredPoint {
@@ -323,6 +311,7 @@ impl Parts {
             version: LogIndex(run.versions()[row as usize]),
             payload: if self.payload { run.payload_owned(row) } else { Payload::EMPTY },
             vectors,
+            order: None,
         }
     }
 }

@@ -9,9 +9,9 @@ mod npz;
 mod rebuild;
 mod report;
 mod rounds;
-mod set;
+pub(super) mod set;
 mod texmex;
-mod truth;
+pub(super) mod truth;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

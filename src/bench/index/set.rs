@@ -18,7 +18,7 @@ const TRUTH: [&str; 4] = ["gt.npy", "gt.ivecs", "groundtruth.ivecs", "*_groundtr
 
 /// A metric by the name that benchmarks know it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum MetricName {
+pub(in crate::bench) enum MetricName {
     L2,
     Cosine,
     Ip,
@@ -27,7 +27,7 @@ pub(super) enum MetricName {
 
 impl MetricName {
     /// The metric of a well-known set, L2 for all others.
-    pub(super) fn of_set(name: &str) -> MetricName {
+    pub(in crate::bench) fn of_set(name: &str) -> MetricName {
         if name.starts_with("twotower") {
             MetricName::Ip
         } else if name.ends_with("-angular") || name.starts_with("minilm") {
@@ -37,7 +37,7 @@ impl MetricName {
         }
     }
 
-    pub(super) fn metric(self) -> Metric {
+    pub(in crate::bench) fn metric(self) -> Metric {
         match self {
             MetricName::L2 => Metric::Euclid,
             MetricName::Cosine => Metric::Cosine,
@@ -46,7 +46,7 @@ impl MetricName {
         }
     }
 
-    pub(super) fn name(self) -> &'static str {
+    pub(in crate::bench) fn name(self) -> &'static str {
         match self {
             MetricName::L2 => "l2",
             MetricName::Cosine => "cosine",
@@ -57,7 +57,7 @@ impl MetricName {
 }
 
 /// The name of a set is that of its folder.
-pub(super) fn name_of(dir: &Path) -> anyhow::Result<String> {
+pub(in crate::bench) fn name_of(dir: &Path) -> anyhow::Result<String> {
     let whole = dir.canonicalize().with_context(|| format!("cannot open {}", dir.display()))?;
     ensure!(whole.is_dir(), "{} is no directory", dir.display());
     let name = whole.file_name().with_context(|| format!("{} has no name", dir.display()))?;
@@ -65,13 +65,13 @@ pub(super) fn name_of(dir: &Path) -> anyhow::Result<String> {
 }
 
 /// The queries, prepared for the metric.
-pub(super) fn queries(dir: &Path, metric: Metric, limit: usize) -> anyhow::Result<Matrix<f32>> {
+pub(in crate::bench) fn queries(dir: &Path, metric: Metric, limit: usize) -> anyhow::Result<Matrix<f32>> {
     let path = find(dir, &QUERIES)?.with_context(|| missing(dir, "queries", &QUERIES))?;
     vectors(&path, metric, limit)
 }
 
 /// The vectors to index, prepared for the metric and placed as in a segment.
-pub(super) fn base(dir: &Path, metric: Metric, limit: usize, dim: usize) -> anyhow::Result<Base> {
+pub(in crate::bench) fn base(dir: &Path, metric: Metric, limit: usize, dim: usize) -> anyhow::Result<Base> {
     let path = find(dir, &BASE)?.with_context(|| missing(dir, "vectors", &BASE))?;
     let matrix = vectors(&path, metric, limit)?;
     ensure!(matrix.columns == dim, "{} has {} dimensions, the queries have {dim}", path.display(), matrix.columns);
@@ -79,7 +79,10 @@ pub(super) fn base(dir: &Path, metric: Metric, limit: usize, dim: usize) -> anyh
 }
 
 /// The neighbours that a file of the set lists for each query, with the file's name, if it has one.
-pub(super) fn listed_neighbours(dir: &Path, queries: usize) -> anyhow::Result<Option<(PathBuf, Matrix<i32>)>> {
+pub(in crate::bench) fn listed_neighbours(
+    dir: &Path,
+    queries: usize,
+) -> anyhow::Result<Option<(PathBuf, Matrix<i32>)>> {
     let Some(path) = find(dir, &TRUTH)? else { return Ok(None) };
     let rows = match texmex::extension(&path) {
         "npy" => npy::read_rows(&path, queries)?,
@@ -90,7 +93,7 @@ pub(super) fn listed_neighbours(dir: &Path, queries: usize) -> anyhow::Result<Op
 }
 
 /// Vectors whose first row starts at a cache line, as the rows of a segment do.
-pub(super) struct Base {
+pub(in crate::bench) struct Base {
     values: Vec<f32>,
     start: usize,
     dim: usize,
@@ -101,7 +104,7 @@ impl Base {
     const LINE: usize = 64;
 
     /// Moves the values within their own allocation: a second one would show in the memory that is measured.
-    pub(super) fn aligned(matrix: Matrix<f32>) -> Base {
+    pub(in crate::bench) fn aligned(matrix: Matrix<f32>) -> Base {
         let Matrix { columns: dim, mut values } = matrix;
         let len = values.len();
         values.reserve_exact(Base::LINE / size_of::<f32>());
@@ -112,7 +115,7 @@ impl Base {
         Base { values, start, dim }
     }
 
-    pub(super) fn rows(&self) -> Rows<'_> {
+    pub(in crate::bench) fn rows(&self) -> Rows<'_> {
         Rows { data: &self.values[self.start..], dim: self.dim }
     }
 }

@@ -15,16 +15,16 @@ const CHECKED: usize = 5;
 const SLACK: f32 = 1e-3;
 
 /// The exact neighbours of each query, nearest first.
-pub(super) struct Truth(Vec<Vec<u32>>);
+pub(in crate::bench) struct Truth(Vec<Vec<u32>>);
 
 impl Truth {
     /// Of hits that are exact.
-    pub(super) fn of_hits(answers: &[Vec<Hit>]) -> Truth {
+    pub(in crate::bench) fn of_hits(answers: &[Vec<Hit>]) -> Truth {
         Truth(answers.iter().map(|hits| hits.iter().map(|hit| hit.row).collect()).collect())
     }
 
     /// Of the first `k` columns of a file. Negative rows at the end of a list say that there are no more.
-    pub(super) fn of_rows(listed: &Matrix<i32>, k: usize, rows: usize) -> anyhow::Result<Truth> {
+    pub(in crate::bench) fn of_rows(listed: &Matrix<i32>, k: usize, rows: usize) -> anyhow::Result<Truth> {
         ensure!(listed.columns >= k, "it lists {} neighbours for each query, --k is {k}", listed.columns);
         let lists = (0..listed.rows()).map(|query| {
             let list = listed.row(query)[..k].iter().take_while(|row| **row >= 0);
@@ -48,7 +48,7 @@ impl Truth {
     }
 
     /// Whether it fits: for the first queries, the k-th listed neighbour is no farther than the k-th nearest row.
-    pub(super) fn check(&self, rows: Rows<'_>, queries: &Matrix<f32>, metric: Metric) -> anyhow::Result<()> {
+    pub(in crate::bench) fn check(&self, rows: Rows<'_>, queries: &Matrix<f32>, metric: Metric) -> anyhow::Result<()> {
         let kernel = vicinal_common::distance::Kernel::new(metric);
         for query in 0..CHECKED.min(self.0.len()) {
             let vector = queries.row(query);
@@ -64,6 +64,11 @@ impl Truth {
             );
         }
         Ok(())
+    }
+
+    /// The rows nearest to each query.
+    pub(in crate::bench) fn neighbours(&self) -> &[Vec<u32>] {
+        &self.0
     }
 
     /// What is reported of searches that took turns at so many a second.
@@ -84,7 +89,7 @@ impl Truth {
 }
 
 /// `answer(0), answer(1), ...` computed by several threads.
-pub(super) fn in_parallel<T: Send>(n: usize, threads: usize, answer: impl Fn(usize) -> T + Sync) -> Vec<T> {
+pub(in crate::bench) fn in_parallel<T: Send>(n: usize, threads: usize, answer: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
     let worker = || {
         let mut answers = Vec::new();

@@ -14,7 +14,7 @@ const _: () = assert!(cfg!(target_endian = "little"), "frames are written in the
 /// First bytes of every frame.
 const MAGIC: [u8; 2] = *b"VW";
 /// Version of the whole format.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 /// Bytes before the message: magic, version, kind, length of the message.
 const HEAD: usize = 8;
 /// Bytes after it: xxh3 of everything before.
@@ -97,6 +97,12 @@ impl Writer {
     pub fn floats(&mut self, floats: &[f32]) {
         self.count(floats.len());
         self.raw(bytemuck::cast_slice(floats));
+    }
+
+    /// Whole numbers with their number in front, copied in one piece.
+    pub fn integers(&mut self, integers: &[u32]) {
+        self.count(integers.len());
+        self.raw(bytemuck::cast_slice(integers));
     }
 
     /// A control message in postcard form, with its length in front.
@@ -256,6 +262,13 @@ impl<'a> Reader<'a> {
         let count = self.count(size_of::<f32>())?;
         let bytes = self.raw(count * size_of::<f32>())?;
         Ok(bytes.chunks_exact(size_of::<f32>()).map(|float| f32::from_le_bytes(array(float))).collect())
+    }
+
+    /// Whole numbers with their number in front, copied as floats are.
+    pub fn integers<T: FromIterator<u32>>(&mut self) -> Result<T> {
+        let count = self.count(size_of::<u32>())?;
+        let bytes = self.raw(count * size_of::<u32>())?;
+        Ok(bytes.chunks_exact(size_of::<u32>()).map(|integer| u32::from_le_bytes(array(integer))).collect())
     }
 
     /// A control message in postcard form.

@@ -6,6 +6,7 @@
 mod answer;
 mod control;
 mod frame;
+mod goal;
 mod operation;
 mod query;
 mod serve;

@@ -58,6 +58,10 @@ operations! {
     Status = 11 "status",
     /// What a replica shall have beside its points. (12 was one that told of payload indexes only.)
     Tune = 13 "tune",
+    /// Values of a payload key.
+    Facet = 14 "facet",
+    /// How frequent dimensions of a sparse vector are.
+    Frequencies = 15 "frequencies",
 }
 
 impl Operation {

@@ -1,4 +1,4 @@
-//! The reading requests: search, retrieve, scroll, count, digest.
+//! The reading requests: search, retrieve, scroll, count, facet, frequencies, digest.
 
 use std::sync::Arc;
 
@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use super::{Operation, Reader, Request, Wire, Writer};
 use crate::api::{
-    CountRequest, DigestRequest, NearestQuery, PointParts, ReadContext, RetrieveRequest, ScrollRequest, SearchRequest,
-    ShardAnswer, ShardDigest, ShardHit, StoredPoint, VectorSelector,
+    CountRequest, DigestRequest, FacetCount, FacetRequest, Frequencies, FrequencyRequest, Goal, PointParts,
+    ReadContext, RetrieveRequest, ScrollRequest, SearchQuery, SearchRequest, ShardAnswer, ShardDigest, ShardHit,
+    StoredPoint, VectorSelector,
 };
 use crate::consistency::Consistency;
 use crate::error::{Error, Result};
@@ -22,8 +23,8 @@ const HAS_DISTANCE_MAX: u8 = 2;
 const HAS_EF: u8 = 4;
 const HAS_FILTER: u8 = 8;
 
-/// Least bytes of a query: name, vector, k, flags.
-const QUERY_LEAST: usize = 4 + 4 + 8 + 1;
+/// Least bytes of a query: name, goal, k, flags.
+const QUERY_LEAST: usize = 4 + 5 + 8 + 1;
 /// Bytes of a shard and its floor.
 const FLOOR: usize = 16;
 /// Least bytes of a point id.
@@ -124,10 +125,10 @@ impl<T: Wire> Wire for Arc<T> {
     }
 }
 
-impl Wire for NearestQuery {
+impl Wire for SearchQuery {
     fn put(&self, to: &mut Writer) {
         to.bytes(self.vector_name.as_bytes());
-        to.floats(&self.vector);
+        self.goal.put(to);
         to.u64(self.k as u64);
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         to.u8(flag(self.exact, EXACT)
@@ -145,9 +146,9 @@ impl Wire for NearestQuery {
         }
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<NearestQuery> {
+    fn read(from: &mut Reader<'_>) -> Result<SearchQuery> {
         let vector_name = from.text()?.to_owned();
-        let vector = from.floats()?;
+        let goal = Goal::read(from)?;
         let k = from.size()?;
         let flags = from.u8()?;
         if flags & !(EXACT | HAS_DISTANCE_MAX | HAS_EF | HAS_FILTER) != 0 {
@@ -157,7 +158,7 @@ impl Wire for NearestQuery {
         let distance_max = if has(HAS_DISTANCE_MAX) { Some(from.f32()?) } else { None };
         let ef = if has(HAS_EF) { Some(from.size()?) } else { None };
         let filter = if has(HAS_FILTER) { Some(Arc::<Filter>::read(from)?) } else { None };
-        Ok(NearestQuery { vector_name, vector, k, filter, distance_max, ef, exact: has(EXACT) })
+        Ok(SearchQuery { vector_name, goal, k, filter, distance_max, ef, exact: has(EXACT) })
     }
 }
 
@@ -170,7 +171,7 @@ impl Wire for SearchRequest {
 
     fn read(from: &mut Reader<'_>) -> Result<SearchRequest> {
         let context = ReadContext::read(from)?;
-        let queries = from.list(QUERY_LEAST, NearestQuery::read)?;
+        let queries = from.list(QUERY_LEAST, SearchQuery::read)?;
         Ok(SearchRequest { context, queries: Arc::new(queries) })
     }
 }
@@ -223,7 +224,7 @@ impl Wire for RetrieveRequest {
 impl Wire for ScrollRequest {
     fn put(&self, to: &mut Writer) {
         self.context.put(to);
-        self.from.put(to);
+        to.postcard(&self.order);
         to.u64(self.limit as u64);
         self.filter.put(to);
         self.parts.put(to);
@@ -231,10 +232,10 @@ impl Wire for ScrollRequest {
 
     fn read(from: &mut Reader<'_>) -> Result<ScrollRequest> {
         let context = ReadContext::read(from)?;
-        let first = Option::<PointId>::read(from)?;
+        let order = from.postcard()?;
         let limit = from.size()?;
         let filter = Option::<Arc<Filter>>::read(from)?;
-        Ok(ScrollRequest { context, from: first, limit, filter, parts: PointParts::read(from)? })
+        Ok(ScrollRequest { context, order, limit, filter, parts: PointParts::read(from)? })
     }
 }
 
@@ -246,6 +247,34 @@ impl Wire for CountRequest {
 
     fn read(from: &mut Reader<'_>) -> Result<CountRequest> {
         Ok(CountRequest { context: ReadContext::read(from)?, filter: Option::read(from)? })
+    }
+}
+
+impl Wire for FacetRequest {
+    fn put(&self, to: &mut Writer) {
+        self.context.put(to);
+        to.bytes(self.key.as_bytes());
+        self.filter.put(to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<FacetRequest> {
+        let (context, key) = (ReadContext::read(from)?, from.text()?.to_owned());
+        Ok(FacetRequest { context, key, filter: Option::read(from)? })
+    }
+}
+
+impl Wire for FrequencyRequest {
+    fn put(&self, to: &mut Writer) {
+        self.context.put(to);
+        to.bytes(self.vector_name.as_bytes());
+        to.integers(&self.indices);
+        self.filter.put(to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<FrequencyRequest> {
+        let (context, vector_name) = (ReadContext::read(from)?, from.text()?.to_owned());
+        let indices = Arc::new(from.integers()?);
+        Ok(FrequencyRequest { context, vector_name, indices, filter: Option::read(from)? })
     }
 }
 
@@ -276,6 +305,8 @@ read!(SearchRequest, Search, Vec<Vec<ShardHit>>);
 read!(RetrieveRequest, Retrieve, Vec<StoredPoint>);
 read!(ScrollRequest, Scroll, Vec<StoredPoint>);
 read!(CountRequest, Count, u64);
+read!(FacetRequest, Facet, Vec<FacetCount>);
+read!(FrequencyRequest, Frequencies, Frequencies);
 read!(DigestRequest, Digest, ShardDigest);
 
 /// An error is in postcard form: few are sent, and new kinds are added at the end.

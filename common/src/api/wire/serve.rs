@@ -7,8 +7,8 @@ use futures::FutureExt;
 
 use super::{DropReplica, Operation, Request, Status, decode_request, encode_answer};
 use crate::api::{
-    ChangeMembers, CountRequest, DigestRequest, FoundGroup, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest,
-    ShardApi, Tune, WriteRequest,
+    ChangeMembers, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest, ReplicaSpec,
+    RetrieveRequest, ScrollRequest, SearchRequest, ShardApi, Tune, WriteRequest,
 };
 use crate::error::Result;
 use crate::ids::NodeId;
@@ -28,6 +28,10 @@ pub async fn serve(api: &dyn ShardApi, node: NodeId, operation: Operation, frame
         Operation::Count => answer(node, frame, |request: CountRequest| api.count(request).map(Ok)).await,
         Operation::Digest => answer(node, frame, |request: DigestRequest| api.digest(request).map(Ok)).await,
         Operation::Tune => answer(node, frame, |request: Tune| api.tune(request)).await,
+        Operation::Facet => answer(node, frame, |request: FacetRequest| api.facet(request).map(Ok)).await,
+        Operation::Frequencies => {
+            answer(node, frame, |request: FrequencyRequest| api.frequencies(request).map(Ok)).await
+        }
         Operation::Status => answer(node, frame, |_: Status| api.status()).await,
     }
 }

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use self::messages::*;
 use super::*;
 use crate::api::{
-    ChangeMembers, CountRequest, DigestRequest, FoundGroup, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest,
-    Tune, WriteRequest,
+    ChangeMembers, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest, ReplicaSpec,
+    RetrieveRequest, ScrollRequest, SearchRequest, Tune, WriteRequest,
 };
 use crate::filter::Tokenization;
 use crate::payload_index::{FieldType, PayloadIndex};
@@ -69,14 +69,18 @@ proptest! {
         ids in prop::collection::vec(id(), 0..9),
         parts in parts(),
         filter in prop::option::of(filter()),
-        from in prop::option::of(id()),
+        order in order(),
         limit in any::<u32>(),
         write in write(),
     ) {
         request_survives(SearchRequest { context: context.clone(), queries: Arc::new(queries) });
         request_survives(RetrieveRequest { context: context.clone(), ids: Arc::new(ids), parts: parts.clone() });
         let limit = limit as usize;
-        request_survives(ScrollRequest { context: context.clone(), from, limit, filter: filter.clone(), parts });
+        request_survives(ScrollRequest { context: context.clone(), order, limit, filter: filter.clone(), parts });
+        request_survives(FacetRequest { context: context.clone(), key: "a.b".into(), filter: filter.clone() });
+        let indices = Arc::new(vec![3, 9]);
+        let vector_name = "s".into();
+        request_survives(FrequencyRequest { context: context.clone(), vector_name, indices, filter: filter.clone() });
         request_survives(CountRequest { context: context.clone(), filter });
         request_survives(DigestRequest { context });
         request_survives(write);
@@ -101,6 +105,8 @@ proptest! {
         hits in answers(hits()),
         points in answers(points()),
         count in answers(any::<u64>()),
+        facets in answers(facets()),
+        frequencies in answers(frequencies()),
         digest in answers(digest()),
         ack in result(ack()),
         change in result(change()),
@@ -111,6 +117,8 @@ proptest! {
         answer_survives::<RetrieveRequest>(points.clone());
         answer_survives::<ScrollRequest>(points);
         answer_survives::<CountRequest>(count);
+        answer_survives::<FacetRequest>(facets);
+        answer_survives::<FrequencyRequest>(frequencies);
         answer_survives::<DigestRequest>(digest);
         answer_survives::<WriteRequest>(ack);
         answer_survives::<ChangeMembers>(change);

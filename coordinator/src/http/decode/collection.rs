@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
+use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorKind, VectorSchema};
 use vicinal_common::error::Error;
 use vicinal_common::limits::{DIM_MAX, NAME_BYTES_MAX, REPLICATION_MAX, SHARDS_PER_COLLECTION_MAX, VECTOR_NAMES_MAX};
 use vicinal_common::metric::Metric;
 use vicinal_common::point::UNNAMED;
 use vicinal_common::tuning::GraphPlacement;
+use vicinal_common::vector::Datatype;
 
 use super::super::answer::Failure;
 use super::hnsw::HnswBody;
@@ -36,8 +37,7 @@ pub(in super::super) struct CreateBody {
     wal_config: Unsupported,
     #[serde(default)]
     quantization_config: Unsupported,
-    #[serde(default)]
-    sparse_vectors: Unsupported,
+    sparse_vectors: Option<BTreeMap<String, SparseBody>>,
     strict_mode_config: Option<StrictModeBody>,
     #[serde(default)]
     metadata: Unsupported,
@@ -79,8 +79,7 @@ struct VectorBody {
     quantization_config: Unsupported,
     #[serde(default)]
     memory: Unsupported,
-    #[serde(default)]
-    multivector_config: Unsupported,
+    multivector_config: Option<MultivectorBody>,
 }
 
 /// A collection to create.
@@ -121,7 +120,6 @@ impl CreateBody {
             ("payload", self.payload),
             ("wal_config", self.wal_config),
             ("quantization_config", self.quantization_config),
-            ("sparse_vectors", self.sparse_vectors),
             ("metadata", self.metadata),
             ("init_from", self.init_from),
         ])?;
@@ -144,7 +142,8 @@ impl CreateBody {
         let given = self.hnsw_config.unwrap_or_default();
         let hnsw = given.shape_over(HnswConfig::default(), "")?.unwrap_or_default();
         let indexing_threshold_kib = self.optimizers_config.unwrap_or_default().threshold()?;
-        let Vectors { schemas: vectors, on_disk, shown } = vectors(self.vectors, hnsw)?;
+        let Vectors { schemas: mut vectors, on_disk, shown } = vectors(self.vectors, hnsw)?;
+        let sparse_shown = add_sparse(&mut vectors, self.sparse_vectors.unwrap_or_default())?;
         let graphs = GraphPlacement { on_disk: given.on_disk.unwrap_or(false), vectors: on_disk };
         let (strict, strict_shown) = self.strict_mode_config.unwrap_or_default().check()?;
         let config = json!({
@@ -174,6 +173,10 @@ impl CreateBody {
             "quantization_config": null,
             "strict_mode_config": strict_shown,
         });
+        let mut config = config;
+        if !sparse_shown.is_empty() {
+            config["params"]["sparse_vectors"] = Value::Object(sparse_shown);
+        }
         let schema = CollectionSchema { vectors, hnsw, indexing_threshold_kib };
         let shard_number = self.shard_number;
         Ok(NewCollection { schema, shard_number, replication_factor, write_consistency_factor, strict, graphs, config })
@@ -207,13 +210,14 @@ struct Vectors {
 
 fn vectors(value: Option<Value>, base: HnswConfig) -> Result<Vectors, Failure> {
     let malformed = |text: String| Failure::new(StatusCode::BAD_REQUEST, format!("Format error in JSON body: {text}"));
-    let Some(Value::Object(fields)) = value else {
-        let text = "`vectors` must be {\"size\": ..., \"distance\": ...} or an object of such by name";
-        return Err(malformed(text.into()));
+    let fields = match value {
+        Some(Value::Object(fields)) => fields,
+        None | Some(Value::Null) => serde_json::Map::new(),
+        Some(_) => {
+            let text = "`vectors` must be {\"size\": ..., \"distance\": ...} or an object of such by name";
+            return Err(malformed(text.into()));
+        }
     };
-    if fields.is_empty() {
-        return Err(Error::BadInput("a collection without `vectors` is not supported yet".into()).into());
-    }
     let is_single = fields.values().any(|value| !value.is_object());
     let bodies: Vec<(String, Value)> = match is_single {
         true => vec![(UNNAMED.to_owned(), Value::Object(fields))],
@@ -246,14 +250,17 @@ fn vectors(value: Option<Value>, base: HnswConfig) -> Result<Vectors, Failure> {
 
 impl VectorBody {
     fn into_schema(self, base: HnswConfig, prefix: &str) -> Result<(VectorSchema, Value), Failure> {
-        refuse_all(&[
-            ("vectors.quantization_config", self.quantization_config),
-            ("vectors.memory", self.memory),
-            ("vectors.multivector_config", self.multivector_config),
-        ])?;
-        if self.datatype.as_deref().is_some_and(|datatype| datatype != "float32") {
-            return Err(Error::BadInput("`vectors.datatype` other than `float32` is not supported yet".into()).into());
+        refuse_all(&[("vectors.quantization_config", self.quantization_config), ("vectors.memory", self.memory)])?;
+        let datatype = datatype(&format!("{prefix}datatype"), self.datatype.as_deref())?;
+        if datatype == Datatype::Uint8 && self.distance == Metric::Cosine {
+            // Stored vectors are normalised for the cosine, and have nothing left at this precision.
+            let text = format!("`{prefix}datatype` uint8 with distance Cosine is not supported, use Dot or float16");
+            return Err(Error::BadInput(text).into());
         }
+        let kind = match &self.multivector_config {
+            None => VectorKind::Dense,
+            Some(MultivectorBody { comparator: Comparator::MaxSim }) => VectorKind::Multi,
+        };
         if !(1..=DIM_MAX).contains(&self.size) {
             return Err(invalid(format!("{prefix}size"), self.size, &format!("from 1 to {DIM_MAX}")));
         }
@@ -265,8 +272,104 @@ impl VectorBody {
         if let Some(on_disk) = self.on_disk {
             shown["on_disk"] = json!(on_disk);
         }
-        Ok((VectorSchema { dim: self.size, metric: self.distance, hnsw }, shown))
+        if let Some(datatype) = self.datatype {
+            shown["datatype"] = json!(datatype);
+        }
+        if kind == VectorKind::Multi {
+            shown["multivector_config"] = json!({"comparator": "max_sim"});
+        }
+        Ok((VectorSchema { kind, dim: self.size, metric: self.distance, datatype, hnsw }, shown))
     }
+}
+
+fn datatype(field: &str, given: Option<&str>) -> Result<Datatype, Failure> {
+    match given {
+        None | Some("float32") => Ok(Datatype::Float32),
+        Some("float16") => Ok(Datatype::Float16),
+        Some("uint8") => Ok(Datatype::Uint8),
+        Some(other) => Err(invalid(field, format!("`{other}`"), "float32, float16 or uint8")),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MultivectorBody {
+    comparator: Comparator,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Comparator {
+    MaxSim,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SparseBody {
+    index: Option<SparseIndexBody>,
+    modifier: Option<Modifier>,
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Modifier {
+    None,
+    Idf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SparseIndexBody {
+    /// Our inverted index is exact, and never slower than a scan for long: any threshold gives the same hits.
+    full_scan_threshold: Option<u64>,
+    /// Inverted indexes are mapped files in any case, as fast as memory while there is memory for them.
+    on_disk: Option<bool>,
+    #[serde(default)]
+    memory: Unsupported,
+    datatype: Option<String>,
+}
+
+/// Adds the sparse vectors of a new collection; how they are shown later.
+fn add_sparse(
+    schemas: &mut BTreeMap<String, VectorSchema>,
+    bodies: BTreeMap<String, SparseBody>,
+) -> Result<serde_json::Map<String, Value>, Failure> {
+    if schemas.len() + bodies.len() > VECTOR_NAMES_MAX {
+        let count = schemas.len() + bodies.len();
+        let bound = format!("{VECTOR_NAMES_MAX} or fewer together with `vectors`");
+        return Err(invalid("sparse_vectors", format!("of {count} names"), &bound));
+    }
+    let mut all = serde_json::Map::new();
+    for (name, body) in bodies {
+        let field = format!("sparse_vectors.{name}");
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            let bound = format!("a name of 1 to {NAME_BYTES_MAX} bytes");
+            return Err(invalid("sparse_vectors", format!("`{name}`"), &bound));
+        }
+        let mut shown = json!({});
+        let mut schema = VectorSchema::sparse(body.modifier == Some(Modifier::Idf));
+        if let Some(index) = body.index {
+            index.memory.refuse(&format!("{field}.index.memory"))?;
+            schema.datatype = datatype(&format!("{field}.index.datatype"), index.datatype.as_deref())?;
+            if schema.datatype == Datatype::Uint8 {
+                let text = format!("`{field}.index.datatype` uint8 is not supported, use float16 or float32");
+                return Err(Error::BadInput(text).into());
+            }
+            shown["index"] = json!({
+                "full_scan_threshold": index.full_scan_threshold,
+                "on_disk": index.on_disk,
+                "datatype": index.datatype,
+            });
+        }
+        if let Some(modifier) = body.modifier {
+            shown["modifier"] = json!(if modifier == Modifier::Idf { "idf" } else { "none" });
+        }
+        if schemas.insert(name.clone(), schema).is_some() {
+            return Err(invalid("sparse_vectors", format!("`{name}`"), "a name that `vectors` does not have"));
+        }
+        all.insert(name, shown);
+    }
+    Ok(all)
 }
 
 /// Body that changes aliases.

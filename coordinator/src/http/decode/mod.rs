@@ -2,6 +2,7 @@
 
 mod change;
 mod collection;
+mod formula;
 mod hnsw;
 mod index;
 mod older;
@@ -15,9 +16,9 @@ mod vector;
 pub(super) use change::{ChangeBody, check_change};
 pub(super) use collection::{AliasesBody, CreateBody, NamePlace, check_name};
 pub(super) use index::{IndexBody, NewIndex, index_path};
-pub(super) use older::{OlderBatchBody, OlderBody, RecommendBody, SearchBody};
+pub(super) use older::{DiscoverBody, OlderBatchBody, OlderBody, RecommendBody, SearchBody};
 pub(super) use points::UpsertBody;
-pub(super) use search::{CountBody, QueryBatchBody, QueryBody, RetrieveBody, ScrollBody, Wanted};
+pub(super) use search::{CountBody, FacetBody, QueryBatchBody, QueryBody, RetrieveBody, ScrollBody, Wanted};
 pub(super) use update::{
     BatchUpdateBody, ClearPayloadBody, DeleteBody, DeletePayloadBody, DeleteVectorsBody, OverwritePayloadBody,
     SetPayloadBody, UpdateBody, UpdateVectorsBody,

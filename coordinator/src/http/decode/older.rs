@@ -8,13 +8,14 @@ use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Seq
 use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;
 use vicinal_common::limits::BATCH_QUERIES_MAX;
+use vicinal_common::vector::Vector;
 
 use super::super::answer::Failure;
 use super::super::selector::{WithPayload, WithVector};
 use super::Unsupported;
-use super::query::{ExampleInput, QueryInput, RecommendInput, Strategy};
+use super::query::{ExampleInput, OneOrMany, PairInput, QueryInput, RecommendInput, Strategy, pairs};
 use super::search::{QueryBody, SearchParams};
-use super::vector::Dense;
+use super::vector::{AnyVector, read_list};
 use crate::query::{QueryTree, Source};
 
 /// A body that is one query in other words.
@@ -88,7 +89,13 @@ pub(in super::super) struct RecommendBody {
 
 impl OlderBody for RecommendBody {
     fn into_query(self) -> Result<(QueryTree, WithPayload), Failure> {
-        let input = RecommendInput { positive: self.positive, negative: self.negative, strategy: self.strategy };
+        let input = RecommendInput {
+            positive: self.positive,
+            negative: self.negative,
+            strategy: self.strategy,
+            positive_weights: None,
+            negative_weights: None,
+        };
         let source = input.into_source().map_err(|error: de::value::Error| Error::BadInput(error.to_string()))?;
         let query = QueryBody {
             query: Some(QueryInput(source)),
@@ -96,6 +103,56 @@ impl OlderBody for RecommendBody {
             filter: self.filter,
             params: self.params,
             score_threshold: self.score_threshold,
+            limit: Some(self.limit),
+            offset: self.offset,
+            with_vector: self.with_vector,
+            with_payload: self.with_payload,
+            allow_partial: self.allow_partial,
+            prefetch: None,
+            lookup_from: self.lookup_from,
+            shard_key: self.shard_key,
+        };
+        query.into_query()
+    }
+}
+
+/// Body of `points/discover`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct DiscoverBody {
+    target: Option<ExampleInput>,
+    context: Option<OneOrMany<PairInput>>,
+    using: Option<String>,
+    filter: Option<Filter>,
+    params: Option<SearchParams>,
+    limit: usize,
+    offset: Option<usize>,
+    with_payload: Option<WithPayload>,
+    #[serde(alias = "with_vectors")]
+    with_vector: Option<WithVector>,
+    allow_partial: Option<bool>,
+    #[serde(default)]
+    lookup_from: Unsupported,
+    #[serde(default)]
+    shard_key: Unsupported,
+}
+
+impl OlderBody for DiscoverBody {
+    fn into_query(self) -> Result<(QueryTree, WithPayload), Failure> {
+        let pairs = pairs("context", self.context).map_err(|e: de::value::Error| Error::BadInput(e.to_string()))?;
+        let source = match self.target {
+            Some(ExampleInput(target)) => Source::Discover { target, pairs },
+            None if pairs.is_empty() => {
+                return Err(Error::BadInput("`target` or `context` must be given".into()).into());
+            }
+            None => Source::Context { pairs },
+        };
+        let query = QueryBody {
+            query: Some(QueryInput(source)),
+            using: self.using,
+            filter: self.filter,
+            params: self.params,
+            score_threshold: None,
             limit: Some(self.limit),
             offset: self.offset,
             with_vector: self.with_vector,
@@ -136,7 +193,7 @@ pub(super) fn check_batch(count: usize) -> Result<(), Failure> {
 /// A vector, by itself or with the name of the vector that is searched.
 struct VectorToSearch {
     name: Option<String>,
-    vector: Vec<f32>,
+    vector: Vector,
 }
 
 impl<'de> Deserialize<'de> for VectorToSearch {
@@ -155,8 +212,7 @@ impl<'de> Visitor<'de> for VectorVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<VectorToSearch, A::Error> {
-        let Dense(vector) = Dense::deserialize(de::value::SeqAccessDeserializer::new(seq))?;
-        Ok(VectorToSearch { name: None, vector })
+        Ok(VectorToSearch { name: None, vector: read_list(seq)? })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<VectorToSearch, A::Error> {
@@ -164,7 +220,7 @@ impl<'de> Visitor<'de> for VectorVisitor {
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
                 "name" if name.is_none() => name = Some(map.next_value::<String>()?),
-                "vector" if vector.is_none() => vector = Some(map.next_value::<Dense>()?.0),
+                "vector" if vector.is_none() => vector = Some(map.next_value::<AnyVector>()?.0),
                 "name" | "vector" => return Err(de::Error::custom(format!("`vector.{key}` is given twice"))),
                 _ => {
                     map.next_value::<IgnoredAny>()?;

@@ -11,6 +11,7 @@ use vicinal_common::filter::Filter;
 use vicinal_common::limits::BATCH_POINTS_MAX;
 use vicinal_common::payload::{Fields, Payload};
 use vicinal_common::point::{Point, PointId};
+use vicinal_common::vector::Vector;
 
 use super::super::answer::Failure;
 use super::Unsupported;
@@ -82,7 +83,7 @@ impl BatchBody {
                 inputs.extend(vectors.into_iter().map(VectorInput::Single));
             }
             BatchVectors::Named(columns) => {
-                let mut named: Vec<Vec<(String, Vec<f32>)>> = vec![Vec::with_capacity(columns.len()); points];
+                let mut named: Vec<Vec<(String, Vector)>> = vec![Vec::with_capacity(columns.len()); points];
                 for (name, column) in columns {
                     check(&format!("vectors `{name}`"), column.len())?;
                     for (of_point, vector) in named.iter_mut().zip(column) {

@@ -1,9 +1,9 @@
-//! Bodies that read: query, query batch, scroll, count, points by id.
+//! Bodies that read: query, query batch, scroll, count, facet, points by id.
 
 use std::sync::Arc;
 
 use serde::Deserialize;
-use vicinal_common::api::PointParts;
+use vicinal_common::api::{PointParts, ScrollOrder};
 use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;
 use vicinal_common::limits::{BATCH_POINTS_MAX, RESULTS_MAX};
@@ -12,9 +12,10 @@ use vicinal_common::point::{PointId, UNNAMED};
 use super::super::answer::Failure;
 use super::super::selector::{WithPayload, WithVector};
 use super::older::check_batch;
-use super::query::{OneOrMany, QueryInput};
+use super::query::{OneOrMany, OrderByInput, QueryInput};
+use super::update::check_key;
 use super::{Unsupported, refuse_all};
-use crate::query::{PageRequest, Query, QueryTree, Source};
+use crate::query::{FacetQuery, PageRequest, Query, QueryTree, Source};
 
 /// Hits, points or pages when no `limit` is given.
 const LIMIT_DEFAULT: usize = 10;
@@ -66,22 +67,47 @@ pub(super) struct SearchParams {
     quantization: Unsupported,
     #[serde(default)]
     acorn: Unsupported,
-    #[serde(default)]
-    idf: Unsupported,
+    idf: Option<IdfInput>,
+}
+
+/// Among which points a dimension of a sparse vector is rare.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum IdfInput {
+    Scope(IdfScope),
+    Corpus(IdfCorpus),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum IdfScope {
+    Global,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdfCorpus {
+    corpus: Filter,
+}
+
+/// Parameters of a search as they are understood.
+struct Understood {
+    ef: Option<usize>,
+    exact: bool,
+    idf_corpus: Option<Arc<Filter>>,
 }
 
 impl SearchParams {
-    /// The beam, and whether the search is exact.
-    fn understood(self) -> Result<(Option<usize>, bool), Failure> {
-        refuse_all(&[
-            ("params.quantization", self.quantization),
-            ("params.acorn", self.acorn),
-            ("params.idf", self.idf),
-        ])?;
+    fn understood(self) -> Result<Understood, Failure> {
+        refuse_all(&[("params.quantization", self.quantization), ("params.acorn", self.acorn)])?;
         if self.indexed_only == Some(true) {
             return Err(Error::BadInput("`params.indexed_only` is not supported yet".into()).into());
         }
-        Ok((self.hnsw_ef, self.exact.unwrap_or(false)))
+        let idf_corpus = match self.idf {
+            None | Some(IdfInput::Scope(IdfScope::Global)) => None,
+            Some(IdfInput::Corpus(IdfCorpus { corpus })) => Some(Arc::new(corpus)),
+        };
+        Ok(Understood { ef: self.hnsw_ef, exact: self.exact.unwrap_or(false), idf_corpus })
     }
 }
 
@@ -113,7 +139,7 @@ impl QueryBody {
 impl PrefetchBody {
     fn into_tree(self, allow_partial: bool) -> Result<QueryTree, Failure> {
         self.lookup_from.refuse("lookup_from")?;
-        let (ef, exact) = self.params.unwrap_or_default().understood()?;
+        let Understood { ef, exact, idf_corpus } = self.params.unwrap_or_default().understood()?;
         let query = Query {
             source: self.query.map_or(Source::All, |input| input.0),
             using: self.using.unwrap_or_else(|| UNNAMED.to_owned()),
@@ -123,6 +149,7 @@ impl PrefetchBody {
             offset: 0,
             ef,
             exact,
+            idf_corpus,
             parts: PointParts::default(),
             allow_partial,
         };
@@ -164,8 +191,7 @@ pub(in super::super) struct ScrollBody {
     #[serde(alias = "with_vectors")]
     with_vector: Option<WithVector>,
     allow_partial: Option<bool>,
-    #[serde(default)]
-    order_by: Unsupported,
+    order_by: Option<OrderByInput>,
     #[serde(default)]
     shard_key: Unsupported,
 }
@@ -183,16 +209,20 @@ pub(in super::super) struct Wanted<T> {
 impl ScrollBody {
     /// The page that is wanted.
     pub(in super::super) fn into_page(self) -> Result<Wanted<PageRequest>, Failure> {
-        refuse_all(&[("order_by", self.order_by), ("shard_key", self.shard_key)])?;
+        self.shard_key.refuse("shard_key")?;
         let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
-        if limit == 0 || limit > RESULTS_MAX {
-            let bound = if limit == 0 { "1 or larger".to_owned() } else { format!("{RESULTS_MAX} or smaller") };
-            let message = format!("value {limit} invalid, must be {bound}");
-            return Err(Error::Validation { field: "limit".into(), message }.into());
-        }
+        check_limit(limit)?;
         let with_payload = self.with_payload.unwrap_or(WithPayload::All);
         let parts = parts(&with_payload, self.with_vector);
-        let request = PageRequest { from: self.offset, limit, filter: self.filter.map(Arc::new), parts };
+        let order = match (self.order_by, self.offset) {
+            (Some(_), Some(_)) => {
+                let message = "cannot be used with `order_by`: go on with `order_by.start_from`".into();
+                return Err(Error::Validation { field: "offset".into(), message }.into());
+            }
+            (Some(OrderByInput(order)), None) => ScrollOrder::Key(order),
+            (None, from) => ScrollOrder::Id { from },
+        };
+        let request = PageRequest { order, limit, filter: self.filter.map(Arc::new), parts };
         Ok(Wanted { request, with_payload, allow_partial: self.allow_partial.unwrap_or(true) })
     }
 }
@@ -216,6 +246,43 @@ impl CountBody {
         self.shard_key.refuse("shard_key")?;
         Ok((self.filter.map(Arc::new), self.allow_partial.unwrap_or(true)))
     }
+}
+
+/// Body of a facet.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct FacetBody {
+    key: String,
+    limit: Option<usize>,
+    filter: Option<Filter>,
+    /// Every count of ours is exact.
+    #[serde(rename = "exact")]
+    _exact: Option<bool>,
+    allow_partial: Option<bool>,
+    #[serde(default)]
+    shard_key: Unsupported,
+}
+
+impl FacetBody {
+    /// What to count, and whether an answer that misses shards is wanted.
+    pub(in super::super) fn into_facet(self) -> Result<(FacetQuery, bool), Failure> {
+        self.shard_key.refuse("shard_key")?;
+        check_key("key", &self.key)?;
+        let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
+        check_limit(limit)?;
+        let facet = FacetQuery { key: self.key, limit, filter: self.filter.map(Arc::new) };
+        Ok((facet, self.allow_partial.unwrap_or(true)))
+    }
+}
+
+fn check_limit(limit: usize) -> Result<(), Failure> {
+    let bound = match limit {
+        0 => "1 or larger".to_owned(),
+        1..=RESULTS_MAX => return Ok(()),
+        _ => format!("{RESULTS_MAX} or smaller"),
+    };
+    let message = format!("value {limit} invalid, must be {bound}");
+    Err(Error::Validation { field: "limit".into(), message }.into())
 }
 
 /// Body of a read by ids.

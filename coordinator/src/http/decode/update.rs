@@ -47,13 +47,13 @@ fn targets(
 }
 
 /// Refuses a key path that cannot be read, and one that is too long.
-fn check_key(field: &str, key: &str) -> Result<(), Failure> {
+pub(super) fn check_key(field: &str, key: &str) -> Result<(), Error> {
     let validation = |message| Error::Validation { field: field.into(), message };
     if key.len() > KEY_PATH_BYTES_MAX {
         let bytes = key.len();
-        return Err(validation(format!("a key path of {bytes} bytes, the limit is {KEY_PATH_BYTES_MAX}")).into());
+        return Err(validation(format!("a key path of {bytes} bytes, the limit is {KEY_PATH_BYTES_MAX}")));
     }
-    KeyPath::parse(key).map(drop).map_err(|text| Error::BadInput(format!("`{field}`: {text}")).into())
+    KeyPath::parse(key).map(drop).map_err(|text| Error::BadInput(format!("`{field}`: {text}")))
 }
 
 fn check_count(field: &str, count: usize) -> Result<(), Failure> {

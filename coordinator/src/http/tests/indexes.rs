@@ -130,6 +130,10 @@ async fn a_text_index_says_what_a_full_text_condition_means() {
     edge.ok("PUT", INDEX, json!({"field_name": "about", "field_schema": {"type": "text", "tokenizer": "prefix"}}))
         .await;
     assert_eq!(count(json!({"text": "car red"})).await, 3, "by beginnings of words");
+    let formula = json!({"key": "about", "match": {"text": "fas"}});
+    let query = json!({"prefetch": {"query": [1.0]}, "query": {"formula": formula}, "limit": 1});
+    let hits = edge.ok("POST", "/collections/c/points/query", query).await;
+    assert_eq!((&hits["points"][0]["id"], &hits["points"][0]["score"]), (&json!(0), &json!(1.0)), "in formulas too");
     let (status, error) =
         edge.refused("POST", "/collections/c/points/count", filter(json!({"text": "x", "tokenization": stems}))).await;
     assert!(status == 400 && error.contains("tokenization"), "{status} {error}");

@@ -19,7 +19,7 @@ fn collection_id(number: u128) -> CollectionId {
 
 fn create(id: u128, name: &str, first_shard: u64, shards: u64) -> CreateCommand {
     let ids: Vec<ShardId> = (first_shard..first_shard + shards).map(ShardId).collect();
-    let vector = VectorSchema { dim: 4, metric: Metric::Dot, hnsw: None };
+    let vector = VectorSchema::dense(4, Metric::Dot);
     CreateCommand {
         id: collection_id(id),
         name: name.into(),

@@ -3,7 +3,7 @@
 use vicinal_common::metric::Metric;
 
 use super::HnswIndex;
-use super::beam::{Found, Scratch};
+use super::beam::{Found, ScoreBuffers, Scratch};
 use super::build::mix;
 use super::search::{
     AcceptedBounds, CodeScorer, Scorer, VectorScorer, descend, keep_accepted, search_accepted, search_graph,
@@ -195,6 +195,43 @@ const EXACT: usize = 256;
 
 /// Vectors asked for ahead of scoring them.
 const AHEAD: usize = 4;
+
+/// Scores rows by a function.
+struct GivenScorer<'a>(&'a dyn Fn(u32) -> f32);
+
+impl Scorer for GivenScorer<'_> {
+    fn score(&self, rows: &[u32], buffers: &mut ScoreBuffers) {
+        buffers.scored += rows.len() as u64;
+        buffers.distances.clear();
+        buffers.distances.extend(rows.iter().map(|row| (self.0)(*row)));
+    }
+
+    fn prefetch(&self, _: u32) {}
+}
+
+impl HnswIndex {
+    /// The accepted rows of least distance, where that is any function of the row (never NaN, equal for equal vectors) and not
+    /// the distance to one vector: walked as for a vector, which finds good rows as far as neighbours have like distances.
+    pub fn search_by(&self, distance: &dyn Fn(u32) -> f32, params: SearchParams, accept: Accept<'_>) -> Searched {
+        if params.k == 0 {
+            return Searched::default();
+        }
+        let way = self.way(params, accept);
+        let mut scratch = self.scratches.take();
+        scratch.buffers.scored = 0;
+        let mut best = TopK::new(params.k, self.rows);
+        if way != Way::Scan && self.walk(&GivenScorer(distance), way, (params.k, accept), &mut scratch) {
+            let mut found = scratch.beam.found();
+            while found.next().is_some_and(|found| self.admit(found, &mut best, accept)) {}
+        } else {
+            for row in accept.iter(self.rows) {
+                best.push(Hit { distance: distance(row), row });
+                scratch.buffers.scored += 1;
+            }
+        }
+        Searched { hits: best.into_sorted(), distances: scratch.buffers.scored }
+    }
+}
 
 impl VectorIndex for HnswIndex {
     /// Walks the graph, over all rows or over accepted ones, or scans the accepted rows, whichever costs less; what it

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rand::seq::SliceRandom;
-use vicinal_common::api::{NearestQuery, ReplicaSpec, WriteOp};
+use vicinal_common::api::{ReplicaSpec, SearchQuery, WriteOp};
 use vicinal_common::collection::HnswConfig;
 use vicinal_common::disk::FaultyDisk;
 use vicinal_common::metric::Metric;
@@ -31,7 +31,7 @@ fn scene() -> (ShardEnv, ReplicaSpec) {
 }
 
 fn point(id: u64, work: &mut Work) -> Point {
-    let vectors = BTreeMap::from([(String::new(), work.vector_of(""))]);
+    let vectors = BTreeMap::from([(String::new(), work.vector_of("").into())]);
     Point { id: PointId::Num(id), vectors, payload: Payload::EMPTY }
 }
 
@@ -55,7 +55,7 @@ fn settle(shard: &Shard, env: &ShardEnv) {
     assert!(rows <= POINTS * 5 / 4, "{rows} rows for {POINTS} points");
 }
 
-fn recall(shard: &Shard, model: &Model, queries: &[NearestQuery]) -> f64 {
+fn recall(shard: &Shard, model: &Model, queries: &[SearchQuery]) -> f64 {
     let (view, mut recall) = (shard.view(), Recall::default());
     queries.iter().for_each(|query| recall.check(query, &view, model));
     recall.value()
@@ -93,10 +93,10 @@ fn five_rewrites_of_everything_cost_no_recall_and_leave_nothing_behind() {
         check_ids(&shard, &model);
     }
     assert!((4..12).contains(&most_segments), "{most_segments} segments at once");
-    let queries: Vec<NearestQuery> = (0..700)
-        .map(|_| NearestQuery {
+    let queries: Vec<SearchQuery> = (0..700)
+        .map(|_| SearchQuery {
             vector_name: String::new(),
-            vector: work.vector_of("").into(),
+            goal: work.vector_of("").into(),
             k: 10,
             filter: None,
             distance_max: None,

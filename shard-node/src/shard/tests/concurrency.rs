@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use vicinal_common::api::{NearestQuery, WriteOp};
+use vicinal_common::api::{SearchQuery, WriteOp};
 use vicinal_common::disk::FaultyDisk;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, PointId};
@@ -21,9 +21,9 @@ fn read(shard: &Shard, work: &mut Work, floor: &AtomicU64, stop: &AtomicBool) ->
         let floor = floor.load(Ordering::Acquire);
         let view = shard.view();
         assert!(view.applied().0 >= floor);
-        let query = NearestQuery {
+        let query = SearchQuery {
             vector_name: String::new(),
-            vector: work.vector(6).into(),
+            goal: work.vector(6).into(),
             k: 2 * IDS as usize,
             filter: None,
             distance_max: None,
@@ -52,7 +52,7 @@ fn readers_see_every_id_exactly_once() {
     let mut model = Model::default();
     let mut point = |id: u64| Point {
         id: PointId::Num(id),
-        vectors: BTreeMap::from([(String::new(), work.vector(6))]),
+        vectors: BTreeMap::from([(String::new(), work.vector(6).into())]),
         payload: Payload::EMPTY,
     };
     let all: Vec<Point> = (0..IDS).map(&mut point).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use vicinal_common::api::{NearestQuery, ShardHit, WriteOp};
+use vicinal_common::api::{SearchQuery, ShardHit, WriteOp};
 use vicinal_common::collection::HnswConfig;
 use vicinal_common::disk::FaultyDisk;
 use vicinal_common::limits::DIM_MAX;
@@ -34,11 +34,11 @@ struct Case {
 }
 
 impl Case {
-    fn query(&self, vector: &[f32], k: usize, exact: bool) -> NearestQuery {
+    fn query(&self, vector: &[f32], k: usize, exact: bool) -> SearchQuery {
         let mut vector = vector.to_vec();
         self.metric.prepare(&mut vector);
         let (filter, distance_max, ef) = (None, None, None);
-        NearestQuery { vector_name: String::new(), vector: vector.into(), k, filter, distance_max, ef, exact }
+        SearchQuery { vector_name: String::new(), goal: vector.to_vec().into(), k, filter, distance_max, ef, exact }
     }
 
     /// Searches as the model says: exactly, and with the graphs there are.
@@ -49,7 +49,7 @@ impl Case {
                 let query = self.query(vector, k, true);
                 let truth = model.search(&query);
                 assert_eq!(view.search(&query).unwrap(), truth);
-                let hits = view.search(&NearestQuery { exact: false, ..query.clone() }).unwrap();
+                let hits = view.search(&SearchQuery { exact: false, ..query.clone() }).unwrap();
                 assert_eq!(hits.len(), truth.len(), "{:?} {} k {k}", self.metric, self.dim);
                 if self.graphs != Graphs::Close || hits.len() == model.len() {
                     let bits = |hits: &[ShardHit]| hits.iter().map(|hit| hit.distance.to_bits()).collect::<Vec<_>>();
@@ -74,7 +74,7 @@ impl Case {
             let points = vectors.iter().zip(&mut ids).map(|(vector, id)| {
                 let mut vector = vector.clone();
                 self.metric.prepare(&mut vector);
-                Point { id, vectors: BTreeMap::from([(String::new(), vector)]), payload: Payload::EMPTY }
+                Point { id, vectors: BTreeMap::from([(String::new(), vector.into())]), payload: Payload::EMPTY }
             });
             let points = points.collect();
             shard.apply(vec![model.write(WriteOp::Upsert(Arc::new(points)))]).unwrap();

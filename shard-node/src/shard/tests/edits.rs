@@ -65,7 +65,7 @@ fn payload(value: serde_json::Value) -> Payload {
 }
 
 fn heavy(id: u64) -> Point {
-    let vectors = Vectors::from([(UNNAMED.to_owned(), vec![id as f32; 6])]);
+    let vectors = Vectors::from([(UNNAMED.to_owned(), vec![id as f32; 6].into())]);
     Point { id: PointId::Num(id), vectors, payload: payload(json!({"old": true, "x": "y".repeat(HEAVY)})) }
 }
 
@@ -96,7 +96,8 @@ fn an_edit_of_much_is_done_in_pages() {
     assert_eq!(pages(&effects), expected);
     assert_eq!(driven.count(old()), 0);
 
-    let vectors = |id| PointVectors { id: PointId::Num(id), vectors: Vectors::from([("b".to_owned(), vec![1.0; 3])]) };
+    let vectors =
+        |id| PointVectors { id: PointId::Num(id), vectors: Vectors::from([("b".to_owned(), vec![1.0; 3].into())]) };
     let updates: Vec<PointVectors> = (0..9).map(vectors).collect();
     let expected = [(3, Some(PointId::Num(5))), (2, None)];
     let effects = driven.apply_all(WriteOp::UpdateVectors { points: Arc::new(updates), filter: None });
@@ -126,7 +127,7 @@ fn a_refused_page_changes_nothing() {
     let text = LoggedFilter { evaluator: EVALUATOR_VERSION, json: "{\"must\": 1}".into() };
     let unreadable = Selection::Matching { filter: text, from: None };
     assert!(driven.apply(WriteOp::Edit { points: unreadable, edit: PointEdit::ClearPayload }).is_err());
-    let bad = PointVectors { id: PointId::Num(2), vectors: Vectors::from([("b".to_owned(), vec![1.0])]) };
+    let bad = PointVectors { id: PointId::Num(2), vectors: Vectors::from([("b".to_owned(), vec![1.0].into())]) };
     assert!(driven.apply(WriteOp::UpdateVectors { points: Arc::new(vec![bad]), filter: None }).is_err());
     assert_eq!(driven.shard.view().digest().unwrap(), before);
     let one = Selection::Ids(vec![PointId::Num(1)]);

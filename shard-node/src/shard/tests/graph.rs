@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
-use vicinal_common::api::{NearestQuery, ReplicaSpec, WriteOp};
+use vicinal_common::api::{ReplicaSpec, SearchQuery, WriteOp};
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::disk::RealDisk;
 use vicinal_common::metric::Metric;
@@ -24,10 +24,10 @@ fn vector(work: &mut Work) -> Vec<f32> {
     (0..DIM).map(|_| of_centre.below(1_000) as f32 / 50.0 + work.below(1_000) as f32 / 200.0).collect()
 }
 
-fn query(work: &mut Work, exact: bool) -> NearestQuery {
-    NearestQuery {
+fn query(work: &mut Work, exact: bool) -> SearchQuery {
+    SearchQuery {
         vector_name: String::new(),
-        vector: vector(work).into(),
+        goal: vector(work).into(),
         k: 10,
         filter: None,
         distance_max: None,
@@ -36,10 +36,10 @@ fn query(work: &mut Work, exact: bool) -> NearestQuery {
     }
 }
 
-fn recall(view: &View, queries: &[NearestQuery]) -> f64 {
+fn recall(view: &View, queries: &[SearchQuery]) -> f64 {
     let mut found = 0;
     for query in queries {
-        let exact = view.search(&NearestQuery { exact: true, ..query.clone() }).unwrap();
+        let exact = view.search(&SearchQuery { exact: true, ..query.clone() }).unwrap();
         let exact: BTreeSet<PointId> = exact.iter().map(|hit| hit.id).collect();
         let hits = view.search(query).unwrap();
         assert_eq!(hits.len(), 10);
@@ -52,7 +52,7 @@ fn point(id: u64, work: &mut Work) -> Point {
     let payload = json!({"tenth": id.is_multiple_of(10)});
     Point {
         id: PointId::Num(id),
-        vectors: BTreeMap::from([(String::new(), vector(work))]),
+        vectors: BTreeMap::from([(String::new(), vector(work).into())]),
         payload: Payload::from_fields(payload.as_object().unwrap()).unwrap(),
     }
 }
@@ -67,7 +67,7 @@ fn settled(path: &Path, work: &mut Work, log: &mut Model) -> (ShardEnv, Arc<Shar
     let mut options = ShardOptions { seal_bytes: 200_000, ..ShardOptions::default() };
     options.background = super::super::Background::Manual;
     let env = env_with(Arc::new(RealDisk), options);
-    let unnamed = VectorSchema { dim: DIM, metric: Metric::Euclid, hnsw: None };
+    let unnamed = VectorSchema::dense(DIM, Metric::Euclid);
     let schema = CollectionSchema {
         vectors: BTreeMap::from([(String::new(), unnamed)]),
         hnsw: HnswConfig::default(),
@@ -94,12 +94,12 @@ fn a_graph_is_built_and_finds_nearly_everything() {
     let (mut work, mut log) = (Work::new(1), Model::default());
     let (env, shard) = settled(&path, &mut work, &mut log);
 
-    let queries: Vec<NearestQuery> = (0..100).map(|_| query(&mut work, false)).collect();
+    let queries: Vec<SearchQuery> = (0..100).map(|_| query(&mut work, false)).collect();
     let found = recall(&shard.view(), &queries);
     assert!(found >= 0.97, "recall {found}");
     let tenth = Arc::new(filter(json!({"must": {"key": "tenth", "match": {"value": true}}})));
-    let filtered: Vec<NearestQuery> =
-        queries.iter().map(|query| NearestQuery { filter: Some(Arc::clone(&tenth)), ..query.clone() }).collect();
+    let filtered: Vec<SearchQuery> =
+        queries.iter().map(|query| SearchQuery { filter: Some(Arc::clone(&tenth)), ..query.clone() }).collect();
     let found = recall(&shard.view(), &filtered);
     assert!(found >= 0.97, "recall {found} with a filter");
 

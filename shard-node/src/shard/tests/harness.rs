@@ -10,10 +10,10 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use uuid::Uuid;
 use vicinal_common::api::{
-    LoggedFilter, NearestQuery, PointEdit, PointParts, PointVectors, ReplicaSpec, Selection, UpdateMode,
-    VectorSelector, WriteOp,
+    Goal, LoggedFilter, OrderBy, OrderValue, Pair, PointEdit, PointParts, PointVectors, ReplicaSpec, ScrollOrder,
+    SearchQuery, Selection, UpdateMode, VectorSelector, Weighted, WriteOp,
 };
-use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
+use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorKind, VectorSchema};
 use vicinal_common::disk::Disk;
 use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;
@@ -22,6 +22,7 @@ use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
 use vicinal_common::payload_index::{FieldType, PayloadIndexes};
 use vicinal_common::point::{Point, PointId, Vectors};
+use vicinal_common::vector::{MultiVector, SparseVector, Vector};
 
 use super::super::{
     ApplyEntry, Background, Builder, BuilderOptions, EntryPayload, LogMark, LoggedWrite, Shard, ShardEnv, ShardOptions,
@@ -36,10 +37,13 @@ pub(super) fn spec() -> ReplicaSpec {
     spec_of(SMALL, HnswConfig { m: 4, ef_construction: 16 }, 2)
 }
 
-/// A shard with the vectors `""` and `"b"`.
+/// A shard with the vectors `""` and `"b"`, multivectors `"m"` and sparse vectors `"s"`.
 pub(super) fn spec_of(vectors: [(usize, Metric); 2], hnsw: HnswConfig, indexing_threshold_kib: u64) -> ReplicaSpec {
     let vectors = ["", "b"].into_iter().zip(vectors);
-    let vectors = vectors.map(|(name, (dim, metric))| (name.to_owned(), VectorSchema { dim, metric, hnsw: None }));
+    let vectors = vectors.map(|(name, (dim, metric))| (name.to_owned(), VectorSchema::dense(dim, metric)));
+    let multi = VectorSchema { kind: VectorKind::Multi, ..VectorSchema::dense(2, Metric::Euclid) };
+    let others = [("m".to_owned(), multi), ("s".to_owned(), VectorSchema::sparse(true))];
+    let vectors = vectors.chain(others);
     ReplicaSpec {
         shard: ShardId(7),
         collection: CollectionId(Uuid::from_u128(70)),
@@ -129,13 +133,69 @@ impl Work {
         (0..dim).map(|_| self.below(20) as f32 - 10.0).collect()
     }
 
+    /// A vector for a name, of its kind.
+    pub(super) fn any_vector(&mut self, name: &str) -> Vector {
+        match name {
+            "m" => {
+                let count = 1 + self.below(6) as usize;
+                Vector::Multi(MultiVector { dim: 2, values: self.vector(2 * count) })
+            }
+            "s" => {
+                let count = self.below(6) as usize;
+                let indices: BTreeSet<u32> = (0..count).map(|_| self.below(40) as u32 * 1_000_003).collect();
+                let values = self.vector(indices.len());
+                Vector::Sparse(SparseVector { indices: indices.into_iter().collect(), values })
+            }
+            _ => Vector::Dense(self.vector_of(name)),
+        }
+    }
+
+    /// Something to look for, most often a vector.
+    fn goal(&mut self, name: &str) -> Goal {
+        let examples = |work: &mut Work| {
+            let one = |work: &mut Work| Weighted {
+                vector: Arc::new(work.any_vector(name)),
+                weight: [1.0, 1.0, 0.5][work.below(3) as usize],
+            };
+            (0..work.below(3)).map(|_| one(work)).collect::<Vec<_>>()
+        };
+        let pairs = |work: &mut Work| {
+            let vector = |work: &mut Work| Arc::new(work.any_vector(name));
+            (0..1 + work.below(2)).map(|_| Pair { positive: vector(work), negative: vector(work) }).collect::<Vec<_>>()
+        };
+        match self.below(12) {
+            0 => Goal::BestScore { positive: examples(self), negative: examples(self) },
+            1 => Goal::SumScores { positive: examples(self), negative: examples(self) },
+            2 => Goal::Discover { target: Arc::new(self.any_vector(name)), pairs: pairs(self) },
+            3 => Goal::Context { pairs: pairs(self) },
+            _ => Goal::Nearest(Arc::new(self.any_vector(name))),
+        }
+    }
+
+    /// An order of points.
+    pub(super) fn order(&mut self) -> ScrollOrder {
+        match self.below(3) {
+            0 => ScrollOrder::Random { seed: self.below(1_000) },
+            1 => ScrollOrder::Id { from: (self.below(2) == 0).then(|| self.id()) },
+            _ => {
+                let from = (self.below(2) == 0).then(|| OrderValue::Float(self.below(30) as f64 - 0.5));
+                ScrollOrder::Key(OrderBy { key: "g".into(), descending: self.below(2) == 0, from })
+            }
+        }
+    }
+
     fn point(&mut self) -> Point {
         let mut vectors = Vectors::new();
         if self.below(20) > 0 {
-            vectors.insert(String::new(), self.vector_of(""));
+            vectors.insert(String::new(), self.any_vector(""));
         }
         if self.below(3) == 0 {
-            vectors.insert("b".into(), self.vector_of("b"));
+            vectors.insert("b".into(), self.any_vector("b"));
+        }
+        for name in ["m", "s"] {
+            if self.below(4) == 0 {
+                vectors.insert(name.into(), self.any_vector(name));
+            }
         }
         let payload = match self.below(5) {
             0 => Payload::EMPTY,
@@ -176,11 +236,11 @@ impl Work {
         fields
     }
 
-    pub(super) fn query(&mut self) -> NearestQuery {
-        let name = if self.below(4) == 0 { "b" } else { "" };
-        NearestQuery {
+    pub(super) fn query(&mut self) -> SearchQuery {
+        let name = ["b", "m", "s", "", "", "", "", ""][self.below(8) as usize];
+        SearchQuery {
             vector_name: name.into(),
-            vector: self.vector_of(name).into(),
+            goal: self.goal(name),
             k: self.below(30) as usize,
             filter: (self.below(2) == 0).then(|| Arc::new(self.filter())),
             distance_max: (self.below(4) == 0).then(|| self.below(200) as f32),
@@ -202,7 +262,7 @@ impl Work {
             }
             3 => {
                 let mut bad = self.point();
-                bad.vectors.insert("b".into(), vec![1.0; self.vectors[1].0 + 1]);
+                bad.vectors.insert("b".into(), vec![1.0; self.vectors[1].0 + 1].into());
                 let good = self.point();
                 model.write(WriteOp::Upsert(Arc::new(vec![good, bad])))
             }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use vicinal_common::api::{
-    Effect, LoggedFilter, NearestQuery, ReplicaSpec, Selection, ShardHit, StoredPoint, UpdateMode, WriteOp,
+    Effect, FacetCount, FacetValue, Frequencies, LoggedFilter, OrderBy, OrderValue, ReplicaSpec, ScrollOrder,
+    SearchQuery, Selection, ShardHit, StoredPoint, UpdateMode, WriteOp, random_key,
 };
 use vicinal_common::distance::Kernel;
 use vicinal_common::error::Error;
@@ -12,6 +13,7 @@ use vicinal_common::filter::Filter;
 use vicinal_common::ids::{LogIndex, RequestId};
 use vicinal_common::payload::Fields;
 use vicinal_common::point::{Point, PointId};
+use vicinal_common::vector::Vector;
 
 use super::super::{Applied, ApplyEntry, ApplyOutcome, EntryPayload, LogMark, LoggedWrite, Shard, View};
 use super::harness::{all_parts, mark, spec};
@@ -26,6 +28,28 @@ struct Held {
 
 fn parsed(logged: &LoggedFilter) -> Filter {
     serde_json::from_str(&logged.json).unwrap()
+}
+
+/// Larger is nearer; none for sparse vectors that share nothing.
+fn similarity(kernel: Kernel, a: &Vector, b: &Vector) -> Option<f32> {
+    match (a, b) {
+        (Vector::Dense(a), Vector::Dense(b)) => Some(0.0 - kernel.distance(a, b)),
+        (Vector::Multi(a), Vector::Multi(b)) => {
+            let nearest = |a: &[f32]| {
+                let distances = b.as_ref().vectors().map(|b| kernel.distance(a, b));
+                distances.fold(f32::INFINITY, f32::min)
+            };
+            Some(0.0 - a.as_ref().vectors().map(nearest).sum::<f32>())
+        }
+        (Vector::Sparse(a), Vector::Sparse(b)) => {
+            let shared = a.indices.iter().zip(&a.values).filter_map(|(index, value)| {
+                let at = b.indices.iter().position(|other| other == index)?;
+                Some(value * b.values[at])
+            });
+            shared.fold(None, |sum: Option<f32>, product| Some(sum.unwrap_or(0.0) + product))
+        }
+        _ => panic!("{a:?} and {b:?} are of different kinds"),
+    }
 }
 
 /// What a shard must hold, and the log that led there.
@@ -110,7 +134,8 @@ impl Model {
             WriteOp::Upsert(points) => {
                 for point in points.iter() {
                     for (name, vector) in &point.vectors {
-                        let (expected, got) = (self.spec.schema.vectors[name].dim, vector.len());
+                        let Some(got) = vector.dense().map(<[f32]>::len) else { continue };
+                        let expected = self.spec.schema.vectors[name].dim;
                         if expected != got {
                             let text = format!("Vector dimension error: expected dim: {expected}, got {got}");
                             return Err(Error::BadInput(text));
@@ -199,7 +224,7 @@ impl Model {
     fn stored(&self, id: PointId) -> Option<StoredPoint> {
         let held = self.points.get(&id)?;
         let Point { id, vectors, payload } = held.point.clone();
-        Some(StoredPoint { id, version: LogIndex(held.version), payload, vectors })
+        Some(StoredPoint { id, version: LogIndex(held.version), payload, vectors, order: None })
     }
 
     pub(super) fn scroll(&self, from: Option<PointId>, limit: usize, filter: Option<&Filter>) -> Vec<StoredPoint> {
@@ -208,21 +233,70 @@ impl Model {
         matching.filter_map(|(id, _)| self.stored(*id)).collect()
     }
 
+    /// A page in any order.
+    pub(super) fn page(&self, order: &ScrollOrder, limit: usize, filter: Option<&Filter>) -> Vec<StoredPoint> {
+        let matching = || self.points.iter().filter(|(_, held)| held.matches(filter));
+        match order {
+            ScrollOrder::Id { from } => self.scroll(*from, limit, filter),
+            ScrollOrder::Random { seed } => {
+                let mut ids: Vec<PointId> = matching().map(|(id, _)| *id).collect();
+                ids.sort_by_key(|id| random_key(*seed, *id));
+                ids.into_iter().take(limit).filter_map(|id| self.stored(id)).collect()
+            }
+            ScrollOrder::Key(OrderBy { key, descending, from }) => {
+                let value = |held: &Held| held.fields.get(key).and_then(OrderValue::of);
+                let mut values: Vec<(OrderValue, PointId)> =
+                    matching().filter_map(|(id, held)| Some((value(held)?, *id))).collect();
+                values.sort_unstable();
+                if *descending {
+                    values.reverse();
+                }
+                values.retain(|(value, _)| {
+                    from.is_none_or(|from| if *descending { *value <= from } else { *value >= from })
+                });
+                let point = |(value, id)| Some(StoredPoint { order: Some(value), ..self.stored(id)? });
+                values.into_iter().take(limit).filter_map(point).collect()
+            }
+        }
+    }
+
+    /// The values of the payload key `g`.
+    pub(super) fn facet(&self, filter: Option<&Filter>) -> Vec<FacetCount> {
+        let mut counts: BTreeMap<i64, u64> = BTreeMap::new();
+        for held in self.points.values().filter(|held| held.matches(filter)) {
+            if let Some(value) = held.fields.get("g").and_then(serde_json::Value::as_i64) {
+                *counts.entry(value).or_default() += 1;
+            }
+        }
+        counts.into_iter().map(|(value, count)| FacetCount { value: FacetValue::Integer(value), count }).collect()
+    }
+
+    /// How frequent dimensions of the sparse vector are.
+    pub(super) fn frequencies(&self, indices: &[u32], filter: Option<&Filter>) -> Frequencies {
+        let sparse = |held: &Held| match held.point.vectors.get("s") {
+            Some(Vector::Sparse(sparse)) => Some(sparse.indices.clone()),
+            _ => None,
+        };
+        let own: Vec<Vec<u32>> = self.points.values().filter(|held| held.matches(filter)).filter_map(sparse).collect();
+        let of = |index: &u32| own.iter().filter(|own| own.contains(index)).count() as u64;
+        Frequencies { points: own.len() as u64, of: indices.iter().map(of).collect() }
+    }
+
     /// How many points match.
     pub(super) fn count(&self, filter: &Filter) -> u64 {
         self.points.values().filter(|held| held.matches(Some(filter))).count() as u64
     }
 
     /// What a search must say of a point, if it may find it at all.
-    pub(super) fn hit(&self, query: &NearestQuery, id: PointId) -> Option<ShardHit> {
+    pub(super) fn hit(&self, query: &SearchQuery, id: PointId) -> Option<ShardHit> {
         self.points.get(&id)?.hit(query, self.kernel(query))
     }
 
-    fn kernel(&self, query: &NearestQuery) -> Kernel {
+    fn kernel(&self, query: &SearchQuery) -> Kernel {
         Kernel::new(self.spec.schema.vectors[&query.vector_name].metric)
     }
 
-    pub(super) fn search(&self, query: &NearestQuery) -> Vec<ShardHit> {
+    pub(super) fn search(&self, query: &SearchQuery) -> Vec<ShardHit> {
         let kernel = self.kernel(query);
         let mut hits: Vec<ShardHit> = self.points.values().filter_map(|held| held.hit(query, kernel)).collect();
         hits.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
@@ -263,9 +337,12 @@ impl Held {
         filter.matches(self.point.id, &self.fields, &|name| self.point.vectors.contains_key(name))
     }
 
-    fn hit(&self, query: &NearestQuery, kernel: Kernel) -> Option<ShardHit> {
+    fn hit(&self, query: &SearchQuery, kernel: Kernel) -> Option<ShardHit> {
         let vector = self.point.vectors.get(&query.vector_name)?;
-        let distance = kernel.distance(&query.vector, vector);
+        if query.goal.nearest().is_some_and(|wanted| similarity(kernel, wanted, vector).is_none()) {
+            return None;
+        }
+        let distance = query.goal.distance(|part| similarity(kernel, part, vector).unwrap_or(0.0));
         let is_near = distance <= query.distance_max.unwrap_or(f32::INFINITY);
         let hit = ShardHit { distance, id: self.point.id, version: LogIndex(self.version) };
         (is_near && self.matches(query.filter.as_deref())).then_some(hit)

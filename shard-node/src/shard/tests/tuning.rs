@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use vicinal_common::api::{NearestQuery, ReplicaSpec, ShardHit};
+use vicinal_common::api::{ReplicaSpec, SearchQuery, ShardHit};
 use vicinal_common::collection::HnswConfig;
 use vicinal_common::disk::{Disk, FaultyDisk};
 use vicinal_common::metric::Metric;
@@ -61,11 +61,11 @@ fn fill(shard: &Shard, model: &mut Model, work: &mut Work) {
     shard.flush_blocking().unwrap();
 }
 
-fn queries(work: &mut Work) -> Vec<NearestQuery> {
-    (0..40).map(|_| NearestQuery { exact: false, ..work.query() }).collect()
+fn queries(work: &mut Work) -> Vec<SearchQuery> {
+    (0..40).map(|_| SearchQuery { exact: false, ..work.query() }).collect()
 }
 
-fn answers(shard: &Shard, queries: &[NearestQuery]) -> Vec<Vec<ShardHit>> {
+fn answers(shard: &Shard, queries: &[SearchQuery]) -> Vec<Vec<ShardHit>> {
     let view = shard.view();
     queries.iter().map(|query| view.search(query).unwrap()).collect()
 }

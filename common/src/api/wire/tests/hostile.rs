@@ -18,6 +18,8 @@ fn is_read_by_any(frame: &Bytes) -> bool {
         || one::<RetrieveRequest>(frame)
         || one::<ScrollRequest>(frame)
         || one::<CountRequest>(frame)
+        || one::<FacetRequest>(frame)
+        || one::<FrequencyRequest>(frame)
         || one::<DigestRequest>(frame)
         || one::<WriteRequest>(frame)
         || one::<ReplicaSpec>(frame)
@@ -45,8 +47,14 @@ fn frames() -> Vec<Bytes> {
     request(encode_request(NODE, WITHIN, &RetrieveRequest { context: context.clone(), ids, parts: parts.clone() }));
     let filter = Some(some!(filter()));
     let scroll =
-        ScrollRequest { context: context.clone(), from: Some(some!(id())), limit: 3, filter: filter.clone(), parts };
+        ScrollRequest { context: context.clone(), order: some!(order()), limit: 3, filter: filter.clone(), parts };
     request(encode_request(NODE, WITHIN, &scroll));
+    let facet = FacetRequest { context: context.clone(), key: "a".into(), filter: filter.clone() };
+    request(encode_request(NODE, WITHIN, &facet));
+    let indices = Arc::new(vec![1, 7]);
+    let frequency =
+        FrequencyRequest { context: context.clone(), vector_name: "s".into(), indices, filter: filter.clone() };
+    request(encode_request(NODE, WITHIN, &frequency));
     request(encode_request(NODE, WITHIN, &CountRequest { context: context.clone(), filter }));
     request(encode_request(NODE, WITHIN, &DigestRequest { context }));
     for _ in 0..6 {
@@ -60,6 +68,8 @@ fn frames() -> Vec<Bytes> {
         frames.push(encode_answer::<SearchRequest>(&some!(answers(hits()))));
         frames.push(encode_answer::<RetrieveRequest>(&some!(answers(points()))));
         frames.push(encode_answer::<CountRequest>(&some!(answers(any::<u64>()))));
+        frames.push(encode_answer::<FacetRequest>(&some!(answers(facets()))));
+        frames.push(encode_answer::<FrequencyRequest>(&some!(answers(frequencies()))));
         frames.push(encode_answer::<WriteRequest>(&some!(result(ack()))));
         frames.push(encode_answer::<Status>(&some!(result(status()))));
     }

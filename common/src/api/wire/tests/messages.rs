@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::api::*;
-use crate::collection::{CollectionSchema, HnswConfig, VectorSchema};
+use crate::collection::{CollectionSchema, HnswConfig, VectorKind, VectorSchema};
 use crate::consistency::Consistency;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
@@ -21,6 +21,7 @@ use crate::metric::Metric;
 use crate::payload::Payload;
 use crate::point::{Point, PointId, Vectors};
 use crate::transport::Address;
+use crate::vector::{Datatype, MultiVector, SparseVector, Vector};
 
 pub(super) fn shard() -> impl Strategy<Value = ShardId> {
     any::<u64>().prop_map(ShardId)
@@ -71,19 +72,73 @@ fn number() -> impl Strategy<Value = usize> {
     any::<u64>().prop_map(|number| number as usize)
 }
 
-pub(super) fn query() -> impl Strategy<Value = NearestQuery> {
+fn vector() -> impl Strategy<Value = Vector> {
+    let sparse = btree_map(any::<u32>(), float(), 0..9).prop_map(|pairs| {
+        let (indices, values) = pairs.into_iter().unzip();
+        Vector::Sparse(SparseVector { indices, values })
+    });
+    let multi = (1usize..4, vec(float(), 0..9)).prop_map(|(dim, mut values)| {
+        values.truncate(values.len() / dim * dim);
+        Vector::Multi(MultiVector { dim, values })
+    });
+    prop_oneof![vec(float(), 0..9).prop_map(Vector::Dense), sparse, multi]
+}
+
+fn goal() -> impl Strategy<Value = Goal> {
+    let shared = || vector().prop_map(Arc::new);
+    let examples = || vec((shared(), float()).prop_map(|(vector, weight)| Weighted { vector, weight }), 0..3);
+    let pairs = || vec((shared(), shared()).prop_map(|(positive, negative)| Pair { positive, negative }), 0..3);
+    prop_oneof![
+        shared().prop_map(Goal::Nearest),
+        (examples(), examples()).prop_map(|(positive, negative)| Goal::BestScore { positive, negative }),
+        (examples(), examples()).prop_map(|(positive, negative)| Goal::SumScores { positive, negative }),
+        (shared(), pairs()).prop_map(|(target, pairs)| Goal::Discover { target, pairs }),
+        pairs().prop_map(|pairs| Goal::Context { pairs }),
+        (shared(), float(), pairs(), float()).prop_map(|(target, factor, pairs, weight)| {
+            Goal::Feedback { target, factor, pairs: pairs.into_iter().map(|pair| (pair, weight)).collect() }
+        }),
+    ]
+}
+
+fn order_value() -> impl Strategy<Value = OrderValue> {
+    prop_oneof![any::<i64>().prop_map(OrderValue::Integer), any::<f64>().prop_map(OrderValue::Float)]
+}
+
+pub(super) fn order() -> impl Strategy<Value = ScrollOrder> {
+    prop_oneof![
+        option::of(id()).prop_map(|from| ScrollOrder::Id { from }),
+        ("[a-z.]{0,9}", any::<bool>(), option::of(order_value()))
+            .prop_map(|(key, descending, from)| ScrollOrder::Key(OrderBy { key, descending, from })),
+        any::<u64>().prop_map(|seed| ScrollOrder::Random { seed }),
+    ]
+}
+
+pub(super) fn facets() -> impl Strategy<Value = Vec<FacetCount>> {
+    let value = prop_oneof![
+        any::<bool>().prop_map(FacetValue::Bool),
+        any::<i64>().prop_map(FacetValue::Integer),
+        "[a-zü]{0,9}".prop_map(FacetValue::Keyword),
+    ];
+    vec((value, any::<u64>()).prop_map(|(value, count)| FacetCount { value, count }), 0..5)
+}
+
+pub(super) fn frequencies() -> impl Strategy<Value = Frequencies> {
+    (any::<u64>(), vec(any::<u64>(), 0..5)).prop_map(|(points, of)| Frequencies { points, of })
+}
+
+pub(super) fn query() -> impl Strategy<Value = SearchQuery> {
     let parts = (
         "[a-zü]{0,5}",
-        vec(float(), 0..20),
+        goal(),
         number(),
         option::of(filter()),
         option::of(float()),
         option::of(number()),
         any::<bool>(),
     );
-    parts.prop_map(|(vector_name, vector, k, filter, distance_max, ef, exact)| NearestQuery {
+    parts.prop_map(|(vector_name, goal, k, filter, distance_max, ef, exact)| SearchQuery {
         vector_name,
-        vector: vector.into(),
+        goal,
         k,
         filter,
         distance_max,
@@ -102,7 +157,7 @@ pub(super) fn parts() -> impl Strategy<Value = PointParts> {
 }
 
 fn vectors() -> impl Strategy<Value = Vectors> {
-    btree_map("[a-z]{0,3}", vec(float(), 0..9), 0..3)
+    btree_map("[a-z]{0,3}", vector(), 0..3)
 }
 
 fn payload() -> impl Strategy<Value = Payload> {
@@ -158,7 +213,13 @@ pub(super) fn members() -> impl Strategy<Value = BTreeMap<NodeId, Address>> {
 }
 
 pub(super) fn spec() -> impl Strategy<Value = ReplicaSpec> {
-    let vector = VectorSchema { dim: 3, metric: Metric::Cosine, hnsw: Some(HnswConfig::default()) };
+    let vector = VectorSchema {
+        kind: VectorKind::Sparse { idf: true },
+        dim: 3,
+        metric: Metric::Cosine,
+        datatype: Datatype::Uint8,
+        hnsw: Some(HnswConfig::default()),
+    };
     (shard(), collection(), any::<u64>(), "[a-z]{0,3}").prop_map(move |(shard, collection, epoch, name)| ReplicaSpec {
         shard,
         collection,
@@ -207,12 +268,9 @@ pub(super) fn hits() -> impl Strategy<Value = Vec<Vec<ShardHit>>> {
 }
 
 pub(super) fn points() -> impl Strategy<Value = Vec<StoredPoint>> {
-    let point = (id(), index(), payload(), vectors()).prop_map(|(id, version, payload, vectors)| StoredPoint {
-        id,
-        version,
-        payload,
-        vectors,
-    });
+    let parts = (id(), index(), payload(), vectors(), option::of(order_value()));
+    let point =
+        parts.prop_map(|(id, version, payload, vectors, order)| StoredPoint { id, version, payload, vectors, order });
     vec(point, 0..5)
 }
 
