@@ -91,9 +91,8 @@ impl Tokenizer {
         if is_stopword {
             return None;
         }
-        match params.stemmer {
-            Some(Language::English) => token = Cow::Owned(english::stem(&token)),
-            None => {}
+        if let Some(language) = params.stemmer {
+            token = Cow::Owned(stem(language, &token));
         }
         let has_more_than = |limit: u32| token.chars().nth(limit as usize).is_some();
         if token.is_empty() || params.min_token_len.is_some_and(|min| !has_more_than(min - 1)) {
@@ -111,6 +110,12 @@ impl Tokenizer {
             }
         }
         Some(token)
+    }
+}
+
+fn stem(language: Language, word: &str) -> String {
+    match language {
+        Language::English => english::stem(word),
     }
 }
 
