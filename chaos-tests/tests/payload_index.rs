@@ -8,7 +8,7 @@ use vicinal_chaos_tests::{Rest, Server, ServerOptions, data_dir};
 const POINTS: u64 = 3_000;
 const C: &str = "/collections/things";
 const INDEX: &str = "/collections/things/index?wait=true";
-const TYPES: [(&str, &str); 8] = [
+const TYPES: [(&str, &str); 9] = [
     ("kind", "keyword"),
     ("n", "integer"),
     ("price", "float"),
@@ -17,6 +17,7 @@ const TYPES: [(&str, &str); 8] = [
     ("owner", "uuid"),
     ("at", "geo"),
     ("parts[].size", "integer"),
+    ("about", "text"),
 ];
 
 fn point(n: u64) -> Value {
@@ -26,7 +27,7 @@ fn point(n: u64) -> Value {
         "owner": format!("00000000-0000-0000-0000-{:012}", n % 10),
         "at": {"lon": n as f64 / 100.0, "lat": 50.0},
         "parts": [{"size": n % 5}, {"size": n % 3}],
-        "unindexed": n % 4,
+        "unindexed": n % 4, "about": format!("Part {} of a set, the {}th", n % 10, n % 100),
     }})
 }
 
@@ -49,6 +50,9 @@ fn filters() -> Vec<(Value, u64)> {
         ),
         (must(json!({"nested": {"key": "parts", "filter": {"must": {"key": "size", "match": {"value": 4}}}}})), 600),
         (must(json!([{"key": "kind", "match": {"value": "k7"}}, {"key": "unindexed", "match": {"value": 3}}])), 30),
+        (must(json!({"key": "about", "match": {"text": "SET part 3"}})), 300),
+        (must(json!({"key": "about", "match": {"phrase": "Part 3, of a"}})), 300),
+        (must(json!({"key": "about", "match": {"text_any": "33th 44th none"}})), 60),
         (
             json!({"min_should": {"min_count": 2, "conditions": [{"key": "n", "match": {"value": 7}},
             {"key": "kind", "match": {"value": "k7"}}]}}),

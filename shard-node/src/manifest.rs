@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use vicinal_common::api::ReplicaSpec;
 use vicinal_common::disk::{Disk, prepare_file};
 use vicinal_common::error::{Error, Result};
+use vicinal_common::filter::Tokenization;
 use vicinal_common::ids::RequestId;
 use vicinal_common::payload_index::FieldType;
 use vicinal_common::tuning::Tuning;
@@ -24,7 +25,7 @@ pub const SPEC: &str = "SPEC";
 
 const MANIFEST_MAGIC: [u8; 8] = *b"VICNLMAN";
 const SPEC_MAGIC: [u8; 8] = *b"VICNLSPC";
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 const HEADER_BYTES: usize = 24;
 
 /// A remembered request: a retry of it is answered with this.
@@ -58,6 +59,8 @@ pub struct PayloadIndexRecord {
     pub field: String,
     /// Which values are indexed.
     pub of: FieldType,
+    /// How the texts of a text index are cut; `None` of other types.
+    pub tokenization: Option<Tokenization>,
     /// Number in the file name.
     pub number: u64,
     /// Length of the file.
@@ -294,7 +297,7 @@ mod tests {
             ],
             tuning: Tuning {
                 revision: 2,
-                payload_indexes: [("a[].b".to_owned(), FieldType::Integer)].into(),
+                payload_indexes: [("a[].b".to_owned(), FieldType::Integer.into())].into(),
                 graphs: GraphPlacement { on_disk: true, vectors: [("v".to_owned(), false)].into() },
             },
             segments: vec![SegmentRecord {
@@ -306,6 +309,7 @@ mod tests {
                 payload_indexes: vec![PayloadIndexRecord {
                     field: "a[].b".into(),
                     of: FieldType::Integer,
+                    tokenization: None,
                     number: 2,
                     bytes: 12,
                     crc: 4,

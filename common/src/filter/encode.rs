@@ -4,7 +4,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Condition, FieldCondition, FieldTest, Filter, GeoPoint, GeoPolygon, Match, MinShould, Range, SortedSet, Values,
+    Condition, FieldCondition, FieldTest, Filter, GeoPoint, GeoPolygon, Match, MinShould, Range, SortedSet, TextMatch,
+    Tokenization, Values,
 };
 
 impl Serialize for Filter {
@@ -73,7 +74,17 @@ fn matching(test: &Match) -> Value {
         Match::Any(list) => json!({"any": values(list)}),
         Match::Except(list) => json!({"except": values(list)}),
         Match::Prefix(prefix) => json!({"prefix": prefix}),
+        Match::Text(test) => text(test),
     }
+}
+
+fn text(test: &TextMatch) -> Value {
+    let mut fields = Map::new();
+    fields.insert(test.test().name().into(), json!(test.query()));
+    if *test.tokenization() != Tokenization::default() {
+        fields.insert("tokenization".into(), test.tokenization().to_json());
+    }
+    Value::Object(fields)
 }
 
 fn values(values: &Values) -> Value {

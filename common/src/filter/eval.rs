@@ -1,6 +1,6 @@
-//! Which points a filter matches: evaluator version 2. (Version 1 never matched a missing field by `values_count`, nor
-//! an array that holds null by the condition `is_null`;
-//! no log outside development names it.) Pure: the same answer on every replica, in every replay.
+//! Which points a filter matches: evaluator version 3. (Version 2 had no full-text conditions. Version 1 never matched a
+//! missing field by `values_count`, nor an array that holds null by the condition `is_null`; no log outside development
+//! names it.) Pure: the same answer on every replica, in every replay.
 
 use serde_json::Value;
 
@@ -138,6 +138,7 @@ impl Match {
             Match::Any(values) => values.has(value),
             Match::Except(values) => !value.is_null() && !values.has(value),
             Match::Prefix(prefix) => value.as_str().is_some_and(|text| text.starts_with(prefix)),
+            Match::Text(test) => value.as_str().is_some_and(|text| test.holds(text)),
         }
     }
 }

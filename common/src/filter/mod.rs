@@ -15,6 +15,7 @@ mod required;
 mod slice;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use datetime::DateTime;
 pub use eval::{has_null, is_empty};
@@ -22,13 +23,17 @@ pub use geo::{GeoBox, GeoPoint, GeoPolygon, GeoRadius};
 pub use path::{KeyPath, merge_fields};
 pub use required::RequiredIndex;
 pub use slice::Slice;
+pub use text::{BadParameter, Language, Split, TextMatch, TextTest, Tokenization, Tokenizer};
 
 use crate::point::PointId;
 
 /// Version of the evaluator that logged filters name. Whatever changes which points a filter matches, however small,
 /// gets a new version, and the old evaluator is kept for as long as a log or a snapshot may name it: replicas and
 /// replays must decide alike.
-pub const EVALUATOR_VERSION: u32 = 2;
+pub const EVALUATOR_VERSION: u32 = 3;
+/// The oldest evaluator that this one stands for: it has conditions that version 2 does not know, and decides all others
+/// alike.
+pub const EVALUATOR_OLDEST: u32 = 2;
 
 /// A condition tree. All four parts must hold; an empty part always does.
 ///
@@ -128,6 +133,8 @@ pub enum Match {
     Except(Values),
     /// A string that starts with this text, case-sensitive.
     Prefix(String),
+    /// A string with tokens of a query.
+    Text(TextMatch),
 }
 
 /// The values of a `match` with `any` or `except`: of one type.
@@ -217,5 +224,10 @@ impl Filter {
     pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
         let min_should = self.min_should.iter().flat_map(|part| &part.conditions);
         self.should.iter().chain(min_should).chain(&self.must).chain(&self.must_not)
+    }
+
+    fn conditions_mut(&mut self) -> impl Iterator<Item = &mut Condition> {
+        let min_should = self.min_should.iter_mut().flat_map(|part| &mut part.conditions);
+        self.should.iter_mut().chain(min_should).chain(&mut self.must).chain(&mut self.must_not)
     }
 }

@@ -2,17 +2,18 @@
 //! condition would return, or delete, the wrong points.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use serde_json::{Map, Value};
 
 use super::{
-    Condition, DateTime, FieldCondition, FieldTest, Filter, GeoBox, GeoPoint, GeoPolygon, GeoRadius, KeyPath, Match,
-    MinShould, Range, Slice, SortedSet, Values,
+    BadParameter, Condition, DateTime, FieldCondition, FieldTest, Filter, GeoBox, GeoPoint, GeoPolygon, GeoRadius,
+    KeyPath, Match, MinShould, Range, Slice, SortedSet, TextMatch, TextTest, Tokenization, Tokenizer, Values,
 };
 use crate::error::Error;
-use crate::limits::{FILTER_CONDITIONS_MAX, FILTER_DEPTH_MAX};
+use crate::limits::{FILTER_CONDITIONS_MAX, FILTER_DEPTH_MAX, TEXT_QUERY_BYTES_MAX};
 use crate::point::PointId;
 
 type Result<T> = std::result::Result<T, Refusal>;
@@ -188,11 +189,20 @@ fn field(value: &Value) -> Result<FieldCondition> {
 }
 
 fn matching(value: &Value) -> Result<Match> {
-    let fields = object(value, &["value", "any", "except", "prefix", "text", "text_any", "phrase"])?;
-    let mut entries = fields.iter().filter(|(_, value)| !value.is_null());
+    const TESTS: [&str; 7] = ["value", "any", "except", "prefix", "text", "text_any", "phrase"];
+    let fields = object(value, &[&TESTS[..], &["tokenization"]].concat())?;
+    let mut entries = fields.iter().filter(|(name, value)| *name != "tokenization" && !value.is_null());
     let (Some((name, value)), None) = (entries.next(), entries.next()) else {
-        return refuse("expected exactly one of value, any, except, prefix");
+        return refuse(format!("expected exactly one of {}", TESTS.join(", ")));
     };
+    let text_test = TextTest::ALL.into_iter().find(|test| test.name() == name);
+    let tokenization = given(fields, "tokenization");
+    if let Some(test) = text_test {
+        return text(test, value, tokenization).map(Match::Text);
+    }
+    if tokenization.is_some() {
+        return refuse("`tokenization` is only for text, text_any and phrase");
+    }
     at(
         name,
         match name.as_str() {
@@ -209,11 +219,23 @@ fn matching(value: &Value) -> Result<Match> {
             },
             "any" => values(value).map(Match::Any),
             "except" => values(value).map(Match::Except),
-            "prefix" => string(value).map(Match::Prefix),
-            // These are matched by words as a text index cuts them; comparing plain strings would answer differently.
-            _ => refuse("full-text matching is not supported yet"),
+            _ => string(value).map(Match::Prefix),
         },
     )
+}
+
+/// `tokenization` is the coordinator's: see [`Filter::resolve_text`].
+fn text(test: TextTest, value: &Value, tokenization: Option<&Value>) -> Result<TextMatch> {
+    let query = at(test.name(), string(value))?;
+    if query.len() > TEXT_QUERY_BYTES_MAX {
+        return at(test.name(), refuse(format!("at most {TEXT_QUERY_BYTES_MAX} bytes, got {}", query.len())));
+    }
+    let read = |value: &Value| {
+        let fields = object(value, &Tokenization::NAMES)?;
+        Tokenization::from_json(fields).map_err(|BadParameter { path, message }| Refusal { path, message })
+    };
+    let params = tokenization.map(|value| at("tokenization", read(value))).transpose()?.unwrap_or_default();
+    Ok(TextMatch::new(test, query, Arc::new(Tokenizer::new(params))))
 }
 
 fn values(value: &Value) -> Result<Values> {

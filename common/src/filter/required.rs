@@ -33,13 +33,13 @@ fn required(filter: &Filter, outer: Option<&KeyPath>, indexes: &PayloadIndexes) 
 
 fn check(path: &KeyPath, types: &[FieldType], indexes: &PayloadIndexes) -> Option<RequiredIndex> {
     let field = path.to_string();
-    let is_served = indexes.get(&field).is_some_and(|found| types.contains(found));
+    let is_served = indexes.get(&field).is_some_and(|found| types.contains(&found.of()));
     (!is_served).then(|| RequiredIndex { field, types: types.to_vec() })
 }
 
 /// The types of index that decide a test without looking at payloads.
 fn serving(test: &FieldTest) -> Vec<FieldType> {
-    use FieldType::{Bool, Datetime, Float, Geo, Integer, Keyword, Uuid};
+    use FieldType::{Bool, Datetime, Float, Geo, Integer, Keyword, Text, Uuid};
     let is_uuid = |text: &String| uuid::Uuid::parse_str(text).is_ok();
     match test {
         FieldTest::Match(Match::Keyword(text)) if is_uuid(text) => vec![Keyword, Uuid],
@@ -53,6 +53,7 @@ fn serving(test: &FieldTest) -> Vec<FieldType> {
         FieldTest::Match(Match::Integer(_))
         | FieldTest::Match(Match::Any(Values::Integers(_)) | Match::Except(Values::Integers(_))) => vec![Integer],
         FieldTest::Match(Match::Bool(_)) => vec![Bool],
+        FieldTest::Match(Match::Text(_)) => vec![Text],
         FieldTest::Range(_) => vec![Integer, Float],
         FieldTest::DatetimeRange(_) => vec![Datetime],
         FieldTest::GeoBoundingBox(_) | FieldTest::GeoRadius(_) | FieldTest::GeoPolygon(_) => vec![Geo],
@@ -68,7 +69,7 @@ mod tests {
 
     fn missing(filter: Value) -> Option<String> {
         let fields = [("city", FieldType::Keyword), ("a[].b", FieldType::Integer), ("when", FieldType::Datetime)];
-        let fields = fields.map(|(name, of)| (name.to_owned(), of)).into();
+        let fields = fields.map(|(name, of)| (name.to_owned(), of.into())).into();
         let required = Filter::parse(&filter).unwrap().required_index(&fields);
         required.map(|required| required.field)
     }

@@ -16,7 +16,7 @@ use super::decode::{GroupsBody, GroupsWanted, RecordsOf};
 use super::encode::{self, Shown};
 use super::params::Params;
 use super::points::check_parts;
-use super::search::{check_filters, resolve};
+use super::search::{prepare_filters, resolve};
 use super::selector::WithPayload;
 use super::strict;
 use crate::Coordinator;
@@ -32,12 +32,12 @@ pub(super) async fn groups<B: GroupsBody>(
     body: JsonBody,
 ) -> Result<Answer, Failure> {
     coordinator.collection(params.collection())?;
-    let GroupsWanted { tree, with_payload, groups, lookup: records } = body.decode(B::into_groups).await?;
+    let GroupsWanted { mut tree, with_payload, groups, lookup: records } = body.decode(B::into_groups).await?;
     let collection = coordinator.collection(params.collection())?;
     check_parts(&collection, &tree.query.parts)?;
     strict::check_queries(&collection, std::slice::from_ref(&tree))?;
     strict::check_limit(&collection, groups.hits())?;
-    check_filters(&collection, &tree)?;
+    prepare_filters(&collection, &mut tree)?;
     let others = match &records {
         Some(records) => Some(find_records(&coordinator, records)?),
         None => None,

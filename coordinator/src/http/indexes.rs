@@ -1,4 +1,4 @@
-//! Handlers of payload indexes, and the rule that filters must be on indexed fields.
+//! Handlers of payload indexes, and what indexes do to filters: how they cut texts, and the rule that a field must have one.
 
 use std::sync::Arc;
 
@@ -23,9 +23,9 @@ type Shared = State<Arc<Coordinator>>;
 /// `PUT /collections/{collection}/index`
 pub(super) async fn create(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let NewIndex { field, of } = body.decode(IndexBody::into_index).await?;
+    let NewIndex { field, index } = body.decode(IndexBody::into_index).await?;
     check_new_index(&collection, &field)?;
-    coordinator.catalog.create_index(collection.id, field, of, params.deadline).await?;
+    coordinator.catalog.create_index(collection.id, field, index, params.deadline).await?;
     changed(&coordinator, &params, &collection).await
 }
 
@@ -66,9 +66,22 @@ pub(super) enum Purpose {
     Update,
 }
 
-/// Refuses a filter that strict mode does not allow: on a field without an index, or too large.
-pub(super) fn check_filter(collection: &Collection, filter: Option<&Filter>, purpose: Purpose) -> Result<(), Failure> {
-    let (Some(filter), Some(strict)) = (filter, collection.strict.enforced()) else { return Ok(()) };
+/// Makes a client's filter ready for the shards: fixes how its full-text conditions cut texts, by the collection's indexes as
+/// they are now, and refuses a filter that strict mode does not allow: on a field without an index, or too large. Every filter
+/// of a request must come through here, once.
+pub(super) fn prepare_filter(
+    collection: &Collection,
+    filter: Option<&mut Filter>,
+    purpose: Purpose,
+) -> Result<(), Failure> {
+    let Some(filter) = filter else { return Ok(()) };
+    filter.resolve_text(&collection.tuning.payload_indexes)?;
+    check_filter(collection, filter, purpose)
+}
+
+/// Refuses a filter that strict mode does not allow.
+pub(super) fn check_filter(collection: &Collection, filter: &Filter, purpose: Purpose) -> Result<(), Failure> {
+    let Some(strict) = collection.strict.enforced() else { return Ok(()) };
     check_filter_size(strict, filter)?;
     let unindexed = match purpose {
         Purpose::Read => strict.unindexed_filtering_retrieve,

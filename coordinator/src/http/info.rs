@@ -10,6 +10,7 @@ use vicinal_common::api::ReplicaStatus;
 use vicinal_common::clock::rfc3339;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{NodeId, ShardId};
+use vicinal_common::payload_index::PayloadIndex;
 use vicinal_common::tuning::GraphPlacement;
 
 use super::decode::is_single;
@@ -117,11 +118,19 @@ fn builds(replicas: &[&ReplicaStatus]) -> Value {
     shown.collect()
 }
 
-/// The payload indexes, each with the number of points that have a value in it.
+/// The payload indexes, each with the number of points that have a value in it, and as the client described it.
 fn payload_schema(collection: &Collection, replicas: &[&ReplicaStatus]) -> Value {
     let points = |field: &String| replicas.iter().filter_map(|replica| replica.payload.points.get(field)).sum::<u64>();
     let fields = collection.tuning.payload_indexes.iter();
-    fields.map(|(field, of)| (field.clone(), json!({"data_type": of.name(), "points": points(field)}))).collect()
+    let shown = |(field, index): (&String, &PayloadIndex)| {
+        let mut shown = json!({"data_type": index.of().name(), "points": points(field)});
+        // JSON when it was stored; should that not be so, the figures count more than what the client once sent.
+        if let Some(params) = index.options().and_then(|text| serde_json::from_str::<Value>(text).ok()) {
+            shown["params"] = params;
+        }
+        (field.clone(), shown)
+    };
+    fields.map(shown).collect()
 }
 
 /// Which replica's figures stand for the shard: one that serves, the leader, the one furthest along.

@@ -10,7 +10,7 @@ use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
 use super::decode::MatrixBody;
 use super::encode;
-use super::indexes::{Purpose, check_filter};
+use super::indexes::{Purpose, prepare_filter};
 use super::params::Params;
 use super::strict;
 use crate::Coordinator;
@@ -38,8 +38,8 @@ async fn answer(
     encode: fn(&Matrix) -> CommonResult<Vec<u8>>,
 ) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let request = body.decode(MatrixBody::into_request).await?;
-    check_filter(&collection, request.filter.as_deref(), Purpose::Read)?;
+    let mut request = body.decode(MatrixBody::into_request).await?;
+    prepare_filter(&collection, request.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
     strict::check_limit(&collection, request.limit.max(request.sample))?;
     let lookup = params.lookup(&coordinator);
     let (matrix, coverage) = query::matrix(&coordinator.shards, &lookup, params.read_spec(), &request).await?;

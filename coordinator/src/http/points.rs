@@ -13,7 +13,7 @@ use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
 use super::decode::{CountBody, FacetBody, RetrieveBody, ScrollBody, Wanted};
 use super::encode::{self, Shown};
-use super::indexes::{Purpose, check_filter};
+use super::indexes::{Purpose, prepare_filter};
 use super::params::Params;
 use super::selector::WithPayload;
 use super::strict;
@@ -62,9 +62,9 @@ pub(super) async fn retrieve(State(coordinator): Shared, params: Params, body: J
 /// `POST /collections/{collection}/points/scroll`
 pub(super) async fn scroll(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let Wanted { request, with_payload, allow_partial } = body.decode(ScrollBody::into_page).await?;
+    let Wanted { mut request, with_payload, allow_partial } = body.decode(ScrollBody::into_page).await?;
     check_parts(&collection, &request.parts)?;
-    check_filter(&collection, request.filter.as_deref(), Purpose::Read)?;
+    prepare_filter(&collection, request.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
     strict::check_limit(&collection, request.limit)?;
     let lookup = params.lookup(&coordinator);
     let page = query::scroll(&coordinator.shards, &lookup, params.read_spec(), &request).await?;
@@ -88,11 +88,11 @@ pub(super) async fn scroll(State(coordinator): Shared, params: Params, body: Jso
 /// `POST /collections/{collection}/points/count`
 pub(super) async fn count(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let (filter, is_exact, allow_partial) = body.decode(CountBody::into_filter).await?;
+    let (mut filter, is_exact, allow_partial) = body.decode(CountBody::into_filter).await?;
     if is_exact {
         strict::check_exact_count(&collection)?;
     }
-    check_filter(&collection, filter.as_deref(), Purpose::Read)?;
+    prepare_filter(&collection, filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
     let lookup = params.lookup(&coordinator);
     let (count, coverage) = query::count(&coordinator.shards, &lookup, params.read_spec(), filter).await?;
     coverage.check(allow_partial)?;
@@ -102,9 +102,8 @@ pub(super) async fn count(State(coordinator): Shared, params: Params, body: Json
 /// `POST /collections/{collection}/facet`
 pub(super) async fn facet(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let (request, allow_partial) = body.decode(FacetBody::into_facet).await?;
-    check_filter(&collection, request.filter.as_deref(), Purpose::Read)?;
-    strict::check_limit(&collection, request.limit)?;
+    let (mut request, allow_partial) = body.decode(FacetBody::into_facet).await?;
+    prepare_filter(&collection, request.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
     strict::check_limit(&collection, request.limit)?;
     let lookup = params.lookup(&coordinator);
     let (counts, coverage) = query::facet(&coordinator.shards, &lookup, params.read_spec(), &request).await?;

@@ -10,7 +10,7 @@ use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
 use super::decode::{OlderBatchBody, OlderBody, QueryBatchBody, QueryBody};
 use super::encode::{self, Shown};
-use super::indexes::{Purpose, check_filter};
+use super::indexes::{Purpose, prepare_filter};
 use super::params::Params;
 use super::points::check_parts;
 use super::selector::WithPayload;
@@ -92,9 +92,9 @@ async fn run(
     let collection = coordinator.collection(params.collection())?;
     let (mut trees, with_payload): (Vec<QueryTree>, Vec<WithPayload>) = queries.into_iter().unzip();
     strict::check_queries(&collection, &trees)?;
-    for tree in &trees {
+    for tree in &mut trees {
         check_parts(&collection, &tree.query.parts)?;
-        check_filters(&collection, tree)?;
+        prepare_filters(&collection, tree)?;
     }
     strict::count_batch(coordinator, &collection, strict::Kind::Read, trees.len())?;
     resolve(coordinator, params, &collection, &mut trees).await?;
@@ -138,12 +138,15 @@ pub(super) async fn resolve(
     Ok(query::resolve_lookups(&coordinator.shards, &find, params.read_spec(), collection.id, trees).await?)
 }
 
-/// Refuses filters and formulas that strict mode does not allow, of the query and of its prefetches.
-pub(super) fn check_filters(collection: &Collection, tree: &QueryTree) -> Result<(), Failure> {
-    check_filter(collection, tree.query.filter.as_deref(), Purpose::Read)?;
-    check_filter(collection, tree.query.idf_corpus.as_deref(), Purpose::Read)?;
-    if let Source::Formula(formula) = &tree.query.source {
+/// Prepares the filters of the query and of its prefetches, and the conditions of formulas, which need no index: only payloads
+/// of what the prefetches found are read for them. Refuses what strict mode does not allow.
+pub(super) fn prepare_filters(collection: &Collection, tree: &mut QueryTree) -> Result<(), Failure> {
+    prepare_filter(collection, tree.query.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
+    prepare_filter(collection, tree.query.idf_corpus.as_mut().map(Arc::make_mut), Purpose::Read)?;
+    if let Source::Formula(formula) = &mut tree.query.source {
         strict::check_formula(collection, &formula.formula)?;
+        let mut conditions = Arc::make_mut(formula).conditions_mut().into_iter();
+        conditions.try_for_each(|filter| filter.resolve_text(&collection.tuning.payload_indexes))?;
     }
-    tree.prefetch.iter().try_for_each(|prefetch| check_filters(collection, prefetch))
+    tree.prefetch.iter_mut().try_for_each(|prefetch| prepare_filters(collection, prefetch))
 }

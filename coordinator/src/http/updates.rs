@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Failure};
 use super::body::JsonBody;
 use super::decode::{BatchUpdateBody, UpdateBody};
-use super::indexes::{Purpose, check_filter};
+use super::indexes::{Purpose, prepare_filter};
 use super::params::Params;
 use super::strict;
 use crate::Coordinator;
@@ -26,8 +26,8 @@ pub(super) async fn update<B: UpdateBody>(
     let collection = coordinator.collection(params.collection())?;
     let (id, known) = (collection.id, collection.clone());
     let check = move |body: B| {
-        let update = body.into_update(&known.schema)?;
-        check_strict(&known, &update)?;
+        let mut update = body.into_update(&known.schema)?;
+        prepare_update(&known, &mut update)?;
         Ok(update)
     };
     let update = body.decode(check).await?;
@@ -43,8 +43,8 @@ pub(super) async fn batch(State(coordinator): Shared, params: Params, body: Json
     let collection = coordinator.collection(params.collection())?;
     let (id, known) = (collection.id, collection.clone());
     let check = move |body: BatchUpdateBody| {
-        let updates = body.into_updates(&known.schema)?;
-        updates.iter().try_for_each(|update| check_strict(&known, update))?;
+        let mut updates = body.into_updates(&known.schema)?;
+        updates.iter_mut().try_for_each(|update| prepare_update(&known, update))?;
         Ok(updates)
     };
     let updates = body.decode(check).await?;
@@ -67,9 +67,10 @@ pub(super) async fn batch(State(coordinator): Shared, params: Params, body: Json
     Ok(Answer::json(&Value::from(results))?.with_session(&params))
 }
 
-fn check_strict(collection: &Collection, update: &Update) -> Result<(), Failure> {
+/// Prepares the filters of a change, and refuses what strict mode does not allow.
+fn prepare_update(collection: &Collection, update: &mut Update) -> Result<(), Failure> {
     strict::check_update(collection, update)?;
-    update.filters().try_for_each(|filter| check_filter(collection, Some(filter), Purpose::Update))
+    update.filters_mut().try_for_each(|filter| prepare_filter(collection, Some(filter), Purpose::Update))
 }
 
 /// The answer to a write. It is durable and applied by now in any case; a client that did not wait for that is told the

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vicinal_common::error::Error;
 use vicinal_common::ids::{CollectionId, Epoch};
 use vicinal_common::limits::PAYLOAD_INDEXES_MAX;
-use vicinal_common::payload_index::FieldType;
+use vicinal_common::payload_index::PayloadIndex;
 use vicinal_common::tuning::{GraphPlacement, Tuning};
 
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};
@@ -71,7 +71,7 @@ impl MetaState {
                 self.replace_replica(*collection, *shard, *from, *to)
             }
             MetaCommand::ForgetNode { node } => self.forget_node(*node),
-            MetaCommand::CreateIndex { collection, field, of } => self.create_index(*collection, field, *of),
+            MetaCommand::CreateIndex { collection, field, index } => self.create_index(*collection, field, index),
             MetaCommand::DropIndex { collection, field } => self.retune(*collection, |tuning| {
                 tuning.payload_indexes.remove(field);
                 Ok(())
@@ -197,10 +197,10 @@ impl MetaState {
         MetaReply::Done
     }
 
-    fn create_index(&mut self, id: CollectionId, field: &str, of: FieldType) -> MetaReply {
+    fn create_index(&mut self, id: CollectionId, field: &str, index: &PayloadIndex) -> MetaReply {
         let strict = self.collections.get(&id).map(|found| found.strict.clone()).unwrap_or_default();
         self.retune(id, |tuning| {
-            let is_new = tuning.payload_indexes.insert(field.to_owned(), of).is_none();
+            let is_new = tuning.payload_indexes.insert(field.to_owned(), index.clone()).is_none();
             let count = tuning.payload_indexes.len();
             if count > PAYLOAD_INDEXES_MAX {
                 return Err(Error::BadInput(format!(

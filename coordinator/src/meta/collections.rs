@@ -8,7 +8,7 @@ use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
-use vicinal_common::payload_index::FieldType;
+use vicinal_common::payload_index::PayloadIndex;
 use vicinal_common::ring::TokenTable;
 use vicinal_common::tuning::GraphPlacement;
 
@@ -103,10 +103,10 @@ impl Catalog {
         &self,
         collection: CollectionId,
         field: String,
-        of: FieldType,
+        index: PayloadIndex,
         deadline: Instant,
     ) -> Result<()> {
-        self.change(MetaCommand::CreateIndex { collection, field, of }, deadline).await
+        self.change(MetaCommand::CreateIndex { collection, field, index }, deadline).await
     }
 
     /// Wants no index of a field any more; a missing one is fine.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::Error;
 use vicinal_common::ids::{ClusterId, CollectionId, NodeId, RequestId, ShardId};
-use vicinal_common::payload_index::FieldType;
+use vicinal_common::payload_index::PayloadIndex;
 use vicinal_common::ring::TokenTable;
 use vicinal_common::tuning::GraphPlacement;
 
@@ -85,14 +85,14 @@ pub enum MetaCommand {
         /// The node.
         node: NodeId,
     },
-    /// Wants an index of a field, or one of another type than before.
+    /// Wants an index of a field, or another one than before.
     CreateIndex {
         /// The collection.
         collection: CollectionId,
         /// Text form of the key path.
         field: String,
-        /// Which values are indexed.
-        of: FieldType,
+        /// The index.
+        index: PayloadIndex,
     },
     /// Wants no index of a field any more; a missing one is fine.
     DropIndex {

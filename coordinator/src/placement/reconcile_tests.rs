@@ -290,7 +290,7 @@ async fn a_sign_of_life_with_an_old_revision_is_answered_with_the_newest() {
     catalog.create_collection(wanted("c", 2, 3), |_| true, within(20_000)).await.unwrap();
     let id = catalog.state().resolve("c").unwrap().id;
     for (field, of) in [("a", FieldType::Keyword), ("b", FieldType::Geo)] {
-        catalog.create_index(id, field.into(), of, within(5_000)).await.unwrap();
+        catalog.create_index(id, field.into(), of.into(), within(5_000)).await.unwrap();
     }
     let is_told = |node: &ListNode| {
         let told = node.tunings.lock();

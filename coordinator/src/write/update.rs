@@ -49,9 +49,9 @@ pub enum Targets {
 
 impl Update {
     /// The filters in it.
-    pub fn filters(&self) -> impl Iterator<Item = &Filter> {
+    pub fn filters_mut(&mut self) -> impl Iterator<Item = &mut Filter> {
         match self {
-            Update::Upsert { filter, .. } | Update::UpdateVectors { filter, .. } => filter.as_ref(),
+            Update::Upsert { filter, .. } | Update::UpdateVectors { filter, .. } => filter.as_mut(),
             Update::Delete(Targets::Matching(filter)) | Update::Edit { targets: Targets::Matching(filter), .. } => {
                 Some(filter)
             }

@@ -36,7 +36,7 @@ struct FieldBuilder<'a> {
 
 impl<'a> FieldBuilder<'a> {
     fn new(field: &'a Field) -> FieldBuilder<'a> {
-        FieldBuilder { field, values: Collector::new(field.of), states: Default::default() }
+        FieldBuilder { field, values: Collector::new(field), states: Default::default() }
     }
 
     /// Rows come in ascending order.
@@ -67,7 +67,7 @@ impl<'a> FieldBuilder<'a> {
     fn finish(mut self, rows: u32) -> Vec<u8> {
         let sorted = self.values.sort();
         let (mut keyed, mut many) = (RowBits::new(rows), RowBits::new(rows));
-        for row in &sorted.rows {
+        for row in sorted.texts_of.as_ref().unwrap_or(&sorted.rows) {
             if !keyed.insert(*row) {
                 many.insert(*row);
             }

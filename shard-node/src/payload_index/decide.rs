@@ -30,6 +30,7 @@ impl FieldIndex {
                     Bounds::exact(self.between(|key| is_below(&range, &key), |key| is_above(&range, &key)))
                 }
                 FieldType::Keyword | FieldType::Uuid => Bounds::at_most(self.valued()),
+                FieldType::Text => self.only_texts(),
                 FieldType::Integer | FieldType::Float | FieldType::Bool | FieldType::Geo => self.only_others(),
             },
             FieldTest::GeoBoundingBox(area) => self.in_area(area),
@@ -61,13 +62,18 @@ impl FieldIndex {
     }
 
     /// Rows with a value that is not null, arrays standing for their elements.
-    fn valued(&self) -> RoaringBitmap {
+    pub(super) fn valued(&self) -> RoaringBitmap {
         self.keyed() | self.state(State::Others)
     }
 
     /// What passes is no value of the index's type.
-    fn only_others(&self) -> Bounds {
+    pub(super) fn only_others(&self) -> Bounds {
         Bounds::at_most(self.state(State::Others).clone())
+    }
+
+    /// What passes are strings, all of which a text or keyword index has.
+    pub(super) fn only_texts(&self) -> Bounds {
+        Bounds::at_most(self.keyed().clone())
     }
 
     fn in_range(&self, range: &Range<f64>) -> Bounds {
@@ -80,9 +86,12 @@ impl FieldIndex {
             FieldType::Float => {
                 Bounds::exact(self.numbers_between(|key| is_below(range, &key), |key| is_above(range, &key)))
             }
-            FieldType::Keyword | FieldType::Bool | FieldType::Datetime | FieldType::Uuid | FieldType::Geo => {
-                self.only_others()
-            }
+            FieldType::Keyword
+            | FieldType::Bool
+            | FieldType::Datetime
+            | FieldType::Uuid
+            | FieldType::Geo
+            | FieldType::Text => self.only_others(),
         }
     }
 
@@ -94,7 +103,8 @@ impl FieldIndex {
             | FieldType::Float
             | FieldType::Bool
             | FieldType::Datetime
-            | FieldType::Uuid => self.only_others(),
+            | FieldType::Uuid
+            | FieldType::Text => self.only_others(),
         }
     }
 
@@ -106,6 +116,7 @@ impl FieldIndex {
             Match::Prefix(prefix) => match self.field().of {
                 FieldType::Keyword => Bounds::exact(self.with_prefix(prefix)),
                 FieldType::Datetime | FieldType::Uuid => Bounds::at_most(self.valued()),
+                FieldType::Text => self.only_texts(),
                 FieldType::Integer | FieldType::Float | FieldType::Bool | FieldType::Geo => self.only_others(),
             },
             Match::Integer(integer) => self.with_any_integer(std::slice::from_ref(integer)),
@@ -118,8 +129,10 @@ impl FieldIndex {
                 | FieldType::Float
                 | FieldType::Datetime
                 | FieldType::Uuid
-                | FieldType::Geo => self.only_others(),
+                | FieldType::Geo
+                | FieldType::Text => self.only_others(),
             },
+            Match::Text(test) => self.matching_text(test),
         }
     }
 
@@ -135,6 +148,7 @@ impl FieldIndex {
                 }
             }
             FieldType::Datetime => Bounds::at_most(self.valued()),
+            FieldType::Text => self.only_texts(),
             FieldType::Integer | FieldType::Float | FieldType::Bool | FieldType::Geo => self.only_others(),
         }
     }
@@ -144,9 +158,12 @@ impl FieldIndex {
             FieldType::Integer => Bounds::exact(union(integers.iter().map(|integer| self.with_integer(*integer)))),
             // 1 and 1.0 are one number, but only the former is an integer.
             FieldType::Float => Bounds::at_most(union(integers.iter().map(|i| self.with_number(*i as f64)))),
-            FieldType::Keyword | FieldType::Bool | FieldType::Datetime | FieldType::Uuid | FieldType::Geo => {
-                self.only_others()
-            }
+            FieldType::Keyword
+            | FieldType::Bool
+            | FieldType::Datetime
+            | FieldType::Uuid
+            | FieldType::Geo
+            | FieldType::Text => self.only_others(),
         }
     }
 
@@ -159,6 +176,8 @@ impl FieldIndex {
                 self.except(&union(uuids.into_iter().flatten().map(|uuid| self.with_uuid(uuid))), others)
             }
             FieldType::Datetime => Bounds::at_most(self.valued()),
+            // What is in the index are strings, be they among these; whatever else there is passes.
+            FieldType::Text => Bounds::between(self.state(State::Others).clone(), self.keyed()),
             // Whatever is in the index is no string, so it passes.
             FieldType::Integer | FieldType::Float | FieldType::Bool | FieldType::Geo => {
                 self.except(&RoaringBitmap::new(), Others::Open)
@@ -175,9 +194,12 @@ impl FieldIndex {
                 let alike = union(integers.iter().map(|integer| self.with_number(*integer as f64)));
                 Bounds::between((self.keyed() - &alike) | self.state(State::Others), &alike)
             }
-            FieldType::Keyword | FieldType::Bool | FieldType::Datetime | FieldType::Uuid | FieldType::Geo => {
-                self.except(&RoaringBitmap::new(), Others::Open)
-            }
+            FieldType::Keyword
+            | FieldType::Bool
+            | FieldType::Datetime
+            | FieldType::Uuid
+            | FieldType::Geo
+            | FieldType::Text => self.except(&RoaringBitmap::new(), Others::Open),
         }
     }
 

@@ -8,7 +8,7 @@ use vicinal_common::disk::Mapping;
 use vicinal_common::error::Result;
 
 use super::Field;
-use super::format::{Layout, Section, State, corrupt, decode, decode_states};
+use super::format::{Layout, Section, State, corrupt, decode, decode_states, tokenization_crc};
 use super::keys::{number, ordered};
 use super::{geo, rows};
 use vicinal_common::payload_index::FieldType;
@@ -46,7 +46,10 @@ impl FieldIndex {
     /// Verifies and opens the index of a field of a run with so many rows. `Corrupt` says what is wrong.
     pub fn open(field: &Field, rows: u32, bytes: Mapping) -> Result<FieldIndex> {
         let layout = decode(&bytes)?;
-        if layout.of != field.of || bytes[layout.section(Section::Path)] != *field.path.to_string().as_bytes() {
+        if layout.of != field.of
+            || layout.tokenization_crc != tokenization_crc(field)
+            || bytes[layout.section(Section::Path)] != *field.path.to_string().as_bytes()
+        {
             return Err(corrupt("the file is the index of another field"));
         }
         if layout.rows != rows {
@@ -67,7 +70,9 @@ impl FieldIndex {
         let texts = self.layout.section(Section::Texts).len();
         let distinct = self.layout.distinct;
         let is_complete = match self.field.of {
-            FieldType::Keyword => Some(keys) == distinct.checked_add(1).and_then(|n| n.checked_mul(8)),
+            FieldType::Keyword | FieldType::Text => {
+                Some(keys) == distinct.checked_add(1).and_then(|n| n.checked_mul(8))
+            }
             FieldType::Uuid => Some(keys) == distinct.checked_mul(16),
             FieldType::Geo => Some(keys) == distinct.checked_mul(8) && Some(texts) == distinct.checked_mul(16),
             FieldType::Integer | FieldType::Float | FieldType::Bool | FieldType::Datetime => {
@@ -80,7 +85,7 @@ impl FieldIndex {
             return Err(corrupt("sections do not have the lengths that the header asks for"));
         }
         let sorted = match self.field.of {
-            FieldType::Keyword => {
+            FieldType::Keyword | FieldType::Text => {
                 let ends = self.numbers();
                 let fits = ends.first() == Some(&0) && ends.last() == Some(&(texts as u64)) && ends.is_sorted();
                 fits && (1..distinct).all(|key| self.text(key - 1) < self.text(key))
@@ -118,7 +123,7 @@ impl FieldIndex {
         &self.field
     }
 
-    /// Rows that have a value in the index.
+    /// Rows that have a value in the index: of a text index a text, be it without tokens.
     pub fn keyed(&self) -> &RoaringBitmap {
         self.state(State::Keyed)
     }
@@ -190,14 +195,14 @@ impl FieldIndex {
         }
     }
 
-    /// Rows with a string.
+    /// Rows with a string, or a token.
     pub(super) fn with_text(&self, text: &str) -> RoaringBitmap {
         let key = self.first_text(|known| known < text.as_bytes());
         let is_it = key < self.layout.distinct && self.text(key) == text.as_bytes();
         self.rows_of(key..key + usize::from(is_it))
     }
 
-    /// Rows with a string that begins so.
+    /// Rows with a string, or a token, that begins so.
     pub(super) fn with_prefix(&self, prefix: &str) -> RoaringBitmap {
         let prefix = prefix.as_bytes();
         let from = self.first_text(|known| known < prefix);

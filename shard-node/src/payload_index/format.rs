@@ -10,7 +10,7 @@ use super::Field;
 use super::keys::Sorted;
 
 const MAGIC: [u8; 8] = *b"VICNLPIX";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const ALIGN: usize = 64;
 const HEADER_BYTES: usize = 64;
 const ENTRY_BYTES: usize = 32;
@@ -39,7 +39,7 @@ pub(super) enum State {
     Others = 5,
     /// One is in the index.
     Keyed = 6,
-    /// Two different ones are in the index.
+    /// Two different ones are in the index; of a text index, two texts.
     Many = 7,
 }
 
@@ -69,6 +69,8 @@ pub(super) struct Layout {
     pub(super) of: FieldType,
     pub(super) rows: u32,
     pub(super) distinct: usize,
+    /// See [`tokenization_crc`].
+    pub(super) tokenization_crc: u32,
     sections: [Range<usize>; Section::ALL.len()],
 }
 
@@ -85,6 +87,11 @@ pub(super) fn corrupt(what: &str) -> Error {
 fn code(of: FieldType) -> u32 {
     // The place in the list is stored: types are only ever added at its end.
     FieldType::ALL.iter().position(|known| *known == of).map_or(0, |place| place as u32 + 1)
+}
+
+/// Checksum of how the texts of a field are cut, 0 when its index is of another type: the file is of no use to another way.
+pub(super) fn tokenization_crc(field: &Field) -> u32 {
+    field.tokenization().map_or(0, |params| crc32fast::hash(params.to_json().to_string().as_bytes()))
 }
 
 /// The bytes of a file.
@@ -123,6 +130,7 @@ pub(super) fn encode(field: &Field, rows: u32, states: &[RoaringBitmap; State::C
     bytes[12..16].copy_from_slice(&code(field.of).to_le_bytes());
     bytes[16..24].copy_from_slice(&u64::from(rows).to_le_bytes());
     bytes[24..32].copy_from_slice(&sorted.distinct.to_le_bytes());
+    bytes[32..36].copy_from_slice(&tokenization_crc(field).to_le_bytes());
     bytes[56..60].copy_from_slice(&table.to_le_bytes());
     let header = crc32fast::hash(&bytes[..60]);
     bytes[60..64].copy_from_slice(&header.to_le_bytes());
@@ -170,7 +178,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Layout> {
     if position != bytes.len() {
         return Err(corrupt("there is something after the last section"));
     }
-    Ok(Layout { of, rows, distinct, sections })
+    Ok(Layout { of, rows, distinct, tokenization_crc: u32_at(bytes, 32), sections })
 }
 
 /// The bitmaps of the states section.

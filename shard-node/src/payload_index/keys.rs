@@ -7,7 +7,7 @@ use uuid::Uuid;
 use vicinal_common::filter::{DateTime, GeoPoint};
 use vicinal_common::payload_index::FieldType;
 
-use super::geo;
+use super::{Field, geo, text};
 
 /// The text of a UUID in its usual form: lower case, with hyphens. Other spellings are other strings to a filter.
 pub(super) fn canonical_uuid(text: &str) -> Option<[u8; 16]> {
@@ -35,6 +35,8 @@ pub(super) enum Collector {
         numbers: HashMap<Box<str>, u32>,
         pairs: Vec<(u32, u32)>,
     },
+    /// The tokens of texts.
+    Tokens(text::Tokens),
     /// Integers, times, truth values, and numbers in their order.
     Integers(Vec<(i64, u32)>),
     Uuids(Vec<([u8; 16], u32)>),
@@ -53,12 +55,17 @@ pub(super) struct Sorted {
     /// Where the rows of each value begin, and where the last ones end. Empty for places, which have one row each.
     pub(super) starts: Vec<u64>,
     pub(super) rows: Vec<u32>,
+    /// Of texts: the row of each, as a row is in the index for its texts and not for their tokens.
+    pub(super) texts_of: Option<Vec<u32>>,
 }
 
 impl Collector {
-    pub(super) fn new(of: FieldType) -> Collector {
-        match of {
-            FieldType::Keyword => Collector::Texts { numbers: HashMap::new(), pairs: Vec::new() },
+    pub(super) fn new(field: &Field) -> Collector {
+        if let Some(tokenizer) = &field.tokenizer {
+            return Collector::Tokens(text::Tokens::new(tokenizer));
+        }
+        match field.of {
+            FieldType::Keyword | FieldType::Text => Collector::Texts { numbers: HashMap::new(), pairs: Vec::new() },
             FieldType::Integer | FieldType::Float | FieldType::Bool | FieldType::Datetime => {
                 Collector::Integers(Vec::new())
             }
@@ -79,13 +86,17 @@ impl Collector {
                 };
                 pairs.push((number, row));
             }
+            Collector::Tokens(tokens) => {
+                let Some(text) = value.as_str() else { return false };
+                tokens.push(text, row);
+            }
             Collector::Integers(pairs) => {
                 let key = match of {
                     FieldType::Integer => value.as_i64(),
                     FieldType::Float => value.as_f64().map(ordered),
                     FieldType::Bool => value.as_bool().map(i64::from),
                     FieldType::Datetime => value.as_str().and_then(DateTime::parse).map(|time| time.micros()),
-                    FieldType::Keyword | FieldType::Uuid | FieldType::Geo => None,
+                    FieldType::Keyword | FieldType::Uuid | FieldType::Geo | FieldType::Text => None,
                 };
                 let Some(key) = key else { return false };
                 pairs.push((key, row));
@@ -104,24 +115,8 @@ impl Collector {
 
     pub(super) fn sort(self) -> Sorted {
         match self {
-            Collector::Texts { numbers, mut pairs } => {
-                let mut texts: Vec<(Box<str>, u32)> = numbers.into_iter().collect();
-                texts.sort_unstable();
-                let mut ranks = vec![0; texts.len()];
-                for (rank, (_, number)) in texts.iter().enumerate() {
-                    ranks[*number as usize] = rank as u32;
-                }
-                for (number, _) in &mut pairs {
-                    *number = ranks[*number as usize];
-                }
-                let mut sorted = group(pairs, |_| ());
-                sorted.keys.extend_from_slice(&0u64.to_le_bytes());
-                for (text, _) in &texts {
-                    sorted.texts.extend_from_slice(text.as_bytes());
-                    sorted.keys.extend_from_slice(&(sorted.texts.len() as u64).to_le_bytes());
-                }
-                sorted
-            }
+            Collector::Texts { numbers, pairs } => sort_texts(numbers, pairs),
+            Collector::Tokens(tokens) => tokens.sort(),
             Collector::Integers(pairs) => {
                 let mut keys = Vec::new();
                 let sorted = group(pairs, |key| keys.extend_from_slice(&key.to_le_bytes()));
@@ -145,6 +140,26 @@ impl Collector {
             }
         }
     }
+}
+
+/// Puts strings, of which each has a number, in order, with the rows of each: pairs of a number and a row.
+pub(super) fn sort_texts(numbers: HashMap<Box<str>, u32>, mut pairs: Vec<(u32, u32)>) -> Sorted {
+    let mut texts: Vec<(Box<str>, u32)> = numbers.into_iter().collect();
+    texts.sort_unstable();
+    let mut ranks = vec![0; texts.len()];
+    for (rank, (_, number)) in texts.iter().enumerate() {
+        ranks[*number as usize] = rank as u32;
+    }
+    for (number, _) in &mut pairs {
+        *number = ranks[*number as usize];
+    }
+    let mut sorted = group(pairs, |_| ());
+    sorted.keys.extend_from_slice(&0u64.to_le_bytes());
+    for (text, _) in &texts {
+        sorted.texts.extend_from_slice(text.as_bytes());
+        sorted.keys.extend_from_slice(&(sorted.texts.len() as u64).to_le_bytes());
+    }
+    sorted
 }
 
 /// Sorts pairs and tells each distinct key once, in order.

@@ -15,9 +15,12 @@ mod rows;
 mod select;
 #[cfg(test)]
 mod tests;
+mod text;
 
-use vicinal_common::filter::KeyPath;
-use vicinal_common::payload_index::{FieldType, PayloadIndexes};
+use std::sync::Arc;
+
+use vicinal_common::filter::{KeyPath, Tokenization, Tokenizer};
+use vicinal_common::payload_index::{FieldType, PayloadIndex, PayloadIndexes};
 
 pub use builder::build_fields;
 pub use field::FieldIndex;
@@ -30,12 +33,27 @@ pub struct Field {
     pub path: KeyPath,
     /// Which of them are indexed.
     pub of: FieldType,
+    /// What cuts the texts of a text index; no other type has one.
+    pub tokenizer: Option<Arc<Tokenizer>>,
 }
 
 impl Field {
     /// The fields of a set, in order. Those whose path this program cannot read are left out: nothing depends on them.
     pub fn list(indexes: &PayloadIndexes) -> Vec<Field> {
-        let field = |(name, of): (&String, &FieldType)| KeyPath::parse(name).ok().map(|path| Field { path, of: *of });
+        let field = |(name, index): (&String, &PayloadIndex)| {
+            KeyPath::parse(name).ok().map(|path| Field::new(path, index.of(), index.tokenization().cloned()))
+        };
         indexes.iter().filter_map(field).collect()
+    }
+
+    /// A field. A text index without parameters has those by default; other types have none.
+    pub fn new(path: KeyPath, of: FieldType, tokenization: Option<Tokenization>) -> Field {
+        let tokenizer = (of == FieldType::Text).then(|| Arc::new(Tokenizer::new(tokenization.unwrap_or_default())));
+        Field { path, of, tokenizer }
+    }
+
+    /// How its texts are cut, when it is a text index.
+    pub fn tokenization(&self) -> Option<&Tokenization> {
+        self.tokenizer.as_ref().map(|tokenizer| tokenizer.params())
     }
 }

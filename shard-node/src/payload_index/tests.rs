@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::error::Error;
-use vicinal_common::filter::{Filter, KeyPath};
+use vicinal_common::filter::{Filter, KeyPath, TextTest, Tokenization};
 use vicinal_common::ids::LogIndex;
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::{Payload, parse_fields};
@@ -33,7 +33,7 @@ fn leaf() -> impl Strategy<Value = Value> {
         prop::sample::select(vec![-1.0, -0.0, 0.0, 1.0, 1.5, 1e19]).prop_map(Value::from),
         Just(json!(u64::MAX)),
         Just(json!(i64::MAX)),
-        prop::sample::select(vec!["x", "xy", "y", ""]).prop_map(Value::from),
+        prop::sample::select(vec!["x", "xy", "y", "", "X xy", "y x y", "xyx, -"]).prop_map(Value::from),
         prop::sample::select(vec!["2024-02-03", "2024-02-03T01:00:00+01:00", "2025-01-01 00:00"]).prop_map(Value::from),
         prop::sample::select(UUIDS.to_vec()).prop_map(Value::from),
         (0..4, 0..3).prop_map(|(lon, lat)| json!({"lon": f64::from(lon) / 2.0, "lat": lat})),
@@ -77,6 +77,7 @@ fn test() -> impl Strategy<Value = Value> {
         prop::collection::btree_set(texts(), 0..3).prop_map(|v| json!({"match": {"except": v}})),
         prop::collection::btree_set(-2i64..3, 1..3).prop_map(|v| json!({"match": {"except": v}})),
         "[xy5]?".prop_map(|v| json!({"match": {"prefix": v}})),
+        text_test(),
         bounds(prop::sample::select(vec![-2.0, -0.0, 0.0, 0.5, 1.0, 9.3e18, 2e19])).prop_map(|v| json!({"range": v})),
         bounds(times).prop_map(|v| json!({"range": v})),
         bounds(0u64..4).prop_map(|v| json!({"values_count": v})),
@@ -87,6 +88,23 @@ fn test() -> impl Strategy<Value = Value> {
         Just(json!({"geo_polygon": {"exterior": hole.clone(), "interiors": [hole]}})),
         Just(json!({"geo_bounding_box": corners})),
     ]
+}
+
+/// Ways to cut texts, of which a condition and an index have the same or different ones.
+fn tokenization() -> impl Strategy<Value = Tokenization> {
+    let params = prop::sample::select(vec![
+        json!({}),
+        json!({"tokenizer": "prefix", "min_token_len": 1, "max_token_len": 2}),
+        json!({"tokenizer": "whitespace", "lowercase": false}),
+        json!({"stopwords": {"custom": ["y"]}, "min_token_len": 2}),
+    ]);
+    params.prop_map(|params| Tokenization::from_json(params.as_object().unwrap()).unwrap())
+}
+
+fn text_test() -> impl Strategy<Value = Value> {
+    let names = prop::sample::select(TextTest::ALL.map(TextTest::name).to_vec());
+    (names, "[xyX ]{0,6}", tokenization())
+        .prop_map(|(name, query, tokenization)| json!({"match": {name: query, "tokenization": tokenization.to_json()}}))
 }
 
 fn condition() -> impl Strategy<Value = Value> {
@@ -148,7 +166,7 @@ fn index(run: &MemoryRun, fields: &[Field]) -> Vec<Arc<FieldIndex>> {
 }
 
 fn field(path: &str, of: FieldType) -> Field {
-    Field { path: KeyPath::parse(path).unwrap(), of }
+    Field::new(KeyPath::parse(path).unwrap(), of, None)
 }
 
 /// Compares a selection with the evaluator; how many rows it left open.
@@ -175,11 +193,15 @@ proptest! {
     fn indexes_say_what_the_evaluator_says(
         payloads in prop::collection::vec(payload(), 1..20),
         types in prop::collection::vec(prop::option::weighted(0.8, prop::sample::select(FieldType::ALL.to_vec())), PATHS.len()),
+        texts in prop::collection::vec(tokenization(), PATHS.len()),
         filters in prop::collection::vec(filter_of(condition().boxed()), 1..6),
         dead in prop::collection::btree_set(0u32..20, 0..8),
     ) {
         let run = run_of(&payloads);
-        let fields = PATHS.iter().zip(types).filter_map(|(path, of)| Some(field(path, of?)));
+        let fields = PATHS.iter().zip(types).zip(texts);
+        let fields = fields.filter_map(|((path, of), text)| {
+            Some(Field::new(KeyPath::parse(path).unwrap(), of?, Some(text)))
+        });
         let indexes = index(&run, &fields.collect::<Vec<_>>());
         let dead: Tombstones = dead.into_iter().filter(|row| *row < run.rows()).collect();
         for filter in filters {
@@ -217,10 +239,11 @@ fn plain_conditions_on_fields_of_their_type_leave_nothing_open() {
             "city": city, "year": n, "price": n as f64 / 3.0, "new": n.is_multiple_of(2),
             "when": format!("2024-01-{:02}T00:00:00Z", 1 + n % 28), "of": Uuid::from_u128(u128::from(n % 7)),
             "at": {"lon": n as f64 / 10.0, "lat": 50.0}, "parts": [{"size": n % 4}, {"size": n % 5}],
+            "about": format!("The {city} of room {}", n % 10),
         })
     };
     let run = run_of(&(0..300).map(payload).collect::<Vec<_>>());
-    let types = ["city", "year", "price", "new", "when", "of", "at"].iter().zip(FieldType::ALL);
+    let types = ["city", "year", "price", "new", "when", "of", "at", "about"].iter().zip(FieldType::ALL);
     let mut fields: Vec<Field> = types.map(|(name, of)| field(name, of)).collect();
     fields.push(field("parts[].size", FieldType::Integer));
     let indexes = index(&run, &fields);
@@ -239,10 +262,49 @@ fn plain_conditions_on_fields_of_their_type_leave_nothing_open() {
         json!({"must": {"key": "at", "geo_radius": {"center": {"lon": 1, "lat": 50}, "radius": 10_000}}}),
         json!({"must": {"nested": {"key": "parts", "filter": {"must": {"key": "size", "match": {"value": 4}}}}}}),
         json!({"min_should": {"min_count": 2, "conditions": pairs}}),
+        json!({"must": {"key": "about", "match": {"text": "rome ROOM 3"}}}),
+        json!({"must": {"key": "about", "match": {"text_any": "oslo 7 paris"}}}),
+        json!({"must_not": {"key": "about", "match": {"phrase": "Bergen"}}}),
     ] {
         let filter = Filter::parse(&filter).unwrap();
         let selection = select(&filter, Source { run: &run, dead: &dead }, &layout(), &indexes).unwrap();
         assert_eq!(compare(&filter, &run, &dead, &selection), 0, "{filter:?}");
         assert!(selection.cardinality().is_some_and(|count| count > 0), "{filter:?}");
+    }
+}
+
+#[test]
+fn what_a_text_index_cannot_tell_stays_open() {
+    let payloads = [
+        json!({"a": "red car"}),
+        json!({"a": ["red bus", "blue car"]}),
+        json!({"a": ["red", "a red car"]}),
+        json!({"a": "car of a red bus"}),
+        // The fifth has a UUID, which comes last among the rows.
+        json!({}),
+        json!({"a": ["--", 7, null]}),
+        json!({"a": 7}),
+    ];
+    let run = run_of(&payloads);
+    let indexes = index(&run, &[field("a", FieldType::Text)]);
+    assert_eq!(indexes[0].keyed().iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4], "a text without tokens is a text");
+    for (test, sure, open) in [
+        (json!({"text": "red"}), vec![0, 1, 2, 3], vec![]),
+        (json!({"text": "car RED"}), vec![0, 3], vec![1, 2]),
+        (json!({"text": "red train"}), vec![], vec![]),
+        (json!({"text": "--"}), vec![], vec![]),
+        (json!({"text_any": "blue train of"}), vec![1, 3], vec![]),
+        (json!({"phrase": "red car"}), vec![], vec![0, 1, 2, 3]),
+        (json!({"text": "re", "tokenization": {"tokenizer": "prefix"}}), vec![], vec![0, 1, 2, 3, 4]),
+        (json!({"prefix": "red"}), vec![], vec![0, 1, 2, 3, 4]),
+        (json!({"except": ["red car"]}), vec![4, 5], vec![0, 1, 2, 3]),
+        (json!({"value": 7}), vec![], vec![4, 5]),
+    ] {
+        let filter = Filter::parse(&json!({"must": {"key": "a", "match": test}})).unwrap();
+        let dead = Tombstones::default();
+        let selection = select(&filter, Source { run: &run, dead: &dead }, &layout(), &indexes).unwrap();
+        compare(&filter, &run, &dead, &selection);
+        assert_eq!(selection.sure().iter().collect::<Vec<_>>(), sure, "{filter:?}");
+        assert_eq!(selection.open().iter().collect::<Vec<_>>(), open, "{filter:?}");
     }
 }

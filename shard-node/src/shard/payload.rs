@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use vicinal_common::error::{Error, Result};
+use vicinal_common::payload_index::FieldType;
 
 use super::Shard;
 use super::commit::{Committed, CommittedSegment, StepError};
@@ -17,6 +18,8 @@ use crate::segment::{FileInfo, MemoryRun, Run, Segment, StoredFile, write_whole}
 
 /// Bytes that building an index takes per row and field, about: values, their order, and the encoded form.
 const BUILD_BYTES_PER_ROW: u64 = 64;
+/// The same of a text index, for about 60 tokens per row.
+const BUILD_BYTES_PER_TEXT: u64 = 1_024;
 
 /// The index of one field of a segment.
 pub(super) struct SegmentField {
@@ -28,8 +31,15 @@ pub(super) struct SegmentField {
 
 impl SegmentField {
     pub(super) fn record(&self) -> PayloadIndexRecord {
-        let (Field { path, of }, info) = (self.index.field(), self.file.info());
-        PayloadIndexRecord { field: path.to_string(), of: *of, number: self.number, bytes: info.bytes, crc: info.crc }
+        let (field, info) = (self.index.field(), self.file.info());
+        PayloadIndexRecord {
+            field: field.path.to_string(),
+            of: field.of,
+            tokenization: field.tokenization().cloned(),
+            number: self.number,
+            bytes: info.bytes,
+            crc: info.crc,
+        }
     }
 }
 
@@ -106,7 +116,17 @@ impl Shard {
         if fields.is_empty() {
             return Ok(Vec::new());
         }
-        let bytes = u64::from(segment.rows()) * BUILD_BYTES_PER_ROW * fields.len() as u64;
+        let per_row = fields.iter().map(|field| match field.of {
+            FieldType::Text => BUILD_BYTES_PER_TEXT,
+            FieldType::Keyword
+            | FieldType::Integer
+            | FieldType::Float
+            | FieldType::Bool
+            | FieldType::Datetime
+            | FieldType::Uuid
+            | FieldType::Geo => BUILD_BYTES_PER_ROW,
+        });
+        let bytes = u64::from(segment.rows()) * per_row.sum::<u64>();
         self.check_room(bytes)?;
         let _reserved = self.env.builder.reserve(bytes);
         let is_closed = || self.closed.load(Ordering::Acquire);
@@ -155,7 +175,8 @@ impl Shard {
             Err(error) => return Err(Error::Internal(format!("map {name}: {error}"))),
         };
         let path = vicinal_common::filter::KeyPath::parse(&record.field).map_err(|text| corrupt(&text))?;
-        let index = FieldIndex::open(&Field { path, of: record.of }, rows, bytes.clone());
+        let field = Field::new(path, record.of, record.tokenization.clone());
+        let index = FieldIndex::open(&field, rows, bytes.clone());
         let index = index.map_err(|error| match error {
             Error::Corrupt(text) => corrupt(&text),
             other => other,

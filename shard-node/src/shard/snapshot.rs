@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use vicinal_common::collection::VectorKind;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::LogIndex;
 
@@ -200,11 +201,12 @@ impl Shard {
         let mut indexes = vec![None; self.layout.vectors.len()];
         for index in &record.indexes {
             let of = self.layout.vectors.get(index.ordinal as usize);
-            let slot = indexes.get_mut(index.ordinal as usize).filter(|_| {
-                of.is_some_and(|vector| vector.kind == VectorKind::Dense)
-            });
-            let slot =
-                slot.ok_or_else(|| Error::Corrupt("MANIFEST: an index is of no vector of the collection that may have one".into()))?;
+            let slot = indexes
+                .get_mut(index.ordinal as usize)
+                .filter(|_| of.is_some_and(|vector| vector.kind == VectorKind::Dense));
+            let slot = slot.ok_or_else(|| {
+                Error::Corrupt("MANIFEST: an index is of no vector of the collection that may have one".into())
+            })?;
             let path = from.join(index_name(record.number, index.ordinal));
             let file = stored(index_name(number, index.ordinal), index.info());
             let rows = segment.vectors(index.ordinal as usize).rows;

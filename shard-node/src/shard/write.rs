@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use vicinal_common::api::{Effect, LoggedFilter, WriteOp};
 use vicinal_common::error::{Error, Result};
-use vicinal_common::filter::{EVALUATOR_VERSION, Filter};
+use vicinal_common::filter::{EVALUATOR_OLDEST, EVALUATOR_VERSION, Filter};
 use vicinal_common::ids::LogIndex;
 use vicinal_common::point::{Point, PointId};
 
@@ -169,7 +169,7 @@ impl Shard {
 
 /// The outer error: this program cannot evaluate the filter as the others do, so the replica must stop.
 pub(super) fn parse_filter(logged: &LoggedFilter) -> Result<Result<Filter>> {
-    if logged.evaluator != EVALUATOR_VERSION {
+    if !(EVALUATOR_OLDEST..=EVALUATOR_VERSION).contains(&logged.evaluator) {
         let (asked, known) = (logged.evaluator, EVALUATOR_VERSION);
         return Err(Error::Corrupt(format!(
             "the log names version {asked} of the filter evaluator, this program has version {known}: run a newer one"

@@ -18,7 +18,8 @@ use crate::api::{
     ChangeMembers, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest, ReplicaSpec,
     RetrieveRequest, ScrollRequest, SearchRequest, Tune, WriteRequest,
 };
-use crate::payload_index::FieldType;
+use crate::filter::Tokenization;
+use crate::payload_index::{FieldType, PayloadIndex};
 use crate::tuning::{GraphPlacement, Tuning};
 
 const NODE: NodeId = NodeId(0xabcd_ef01_2345_6789);
@@ -92,7 +93,8 @@ proptest! {
         request_survives(FoundGroup { shard, voters: members.clone() });
         request_survives(ChangeMembers { shard, voters: members });
         request_survives(DropReplica(shard));
-        let payload_indexes = [("a[].b".to_owned(), FieldType::Geo), ("c".to_owned(), FieldType::Keyword)].into();
+        let text = PayloadIndex::text(Tokenization { stopwords: vec!["x".into()], ..Tokenization::default() });
+        let payload_indexes = [("a[].b".to_owned(), FieldType::Geo.into()), ("c".to_owned(), text)].into();
         let graphs = GraphPlacement { on_disk: true, vectors: [("d".to_owned(), false)].into() };
         request_survives(Tune { shard, collection, tuning: Tuning { revision: shard.0, payload_indexes, graphs } });
         request_survives(Status);

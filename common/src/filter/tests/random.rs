@@ -29,6 +29,14 @@ const WORDS: &[&str] = &[
     "geo_radius",
     "center",
     "values_count",
+    "text",
+    "phrase",
+    "tokenization",
+    "tokenizer",
+    "word",
+    "stopwords",
+    "custom",
+    "min_token_len",
 ];
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -58,6 +66,7 @@ fn payload() -> impl Strategy<Value = Fields> {
         (-2i64..3).prop_map(Value::from),
         Just(json!(1.5)),
         "[xy]".prop_map(Value::from),
+        "[xy ]{3,6}".prop_map(Value::from),
         Just(json!("2024-02-03")),
         Just(json!({"lon": 1.5, "lat": 0.5})),
     ];
@@ -81,6 +90,16 @@ fn key() -> impl Strategy<Value = &'static str> + Clone {
     prop::sample::select(vec!["a", "b", "a.b", "a[]", "a[].b", "a[0]", "b[].a[]", "\"a.b\""])
 }
 
+/// Parameters that are not as by default, in normal form.
+fn tokenization() -> impl Strategy<Value = Option<Value>> {
+    prop::option::of(prop::sample::select(vec![
+        json!({"tokenizer": "prefix", "max_token_len": 2}),
+        json!({"tokenizer": "whitespace", "lowercase": false}),
+        json!({"tokenizer": "multilingual", "stopwords": {"languages": ["english"], "custom": ["x", "y"]}}),
+        json!({"ascii_folding": true, "stemmer": {"type": "snowball", "language": "english"}}),
+    ]))
+}
+
 /// Conditions in normal form: what encoding yields.
 fn condition() -> impl Strategy<Value = Value> {
     let times = prop::sample::select(vec!["2024-02-03", "2024-02-03T00:00:00+01:00", "2025-01-01 00:00"]);
@@ -93,6 +112,13 @@ fn condition() -> impl Strategy<Value = Value> {
         prop::collection::btree_set("[xyz]", 0..3).prop_map(|v| json!({"match": {"any": v}})),
         prop::collection::btree_set(-2i64..3, 1..3).prop_map(|v| json!({"match": {"except": v}})),
         "[xy]?".prop_map(|v| json!({"match": {"prefix": v}})),
+        (prop::sample::select(vec!["text", "text_any", "phrase"]), "[xyX ]{0,4}", tokenization()).prop_map(
+            |(test, query, tokenization)| {
+                let mut fields = serde_json::Map::from_iter([(test.to_owned(), json!(query))]);
+                fields.extend(tokenization.map(|params| ("tokenization".to_owned(), params)));
+                json!({"match": fields})
+            }
+        ),
         bounds((-2i32..3).prop_map(f64::from)).prop_map(|v| json!({"range": v})),
         bounds(times).prop_map(|v| json!({"range": v})),
         bounds(0u64..4).prop_map(|v| json!({"values_count": v})),

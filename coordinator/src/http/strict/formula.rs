@@ -14,7 +14,7 @@ use crate::query::formula::{Expression, Variable};
 pub(in super::super) fn check_formula(collection: &Collection, expression: &Expression) -> Result<(), Failure> {
     use FieldType::{Datetime, Float, Geo, Integer};
     match expression {
-        Expression::Condition(filter) => check_filter(collection, Some(filter), Purpose::Read)?,
+        Expression::Condition(filter) => check_filter(collection, filter, Purpose::Read)?,
         Expression::Variable(Variable::Field(key)) => check_key(collection, key, &[Integer, Float])?,
         Expression::GeoDistance { to, .. } => check_key(collection, to, &[Geo])?,
         Expression::DatetimeKey(key) => check_key(collection, key, &[Datetime])?,
@@ -36,7 +36,7 @@ fn check_key(collection: &Collection, key: &KeyPath, types: &[FieldType]) -> Res
         return Ok(());
     }
     let key = key.to_string();
-    if collection.tuning.payload_indexes.get(&key).is_some_and(|of| types.contains(of)) {
+    if collection.tuning.payload_indexes.get(&key).is_some_and(|index| types.contains(&index.of())) {
         return Ok(());
     }
     let types: Vec<&str> = types.iter().map(|of| of.name()).collect();

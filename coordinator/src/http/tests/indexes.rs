@@ -32,6 +32,7 @@ async fn the_life_of_an_index() {
     let shown = schema(&edge).await;
     assert_eq!(shown["n"], json!({"data_type": "float", "points": 20}), "the newest type");
     assert_eq!(shown["s.t"]["data_type"], "float");
+    assert_eq!(shown["s.t"]["params"], json!({"type": "float", "on_disk": true}));
 
     assert_eq!(edge.ok("DELETE", "/collections/c/index/s.t?wait=true", Value::Null).await["status"], "completed");
     assert_eq!(edge.ok("DELETE", "/collections/c/index/never", Value::Null).await["status"], "acknowledged");
@@ -44,7 +45,13 @@ async fn a_bad_index_is_refused_and_named() {
     for (method, path, body, status, text) in [
         ("PUT", INDEX, json!({}), 400, "field_name"),
         ("PUT", INDEX, json!({"field_name": "a"}), 400, "field_schema"),
-        ("PUT", INDEX, json!({"field_name": "a", "field_schema": "text"}), 400, "`text` is not supported yet"),
+        (
+            "PUT",
+            INDEX,
+            json!({"field_name": "a", "field_schema": {"type": "text", "tokenizer": "x"}}),
+            400,
+            "field_schema.tokenizer",
+        ),
         ("PUT", INDEX, json!({"field_name": "a", "field_schema": {"type": "geo", "x": 1}}), 400, "field_schema.x"),
         ("PUT", INDEX, json!({"field_name": "a..b", "field_schema": "geo"}), 400, "key path"),
         ("PUT", INDEX, json!({"field_name": "a", "field_schema": "geo", "more": 1}), 400, "unknown field `more`"),
@@ -103,4 +110,43 @@ async fn a_strict_collection_wants_filters_on_indexed_fields() {
     let lax = json!({"enabled": false, "unindexed_filtering_retrieve": false});
     edge.ok("PUT", "/collections/lax", create(lax)).await;
     edge.ok("POST", "/collections/lax/points/count", json!({"filter": filter})).await;
+}
+
+#[tokio::test]
+async fn a_text_index_says_what_a_full_text_condition_means() {
+    let edge = Edge::new().await;
+    edge.ok("PUT", C, json!({"vectors": {"size": 1, "distance": "Dot"}})).await;
+    let texts = ["Red cars are fast", "a RED CAR", "carpet, red", "the bus"];
+    let points: Vec<Value> =
+        (0..).zip(texts).map(|(id, text)| json!({"id": id, "vector": [1.0], "payload": {"about": text}})).collect();
+    edge.ok("PUT", "/collections/c/points?wait=true", json!({"points": points})).await;
+    let filter = |test: Value| json!({"filter": {"must": {"key": "about", "match": test}}});
+    let count = async |test: Value| edge.ok("POST", "/collections/c/points/count", filter(test)).await["count"].clone();
+    assert_eq!(count(json!({"text": "car red"})).await, 1);
+    assert_eq!(count(json!({"text_any": "car bus"})).await, 2);
+    assert_eq!(count(json!({"phrase": "red car"})).await, 1);
+
+    let stems = json!({"type": "text", "tokenizer": "word", "stemmer": {"type": "snowball", "language": "english"}});
+    edge.ok("PUT", INDEX, json!({"field_name": "about", "field_schema": stems})).await;
+    assert_eq!(schema(&edge).await["about"], json!({"data_type": "text", "points": 4, "params": stems}));
+    assert_eq!(count(json!({"text": "car red"})).await, 2, "by stems");
+    edge.ok("PUT", INDEX, json!({"field_name": "about", "field_schema": {"type": "text", "tokenizer": "prefix"}}))
+        .await;
+    assert_eq!(count(json!({"text": "car red"})).await, 3, "by beginnings of words");
+    let formula = json!({"key": "about", "match": {"text": "fas"}});
+    let query = json!({"prefetch": {"query": [1.0]}, "query": {"formula": formula}, "limit": 1});
+    let hits = edge.ok("POST", "/collections/c/points/query", query).await;
+    assert_eq!((&hits["points"][0]["id"], &hits["points"][0]["score"]), (&json!(0), &json!(1.0)), "in formulas too");
+    let (status, error) =
+        edge.refused("POST", "/collections/c/points/count", filter(json!({"text": "x", "tokenization": stems}))).await;
+    assert!(status == 400 && error.contains("tokenization"), "{status} {error}");
+    let own = json!({"text": "x", "tokenization": {"tokenizer": "prefix"}});
+    let (status, error) = edge.refused("POST", "/collections/c/points/count", filter(own)).await;
+    assert!(status == 400 && error.contains("is not for requests"), "{status} {error}");
+
+    edge.ok("POST", "/collections/c/points/delete?wait=true", filter(json!({"text": "re"}))).await;
+    assert_eq!(count(json!({"text": "the"})).await, 1);
+    assert_eq!(edge.ok("POST", "/collections/c/points/count", json!({})).await["count"], 1);
+    edge.ok("DELETE", "/collections/c/index/about", Value::Null).await;
+    assert_eq!(count(json!({"text": "th"})).await, 0);
 }

@@ -290,7 +290,8 @@ fn payload_indexes_change_one_by_one_and_count_revisions() {
     let mut machine = Machine::new();
     machine.create(1, "a");
     let collection = collection_id(1);
-    let create = |field: &str, of| MetaCommand::CreateIndex { collection, field: field.into(), of };
+    let create =
+        |field: &str, of: FieldType| MetaCommand::CreateIndex { collection, field: field.into(), index: of.into() };
     let drop = |field: &str| MetaCommand::DropIndex { collection, field: field.into() };
     for (command, revision) in [
         (create("x", FieldType::Keyword), 1),
@@ -309,7 +310,7 @@ fn payload_indexes_change_one_by_one_and_count_revisions() {
     assert_eq!(text(&machine.run(create("more", FieldType::Bool))).0, 400);
     assert_eq!(machine.run(create("y", FieldType::Integer)), MetaReply::Done);
     let indexes = &machine.state.collections[&collection].tuning.payload_indexes;
-    assert_eq!((indexes.len(), indexes["y"]), (PAYLOAD_INDEXES_MAX, FieldType::Integer));
+    assert_eq!((indexes.len(), indexes["y"].of()), (PAYLOAD_INDEXES_MAX, FieldType::Integer));
     machine.run(MetaCommand::BeginDelete { collection, now_ms: 9 });
     assert_eq!(text(&machine.run(create("z", FieldType::Bool))).0, 404);
 }
@@ -367,7 +368,7 @@ fn a_change_of_a_collection_is_whole_and_counts_no_revision_by_itself() {
     assert_eq!(found.config_json, "{\"metadata\":{\"a\":1},\"params\":{\"on_disk_payload\":true}}");
     assert_eq!((found.strict.enabled, found.tuning.revision), (Some(true), 0));
 
-    let index = |field: &str| MetaCommand::CreateIndex { collection, field: field.into(), of: FieldType::Bool };
+    let index = |field: &str| MetaCommand::CreateIndex { collection, field: field.into(), index: FieldType::Bool.into() };
     assert_eq!(machine.run(index("x")), MetaReply::Done);
     assert_eq!(machine.run(index("x")), MetaReply::Done, "it is there already");
     assert_eq!(text(&machine.run(index("y"))).0, 400, "strict mode allows one");

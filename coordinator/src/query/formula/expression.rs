@@ -133,6 +133,26 @@ impl Decay {
 }
 
 impl Expression {
+    /// The conditions in it, at any depth.
+    pub(super) fn conditions_mut(&mut self) -> Vec<&mut Filter> {
+        let (mut found, mut open) = (Vec::new(), vec![self]);
+        while let Some(expression) = open.pop() {
+            match expression {
+                Expression::Condition(filter) => found.push(filter),
+                Expression::Constant(_)
+                | Expression::Variable(_)
+                | Expression::GeoDistance { .. }
+                | Expression::DatetimeKey(_) => {}
+                Expression::Mult(operands) | Expression::Sum(operands) => open.extend(operands),
+                Expression::Function(_, operand) => open.push(operand),
+                Expression::Div { left, right, .. } => open.extend([&mut **left, right]),
+                Expression::Pow { base, exponent } => open.extend([&mut **base, exponent]),
+                Expression::Decay(decay) => open.extend([&mut *decay.x, &mut decay.target]),
+            }
+        }
+        found
+    }
+
     /// The expressions that this one is made of.
     pub(crate) fn operands(&self) -> Vec<&Expression> {
         match self {

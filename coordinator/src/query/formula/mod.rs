@@ -49,6 +49,11 @@ impl FormulaQuery {
         Ok(())
     }
 
+    /// The conditions in it.
+    pub fn conditions_mut(&mut self) -> Vec<&mut Filter> {
+        self.formula.conditions_mut()
+    }
+
     /// What of a point must be known beside its id and its scores.
     pub fn needs(&self) -> PointParts {
         let mut names = Vec::new();

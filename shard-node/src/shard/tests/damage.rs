@@ -136,7 +136,7 @@ struct Scene {
 
 fn scene() -> Scene {
     let vectors = [(48, Metric::Euclid), (14, Metric::Dot)];
-    let spec = spec_of(vectors, HnswConfig { m: 4, ef_construction: 16 }, 2);
+    let spec = spec_of(vectors, HnswConfig { m: 4, ef_construction: 16 }, 1);
     let disk = FaultyDisk::new(1);
     let mut env = env(disk.clone());
     env.options.seal_bytes = 40_000;

@@ -20,7 +20,7 @@ use vicinal_common::filter::Filter;
 use vicinal_common::ids::{CollectionId, Epoch, LogIndex, RequestId, ShardId};
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
-use vicinal_common::payload_index::FieldType;
+use vicinal_common::payload_index::{FieldType, PayloadIndexes};
 use vicinal_common::point::{Point, PointId, Vectors};
 use vicinal_common::vector::{MultiVector, SparseVector, Vector};
 
@@ -210,24 +210,27 @@ impl Work {
     pub(super) fn filter(&mut self) -> Filter {
         let group = self.below(30);
         let id = self.below(self.ids);
-        filter(match self.below(4) {
+        filter(match self.below(5) {
             0 => json!({"must": {"key": "g", "match": {"value": group}}}),
             1 => json!({"must": {"key": "g", "range": {"gte": group}}}),
-            2 => json!({"must": [{"has_id": [id, id + 1, id + 2, id + 7]}, {"is_empty": {"key": "nothing"}}]}),
+            2 => {
+                json!({"must_not": {"key": "text", "match": {"text_any": format!("{} y", "x".repeat(group as usize))}}})
+            }
+            3 => json!({"must": [{"has_id": [id, id + 1, id + 2, id + 7]}, {"is_empty": {"key": "nothing"}}]}),
             _ => json!({"must_not": [{"has_id": [id]}, {"has_vector": "b"}]}),
         })
     }
 
     /// Payload indexes of some of the fields, of types that fit and others.
-    pub(super) fn payload_fields(&mut self) -> BTreeMap<String, FieldType> {
-        let mut fields = BTreeMap::new();
+    pub(super) fn payload_fields(&mut self) -> PayloadIndexes {
+        let mut fields = PayloadIndexes::new();
         for (name, types) in [
             ("g", [FieldType::Integer, FieldType::Float, FieldType::Keyword]),
-            ("text", [FieldType::Keyword, FieldType::Uuid, FieldType::Bool]),
+            ("text", [FieldType::Keyword, FieldType::Uuid, FieldType::Text]),
             ("nothing", [FieldType::Datetime, FieldType::Geo, FieldType::Integer]),
         ] {
             if self.below(3) > 0 {
-                fields.insert(name.to_owned(), types[self.below(3) as usize]);
+                fields.insert(name.to_owned(), types[self.below(3) as usize].into());
             }
         }
         fields

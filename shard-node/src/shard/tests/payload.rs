@@ -15,7 +15,7 @@ use super::harness::{DIR, Model, Work, create, env, filter};
 use super::model::copy_files;
 
 fn wanted(revision: u64, fields: &[(&str, FieldType)]) -> Tuning {
-    let payload_indexes = fields.iter().map(|(name, of)| ((*name).to_owned(), *of)).collect();
+    let payload_indexes = fields.iter().map(|(name, of)| ((*name).to_owned(), (*of).into())).collect();
     Tuning { revision, payload_indexes, ..Tuning::default() }
 }
 
