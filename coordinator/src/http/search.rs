@@ -138,8 +138,8 @@ pub(super) async fn resolve(
     Ok(query::resolve_lookups(&coordinator.shards, &find, params.read_spec(), collection.id, trees).await?)
 }
 
-/// Prepares the filters of the query and of its prefetches, and the conditions of formulas, which need no index: only payloads
-/// of what the prefetches found are read for them. Refuses what strict mode does not allow.
+/// Prepares the filters of the query and of its prefetches, and the conditions of formulas. Refuses what strict mode does not
+/// allow.
 pub(super) fn prepare_filters(collection: &Collection, tree: &mut QueryTree) -> Result<(), Failure> {
     prepare_filter(collection, tree.query.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
     prepare_filter(collection, tree.query.idf_corpus.as_mut().map(Arc::make_mut), Purpose::Read)?;

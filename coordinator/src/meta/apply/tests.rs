@@ -368,7 +368,8 @@ fn a_change_of_a_collection_is_whole_and_counts_no_revision_by_itself() {
     assert_eq!(found.config_json, "{\"metadata\":{\"a\":1},\"params\":{\"on_disk_payload\":true}}");
     assert_eq!((found.strict.enabled, found.tuning.revision), (Some(true), 0));
 
-    let index = |field: &str| MetaCommand::CreateIndex { collection, field: field.into(), index: FieldType::Bool.into() };
+    let index =
+        |field: &str| MetaCommand::CreateIndex { collection, field: field.into(), index: FieldType::Bool.into() };
     assert_eq!(machine.run(index("x")), MetaReply::Done);
     assert_eq!(machine.run(index("x")), MetaReply::Done, "it is there already");
     assert_eq!(text(&machine.run(index("y"))).0, 400, "strict mode allows one");
