@@ -7,6 +7,7 @@ pub mod members;
 pub mod meta;
 #[cfg(test)]
 mod model;
+mod off_thread;
 pub mod placement;
 pub mod process;
 pub mod query;

@@ -10,7 +10,6 @@ use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use vicinal_common::error::Error;
-use vicinal_common::exec;
 use vicinal_common::limits::BODY_BYTES_MAX;
 
 use super::answer::Failure;
@@ -170,12 +169,5 @@ pub(super) async fn off_thread<U: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> Result<U, Failure> + Send + 'static,
 ) -> Result<U, Failure> {
-    if bytes <= INLINE_BYTES_MAX || exec::is_simulated() {
-        return work();
-    }
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(Error::Unavailable("the server is shutting down".into()).into()),
-    }
+    if bytes <= INLINE_BYTES_MAX { work() } else { crate::off_thread::off_thread(work).await }
 }

@@ -7,7 +7,6 @@ use vicinal_common::api::{PointParts, VectorSelector};
 use vicinal_common::collection::{VectorKind, VectorSchema};
 use vicinal_common::distance::Kernel;
 use vicinal_common::error::{Error, Result};
-use vicinal_common::exec;
 use vicinal_common::limits::COMPARED_COMPONENTS_MAX;
 use vicinal_common::metric::Metric;
 use vicinal_common::vector::Vector;
@@ -15,6 +14,7 @@ use vicinal_common::vector::Vector;
 use super::mmr::Mmr;
 use super::request::{Answer, Example, Hit, Query, Source, resolve_vector_name};
 use super::scatter::ReadSpec;
+use crate::off_thread::off_thread;
 use crate::shards::Lookup;
 
 /// Vectors that a multivector is likely to have.
@@ -124,16 +124,4 @@ fn choose(
     let late = || Error::Timeout("the hits could not be chosen among the candidates of `query.mmr` in time".into());
     let chosen = chosen.ok_or_else(late)?;
     Ok(chosen.into_iter().filter_map(|place| hits[place].take()).collect())
-}
-
-/// Runs what takes long on a thread that may block; in a simulation here.
-pub(super) async fn off_thread<U: Send + 'static>(work: impl FnOnce() -> Result<U> + Send + 'static) -> Result<U> {
-    if exec::is_simulated() {
-        return work();
-    }
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => Err(Error::Unavailable("the server is shutting down".into())),
-    }
 }

@@ -12,12 +12,13 @@ use vicinal_common::metric::Metric;
 use vicinal_common::point::PointId;
 use vicinal_common::vector::Vector;
 
-use super::diversify::{off_thread, usual_components};
+use super::diversify::usual_components;
 use super::gather::Coverage;
 use super::read::retrieve;
 use super::request::resolve_vector_name;
 use super::sample::sample_ids;
 use super::scatter::ReadSpec;
+use crate::off_thread::off_thread;
 use crate::shards::{Lookup, ShardAccess};
 
 /// What to compare.

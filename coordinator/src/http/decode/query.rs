@@ -8,7 +8,7 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use uuid::Uuid;
 use vicinal_common::api::{OrderBy, OrderValue};
 use vicinal_common::filter::DateTime;
-use vicinal_common::limits::{EXAMPLES_MAX, FEEDBACK_MAX, PREFETCHES_MAX};
+use vicinal_common::limits::{EXAMPLES_MAX, FEEDBACK_MAX};
 use vicinal_common::point::PointId;
 
 use super::formula::{DefaultsInput, FormulaInput};
@@ -41,8 +41,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<OneOrMany<T>, A::Error> {
         let mut many = Vec::new();
         while let Some(item) = seq.next_element()? {
-            if many.len() == PREFETCHES_MAX {
-                return Err(de::Error::custom(format!("more than {PREFETCHES_MAX} items in a list")));
+            if many.len() == EXAMPLES_MAX {
+                return Err(de::Error::custom(format!("more than {EXAMPLES_MAX} items in a list")));
             }
             many.push(item);
         }
