@@ -2,6 +2,9 @@
 
 import asyncio
 import functools
+import os
+
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # it is read by the imports below
 
 from haystack import Document
 from haystack.dataclasses import SparseEmbedding

@@ -1,4 +1,4 @@
-"""llama-index-vector-stores-qdrant, unmodified: a vector store's life, dense and hybrid, sync and async, compared with local mode."""
+"""llama-index-vector-stores-qdrant, unmodified: a store's life, dense and hybrid, sync and async, against local mode."""
 
 import asyncio
 import functools

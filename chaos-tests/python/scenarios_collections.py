@@ -229,6 +229,7 @@ def strict_mode_limits_what_is_asked(client):
     assert (shown.enabled, shown.max_query_limit, shown.condition_max_size) == (True, 20, 3), shown
     client.create_payload_index(NAME, "colour", field_schema="keyword", wait=True)
     query, params = vector("q"), models.SearchParams
+    beam = params(hnsw_ef=101)
     colour = field("colour", match=models.MatchAny(any=["red", "blue"]))
     many = field("colour", match=models.MatchAny(any=["a", "b", "c", "d"]))
     quantization = models.QuantizationSearchParams(oversampling=3.0)
@@ -236,7 +237,7 @@ def strict_mode_limits_what_is_asked(client):
         'Limit exceeded 21 > 20 for "limit"': lambda: client.query_points(NAME, query=query, limit=21),
         'Limit exceeded 50 > 20 for "limit"': lambda: client.scroll(NAME, limit=50),
         'Limit exceeded 31 > 30 for "timeout"': lambda: client.query_points(NAME, query=query, timeout=31),
-        'Limit exceeded 101 > 100 for "hnsw_ef"': lambda: client.query_points(NAME, query=query, search_params=params(hnsw_ef=101)),
+        'Limit exceeded 101 > 100 for "hnsw_ef"': lambda: client.query_points(NAME, query=query, search_params=beam),
         "xact": lambda: client.query_points(NAME, query=query, search_params=params(exact=True)),
         "oversampling": lambda: client.query_points(NAME, query=query, search_params=params(quantization=quantization)),
         "upsert": lambda: client.upsert(NAME, points(range(71))),
@@ -262,7 +263,8 @@ def strict_mode_limits_what_is_asked(client):
 
 
 def rates_are_limited(client):
-    for limit, call in (("read_rate_limit", lambda: client.count(NAME)), ("write_rate_limit", lambda: client.upsert(NAME, points([1])))):
+    calls = {"read_rate_limit": lambda: client.count(NAME), "write_rate_limit": lambda: client.upsert(NAME, points([1]))}
+    for limit, call in calls.items():
         filled(client, NAME, range(2), shard_number=1, strict_mode_config=models.StrictModeConfig(enabled=True, **{limit: 5}))
         try:
             for _ in range(40):

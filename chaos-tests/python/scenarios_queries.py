@@ -155,7 +155,7 @@ def formulas():
         "exponential decay": models.ExpDecayExpression(exp_decay=decay(x=place, scale=900_000.0)),
         "gaussian decay": models.GaussDecayExpression(gauss_decay=decay(x=at, target=june, scale=86_400.0 * 60)),
         "a default": formula(models.SumExpression(sum=["$score", "missing"]), missing=7.0),
-        "a filter": models.SumExpression(sum=["$score", must(value("colour", "blue"), field("price", range=models.Range(lt=60)))]),
+        "a filter": models.SumExpression(sum=["$score", must(value("even", True), field("price", range=models.Range(lt=60)))]),
     }
 
 
@@ -222,8 +222,8 @@ def hits_are_grouped(client, note):
     client.upsert(OTHER, [models.PointStruct(id=level, vector=vector(level), payload={"level": level, "more": 1})
                           for level in range(3)])
     groups(client, note, "with a lookup", "deep.er.level", with_lookup=OTHER, group_size=1, with_payload=False)
-    groups(client, note, "with some of a lookup", "deep.er.level", group_size=1, with_payload=False, with_lookup=models.WithLookup(
-        collection=OTHER, with_payload=["level"], with_vectors=True))
+    some = models.WithLookup(collection=OTHER, with_payload=["level"], with_vectors=True)
+    groups(client, note, "with some of a lookup", "deep.er.level", group_size=1, with_payload=False, with_lookup=some)
 
 
 def queries_come_in_batches(client, note):
@@ -231,7 +231,7 @@ def queries_come_in_batches(client, note):
     requests = [
         models.QueryRequest(query=vector("a"), limit=5), models.QueryRequest(query=3, limit=4, offset=1, with_payload=True),
         models.QueryRequest(query=recommend("best_score", [1], [2]), limit=6, filter=must(value("even", True))),
-        models.QueryRequest(prefetch=[prefetch("a"), prefetch("b")], query=models.FusionQuery(fusion=models.Fusion.DBSF), limit=7),
+        models.QueryRequest(prefetch=[prefetch("a"), prefetch("b")], query=models.RrfQuery(rrf=models.Rrf(k=3)), limit=7),
         models.QueryRequest(query=vector("b"), limit=3, with_vector=True, score_threshold=0.1),
     ]
     for place, answer in enumerate(client.query_batch_points(NAME, requests)):

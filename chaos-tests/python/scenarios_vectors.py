@@ -40,7 +40,7 @@ def some_points_lack_some_vectors(client, note):
 
 
 def sparse_collection(client, **params):
-    filled(client, NAME, make=lambda row: {"s": sample.sparse(row), "d": vector(row)} if row % 10 else {"d": vector(row)},
+    filled(client, NAME, make=lambda row: {"d": vector(row)} | ({"s": sample.sparse(row)} if row % 10 else {}),
            vectors_config={"d": models.VectorParams(size=DIM, distance=COSINE)},
            sparse_vectors_config={"s": models.SparseVectorParams(**params)})
 
@@ -48,7 +48,8 @@ def sparse_collection(client, **params):
 def sparse_vectors_are_kept_and_changed(client, note):
     sparse_collection(client, index=models.SparseIndexParams(on_disk=False))
     everything(client, note, NAME)
-    client.upsert(NAME, [models.PointStruct(id=200, vector={"s": models.SparseVector(indices=[9, 3, 70_000], values=[1.5, -2, 0.25])})])
+    unordered = models.SparseVector(indices=[9, 3, 70_000], values=[1.5, -2, 0.25])
+    client.upsert(NAME, [models.PointStruct(id=200, vector={"s": unordered})])
     note("in any order", client.retrieve(NAME, [200], with_vectors=True))
     client.update_vectors(NAME, [models.PointVectors(id=1, vector={"s": sample.sparse("new")})])
     client.delete_vectors(NAME, ["s"], points=[2, 3])
@@ -103,7 +104,7 @@ def dense_and_sparse_queries_are_fused(client, note):
 
 def multi_collection(client, distance):
     several = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
-    filled(client, NAME, make=lambda row: {"m": sample.multi(row), "d": vector(row)} if row % 10 else {"d": vector(row)},
+    filled(client, NAME, make=lambda row: {"d": vector(row)} | ({"m": sample.multi(row)} if row % 10 else {}),
            vectors_config={"m": models.VectorParams(size=4, distance=distance, multivector_config=several),
                            "d": models.VectorParams(size=DIM, distance=COSINE)})
 

@@ -164,10 +164,10 @@ class Notes:
     def agree(self, others):
         """How many answers were noted; all must be as in `others`."""
         assert self.seen, "the scenario noted nothing"
-        wrong = [f"{name}\nhere  {ours!r}\nlocal {theirs!r}"
-                 for (name, _, ours), (_, rule, theirs) in zip(self.seen, others.seen, strict=True)
+        wrong = [(name, ours, theirs) for (name, _, ours), (_, rule, theirs) in zip(self.seen, others.seen, strict=True)
                  if isinstance(ours, Failed) or not rule(ours, theirs)]
-        assert not wrong, f"{len(wrong)} of {len(self.seen)} answers: " + "\n".join(wrong[:SHOWN_ANSWERS])
+        shown = [f"{name}\nhere  {ours!r}\nlocal {theirs!r}" for name, ours, theirs in wrong[:SHOWN_ANSWERS]]
+        assert not wrong, f"{len(wrong)} of {len(self.seen)} answers differ: " + "\n".join(shown)
         return f"{len(self.seen)} answers"
 
 
