@@ -1,7 +1,7 @@
 """Acceptance by unmodified clients: they drive servers of the built binary; local mode and numpy know what is right.
 
-Usage: acceptance.py --binary PATH [--only PART] [--target dev|cluster]. All checks run on `vicinal dev`, those of the clients
-and frameworks also on a cluster of three coordinators and three nodes. Prints one line per check and, at the end,
+Usage: acceptance.py --binary PATH [--only PART] [--target dev|cluster]. Checks of the clients and frameworks
+run on `vicinal dev` and on a cluster of three coordinators and three nodes. Prints one line per check and, at the end,
 'N passed, N failed'.
 """
 
@@ -15,6 +15,7 @@ import warnings
 import checks_api
 import checks_client
 import checks_client_async
+import checks_cluster
 import checks_compare
 import checks_haystack
 import checks_langchain
@@ -24,7 +25,7 @@ from cluster import Cluster
 from server import Server
 
 CLIENTS = [checks_client, checks_client_async, checks_langchain, checks_llama_index, checks_haystack, checks_compare]
-TARGETS = {"dev": (Server, [checks_api, checks_search, *CLIENTS]), "cluster": (Cluster, CLIENTS)}
+TARGETS = {"dev": (Server, [checks_api, checks_search, *CLIENTS]), "cluster": (Cluster, [checks_cluster, *CLIENTS])}
 
 
 SHOWN_CHARACTERS = 600

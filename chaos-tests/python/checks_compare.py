@@ -61,6 +61,14 @@ def ordered_agree(ours, theirs):
     return all(any(same(point, other) for other in theirs) for point in ours if not same(point["order_value"], values[-1]))
 
 
+def neighbours(matrix):
+    """The hits of each point of a distance matrix."""
+    found = {}
+    for pair in matrix["pairs"]:
+        found.setdefault(pair["a"], []).append({"id": pair["b"], "score": pair["score"]})
+    return found
+
+
 def agree(call, arguments, ours, theirs):
     if call == "query_points":
         return hits_agree(ours["points"], theirs["points"])
@@ -69,7 +77,8 @@ def agree(call, arguments, ours, theirs):
     if call == "scroll" and "order_by" in arguments:
         return ordered_agree(ours, theirs)
     if call == "search_matrix_pairs":
-        ours, theirs = (sorted(side["pairs"], key=lambda pair: (str(pair["a"]), str(pair["b"]))) for side in (ours, theirs))
+        ours, theirs = neighbours(ours), neighbours(theirs)
+        return ours.keys() == theirs.keys() and all(hits_agree(ours[point], theirs[point]) for point in ours)
     if call == "retrieve":
         ours, theirs = ([sorted(points, key=lambda point: str(point["id"])) for points in (ours, theirs)])
     return same(ours, theirs)

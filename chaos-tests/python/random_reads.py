@@ -63,7 +63,8 @@ class Reads(Work):
         return [models.ContextPair(positive=self.example(name), negative=self.example(name)) for _ in range(count)]
 
     def feedback(self, name):
-        items = [models.FeedbackItem(example=self.example(name), score=round(self.random.random(), 2)) for _ in range(3)]
+        scores = self.random.sample(range(100), 3)
+        items = [models.FeedbackItem(example=self.example(name), score=score / 100) for score in scores]
         naive = models.NaiveFeedbackStrategyParams(a=0.6, b=0.8, c=0.5)
         return models.RelevanceFeedbackQuery(relevance_feedback=models.RelevanceFeedbackInput(
             target=self.example(name), feedback=items, strategy=models.NaiveFeedbackStrategy(naive=naive)))
@@ -82,6 +83,8 @@ class Reads(Work):
 
     def plain_query(self, make, page=True):
         name = self.random.choice(self.names)
+        # Sparse vectors that share nothing with the examples have the same score.
+        page = page and name != SPARSE
         return "query_points", dict(query=make(name), using=name, limit=self.random.randint(1, 15),
                                     query_filter=self.maybe_filter(), with_payload=self.chance(0.3),
                                     offset=self.random.choice([None, None, 2]) if page else None)
