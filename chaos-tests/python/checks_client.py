@@ -5,11 +5,12 @@ from qdrant_client import QdrantClient
 import scenarios_collections
 import scenarios_points
 import scenarios_queries
+import scenarios_settings
 import scenarios_vectors
 from twin import alone, twin
 
 TWINS = scenarios_points.TWINS + scenarios_queries.TWINS + scenarios_vectors.TWINS
-ALONE = scenarios_collections.ALONE + scenarios_vectors.ALONE
+ALONE = scenarios_collections.ALONE + scenarios_settings.ALONE + scenarios_vectors.ALONE
 
 COVERED = [
     "batch_update_points", "clear_payload", "close", "cluster_status", "collection_cluster_info", "collection_exists", "count",
