@@ -150,7 +150,30 @@ def older_paths_answer_like_the_query(client):
             (group.id, [hit.id for hit in group.hits]) for group in wanted], path
 
 
+def operations_that_the_client_has_no_method_for(client):
+    filled(client, NAME, range(5))
+    url = address_of(client)
+
+    def get(path, status=200):
+        answer = httpx.get(url + path, timeout=30)
+        assert answer.status_code == status, f"{path}: {answer.status_code} {answer.text}"
+        return answer
+
+    point = get(f"/collections/{NAME}/points/3").json()["result"]
+    record, = client.retrieve(NAME, [3], with_vectors=True)
+    assert (point["id"], point["payload"], point["vector"]) == (3, record.payload, record.vector), point
+    get(f"/collections/{NAME}/points/99", status=404)
+    get(f"/collections/{NAME}/points/no-id", status=400)
+    assert get("/").json().keys() >= {"title", "version"}
+    for path in ("/healthz", "/livez", "/readyz"):
+        assert get(path).text
+    assert "# TYPE" in get("/metrics").text
+    telemetry = get("/telemetry?details_level=3").json()["result"]
+    assert telemetry.keys() >= {"id", "app", "collections", "cluster", "requests"}, telemetry.keys()
+
+
 ALONE = [
+    operations_that_the_client_has_no_method_for,
     collections_live_and_die, a_name_may_have_any_character, aliases_are_switched_at_once, payload_indexes_of_every_type,
     the_cluster_shows_itself, mistakes_are_explained, older_paths_answer_like_the_query,
 ]
