@@ -3,7 +3,8 @@
 Known differences, which the sequence leaves out: both `points` and `filter` in one change (refused here), `key` when a payload
 is replaced (refused here), counts that are not exact (exact here), two updates of one point's vectors in a request with a
 filter (tested once here, before both), and a query and its prefetch that both have `should` or both `min_should` (both filters
-must hold here; there the conditions are put together, and any of them is enough).
+must hold here; there the conditions are put together, and any of them is enough). Feedback is asked of dense vectors only: local
+mode fails for others.
 
 Usage, for more seeds than the acceptance test has: checks_compare.py --binary PATH [--cluster] [--seeds N] [--first N].
 """

@@ -170,6 +170,7 @@ def stores_are_opened_again(where, note):
     again = QdrantVectorStore(client=made.client, collection_name=NAME, embedding=Dense(), sparse_embedding=Sparse(),
                               retrieval_mode=RetrievalMode.HYBRID)
     note.hits("opened", scored(again.similarity_search_with_score(QUERIES[1], k=4)))
+    again = QdrantVectorStore(client=made.client, collection_name=NAME, embedding=Dense())
     if "url" in where:
         again = QdrantVectorStore.from_existing_collection(NAME, embedding=Dense(), **where)
     note.hits("dense part", scored(again.similarity_search_with_score(QUERIES[1], k=1)))

@@ -22,13 +22,15 @@ def dense(text):
 
 
 def sparse(text):
-    """Indices in order, and values: how often a word is there, a little more for longer ones."""
+    """Indices in order, and values: how often a word is there, more for longer ones; no two texts have the same values, as
+    texts with equal scores would be fused in any order."""
+    weight = 1 + zlib.crc32(text.encode()) % 1_000 / 2_000
     counts = {}
     for word in words(text):
         index = zlib.crc32(word.encode()) % SPARSE_INDICES
         counts[index] = counts.get(index, 0.0) + 1.0 + len(word) / 10
     indices = sorted(counts)
-    return indices, [round(counts[index], 4) for index in indices]
+    return indices, [round(weight * counts[index], 4) for index in indices]
 
 
 TEXTS = [

@@ -2,7 +2,7 @@
 
 from qdrant_client import models
 
-from random_work import ALL, MULTI, SPARSE, Work
+from random_work import ALL, DENSE, MULTI, SPARSE, Work
 
 
 class Reads(Work):
@@ -30,7 +30,7 @@ class Reads(Work):
             # Many points have the same score: which of them come first is open, so there is no second page.
             ("context", lambda: self.plain_query(
                 lambda name: models.ContextQuery(context=self.pairs(name, r.randint(1, 2))), page=False)),
-            ("feedback", lambda: self.plain_query(self.feedback)),
+            ("feedback", lambda: self.plain_query(self.feedback, names=sorted(DENSE))),
             ("mmr", lambda: self.plain_query(lambda name: models.NearestQuery(nearest=self.example(name), mmr=models.Mmr(
                 diversity=r.choice([None, 0.0, 0.3, 0.8]), candidates_limit=r.choice([None, 20]))))),
             ("order_by", lambda: ("scroll", dict(order_by=self.order(), scroll_filter=self.maybe_filter(),
@@ -81,8 +81,8 @@ class Reads(Work):
 
     # Whole queries
 
-    def plain_query(self, make, page=True):
-        name = self.random.choice(self.names)
+    def plain_query(self, make, page=True, names=None):
+        name = self.random.choice(names or self.names)
         # Sparse vectors that share nothing with the examples have the same score.
         page = page and name != SPARSE
         return "query_points", dict(query=make(name), using=name, limit=self.random.randint(1, 15),

@@ -206,7 +206,7 @@ def strict_mode_limits_what_is_asked(client):
         "xact": lambda: client.query_points(NAME, query=query, search_params=params(exact=True)),
         "oversampling": lambda: client.query_points(NAME, query=query, search_params=params(quantization=quantization)),
         "upsert": lambda: client.upsert(NAME, points(range(71))),
-        "batch": lambda: client.query_batch_points(NAME, [models.QueryRequest(query=query)] * 3),
+        "search": lambda: client.query_batch_points(NAME, [models.QueryRequest(query=query)] * 3),
         "filter": lambda: client.query_points(NAME, query=query, query_filter=must(colour, colour, colour)),
         "condition": lambda: client.query_points(NAME, query=query, query_filter=must(many)),
         'Index required but not found for "price"': lambda: client.query_points(
