@@ -123,7 +123,7 @@ def run(client, seed, operations=OPERATIONS, off=None):
             ours, theirs = (plain(side.scroll(NAME, **everything)) for side in (client, local))
             assert same(ours, theirs), f"after {said}\nhere  {ours}\nlocal {theirs}"
     assert not missing, f"all else agrees, but {missing.total()} of {operations} operations are missing: {dict(missing)}"
-    assert hits > operations and refused < operations / 2, (hits, refused)
+    assert hits > operations / 4 and refused < operations / 2, (hits, refused)
     return f"{operations} operations, {refused} refused by both, {hits} hits"
 
 
