@@ -46,7 +46,7 @@ class Work:
     def vector(self, name):
         if name == SPARSE:
             indices = self.random.sample(range(20), self.random.randint(1, 6))
-            return models.SparseVector(indices=indices, values=[round(self.random.uniform(0.1, 2), 3) for _ in indices])
+            return models.SparseVector(indices=indices, values=[round(self.random.uniform(0.1, 2), 6) for _ in indices])
         if name == MULTI:
             return [self.numbers(MULTI_DIM) for _ in range(self.random.randint(1, 3))]
         return self.numbers(DENSE[name][0])
