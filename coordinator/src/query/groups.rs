@@ -87,7 +87,7 @@ fn rank(collection: &Collection, tree: &QueryTree) -> Result<Option<Rank>> {
             let metric = resolve_vector_name(&collection.schema, &query.using)?.metric;
             Some(Rank::Score(source.order(metric)))
         }
-        // All scores are 0, so ids decide.
+        // All scores are alike, so ids decide.
         Source::All => Some(Rank::Score(ScoreOrder::LargerIsBetter)),
         Source::Mmr { .. } | Source::OrderBy(_) | Source::Sample { .. } => Some(Rank::AsFound),
         // Fusions and formulas.

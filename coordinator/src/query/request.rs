@@ -251,7 +251,7 @@ pub struct Hit {
     pub id: PointId,
     /// Its version.
     pub version: LogIndex,
-    /// Its score, in the metric's own direction; 0 without a query.
+    /// Its score, in the metric's own direction; 1 where no vector is searched for.
     pub score: f32,
     /// The value it has its place by, in an order by a payload key.
     pub order: Option<OrderValue>,

@@ -89,7 +89,7 @@ async fn in_order(
     let hits = page.points.into_iter().skip(query.offset).map(|point| Hit {
         id: point.id,
         version: point.version,
-        score: 0.0,
+        score: 1.0,
         order: point.order,
         point: query.wants_parts().then_some(point),
     });

@@ -90,7 +90,7 @@ async fn no_query_lists_points_by_id() {
     let parts = PointParts { payload: true, vectors: VectorSelector::None };
     let answer = search(&cluster, Query { source: Source::All, offset: 3, parts, ..near(0.0, 2) }).await.unwrap();
     assert_eq!(ids(&answer), [3, 4]);
-    assert!(answer.hits.iter().all(|hit| hit.score == 0.0 && hit.point.is_some()));
+    assert!(answer.hits.iter().all(|hit| hit.score == 1.0 && hit.point.is_some()));
 }
 
 #[tokio::test]

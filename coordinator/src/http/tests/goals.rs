@@ -75,7 +75,7 @@ async fn points_are_ordered_by_a_key() {
     // Ties are in order of the ids: s.t is the id modulo 3.
     let ordered = json!({"query": {"order_by": "n"}, "limit": 3, "offset": 1, "filter": {"must": [{"key": "n",
         "range": {"gte": 4}}]}});
-    assert_eq!(hits(&edge, ordered).await, [(5, 0.0), (6, 0.0), (7, 0.0)]);
+    assert_eq!(hits(&edge, ordered).await, [(5, 1.0), (6, 1.0), (7, 1.0)]);
     let chosen = json!({"prefetch": {"query": [10, 0], "limit": 3}, "query": {"order_by": {"key": "n", "direction":
         "desc"}}});
     assert_eq!(ids(&edge, chosen).await, [11, 10, 9]);
