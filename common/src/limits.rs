@@ -34,6 +34,8 @@ pub const EXAMPLES_MAX: usize = 1_000;
 pub const FEEDBACK_MAX: usize = 64;
 /// Most different values of a payload key that one shard counts.
 pub const FACET_VALUES_MAX: usize = 1_000_000;
+/// Most bytes of all those values that are texts.
+pub const FACET_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most values of a sparse vector.
 pub const SPARSE_VALUES_MAX: usize = 65_536;
 /// Most vectors in one multivector.

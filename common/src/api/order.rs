@@ -30,6 +30,22 @@ impl OrderValue {
     }
 }
 
+impl OrderValue {
+    /// By value alone: 5 and 5.0 are equal, as are 0 and -0.0.
+    pub fn cmp_number(&self, other: &OrderValue) -> Ordering {
+        let is_zero = |value: &OrderValue| match value {
+            OrderValue::Integer(integer) => *integer == 0,
+            OrderValue::Float(float) => *float == 0.0,
+        };
+        match (*self, *other) {
+            (a, b) if is_zero(&a) && is_zero(&b) => Ordering::Equal,
+            (OrderValue::Integer(a), OrderValue::Float(b)) => exact(a, b),
+            (OrderValue::Float(a), OrderValue::Integer(b)) => exact(b, a).reverse(),
+            (a, b) => a.cmp(&b),
+        }
+    }
+}
+
 impl Eq for OrderValue {}
 
 impl PartialOrd for OrderValue {
@@ -44,12 +60,13 @@ impl Ord for OrderValue {
         match (*self, *other) {
             (OrderValue::Integer(a), OrderValue::Integer(b)) => a.cmp(&b),
             (OrderValue::Float(a), OrderValue::Float(b)) => a.total_cmp(&b),
-            (OrderValue::Integer(a), OrderValue::Float(b)) => exact(a, b),
-            (OrderValue::Float(a), OrderValue::Integer(b)) => exact(b, a).reverse(),
+            (OrderValue::Integer(a), OrderValue::Float(b)) => exact(a, b).then(Ordering::Less),
+            (OrderValue::Float(a), OrderValue::Integer(b)) => exact(b, a).then(Ordering::Less).reverse(),
         }
     }
 }
 
+/// Compares by value.
 fn exact(integer: i64, float: f64) -> Ordering {
     // Floats of this size and beyond are outside the range of integers, which ends just below it.
     const END: f64 = 9_223_372_036_854_775_808.0;
@@ -61,10 +78,7 @@ fn exact(integer: i64, float: f64) -> Ordering {
     }
     let whole = float.trunc();
     let fraction = float - whole;
-    integer.cmp(&(whole as i64)).then(match fraction {
-        fraction if fraction < 0.0 => Ordering::Greater,
-        _ => Ordering::Less,
-    })
+    integer.cmp(&(whole as i64)).then(0.0f64.partial_cmp(&fraction).unwrap_or(Ordering::Equal))
 }
 
 #[cfg(test)]
@@ -82,6 +96,17 @@ mod tests {
         for other in [json!("x"), json!(true), json!(null), json!([1]), json!({})] {
             assert_eq!(OrderValue::of(&other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn equal_numbers_are_equal_whatever_their_kind() {
+        let (integer, float) = (OrderValue::Integer, OrderValue::Float);
+        assert_eq!(integer(5).cmp_number(&float(5.0)), Ordering::Equal);
+        assert_eq!(float(-0.0).cmp_number(&integer(0)), Ordering::Equal);
+        assert_eq!(integer(5).cmp(&float(5.0)), Ordering::Less);
+        assert_eq!(integer(5).cmp_number(&float(4.5)), Ordering::Greater);
+        assert_eq!(float(-5.5).cmp_number(&integer(-5)), Ordering::Less);
+        assert_eq!(integer(i64::MAX).cmp_number(&float(9.3e18)), Ordering::Less);
     }
 
     fn any_value() -> impl Strategy<Value = OrderValue> {

@@ -65,7 +65,7 @@ impl From<Applied> for Reply {
 }
 
 /// First byte of everything encoded here: a later layout gets another one.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Encodes with the version byte in front.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Bytes> {
@@ -82,7 +82,7 @@ pub(super) fn decode<T: for<'a> Deserialize<'a>>(what: &str, bytes: &[u8]) -> Re
         }
         Some((&version, _)) => Err(Error::Corrupt(format!(
             "{what} in the shard log has format version {version}, this program reads version {VERSION}: it was \
-             written by a newer program"
+             written by another version of it"
         ))),
         None => Err(Error::Corrupt(format!("{what} in the shard log is empty"))),
     }

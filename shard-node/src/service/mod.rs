@@ -23,7 +23,7 @@ pub use pool::{JobTimes, SearchPool};
 
 use crate::node::ShardNode;
 use crate::raft::Group;
-use crate::shard::{LoggedWrite, View};
+use crate::shard::LoggedWrite;
 
 /// The request must mean this collection and be routed by the token table the shard knows. Apply checks again.
 fn check_routing(group: &Group, collection: CollectionId, epoch: Epoch) -> Result<()> {
@@ -99,31 +99,37 @@ impl ShardApi for ShardNode {
 
     async fn retrieve(&self, request: RetrieveRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
         let RetrieveRequest { context, ids, parts } = request;
-        read::each_shard(self, &context, move |view| view.retrieve(&ids, &parts)).await
+        read::each_shard(self, &context, move |view, _| view.retrieve(&ids, &parts)).await
     }
 
     async fn scroll(&self, request: ScrollRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
         let ScrollRequest { context, order, limit, filter, parts } = request;
-        read::each_shard(self, &context, move |view| view.page(&order, limit, filter.as_deref(), &parts)).await
+        read::each_shard(self, &context, move |view, patience| {
+            view.page(&order, limit, filter.as_deref(), &parts, patience)
+        })
+        .await
     }
 
     async fn count(&self, request: CountRequest) -> Vec<ShardAnswer<u64>> {
         let CountRequest { context, filter } = request;
-        read::each_shard(self, &context, move |view| view.count(filter.as_deref())).await
+        read::each_shard(self, &context, move |view, _| view.count(filter.as_deref())).await
     }
 
     async fn facet(&self, request: FacetRequest) -> Vec<ShardAnswer<Vec<FacetCount>>> {
         let FacetRequest { context, key, filter } = request;
-        read::each_shard(self, &context, move |view| view.facet(&key, filter.as_deref())).await
+        read::each_shard(self, &context, move |view, patience| view.facet(&key, filter.as_deref(), patience)).await
     }
 
     async fn frequencies(&self, request: FrequencyRequest) -> Vec<ShardAnswer<Frequencies>> {
         let FrequencyRequest { context, vector_name, indices, filter } = request;
-        read::each_shard(self, &context, move |view| view.frequencies(&vector_name, &indices, filter.as_deref())).await
+        read::each_shard(self, &context, move |view, patience| {
+            view.frequencies(&vector_name, &indices, filter.as_deref(), patience)
+        })
+        .await
     }
 
     async fn digest(&self, request: DigestRequest) -> Vec<ShardAnswer<ShardDigest>> {
-        read::each_shard(self, &request.context, View::digest).await
+        read::each_shard(self, &request.context, |view, _| view.digest()).await
     }
 
     async fn status(&self) -> Result<NodeStatus> {

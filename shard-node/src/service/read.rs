@@ -14,7 +14,7 @@ use vicinal_common::telemetry;
 use super::check_routing;
 use super::pool::JobTimes;
 use crate::node::ShardNode;
-use crate::shard::View;
+use crate::shard::{Patience, View};
 
 /// Jobs per search thread that a request is cut into: enough to keep all threads busy to the end, few enough that the
 /// hand-over costs nothing.
@@ -37,7 +37,7 @@ async fn view(node: &ShardNode, context: &ReadContext, shard: ShardId, floor: Lo
 pub(super) async fn each_shard<T: Send + 'static>(
     node: &ShardNode,
     context: &ReadContext,
-    work: impl Fn(&View) -> Result<T> + Send + Sync + 'static,
+    work: impl Fn(&View, &Patience) -> Result<T> + Send + Sync + 'static,
 ) -> Vec<ShardAnswer<T>> {
     let work = Arc::new(work);
     let answers = context.shards.iter().map(|&(shard, floor)| {
@@ -47,7 +47,8 @@ pub(super) async fn each_shard<T: Send + 'static>(
             let result = async {
                 let view = view(node, context, shard, floor).await?;
                 applied = view.applied();
-                node.env.search.run(context.deadline, move || work(&view)).await
+                let patience = Patience::until(context.deadline);
+                node.env.search.run(context.deadline, move || work(&view, &patience)).await
             };
             let result = result.await;
             ShardAnswer { shard, applied, result }
@@ -102,7 +103,7 @@ async fn search_shard(
                 if Instant::now() >= deadline {
                     return Err(Error::Timeout("the search was not done by its deadline".into()));
                 }
-                view.search_on(query, pool.share())
+                view.search_on(query, pool.share(), &Patience::until(deadline))
             };
             queries[from..to].iter().map(one).collect::<Result<Vec<_>>>()
         })

@@ -42,6 +42,9 @@ impl RunningBuild {
     }
 }
 
+/// Memory that building the postings of one value takes.
+const POSTING_BYTES: u64 = 12;
+
 impl Shard {
     /// What the optimizer would do in a durable state.
     pub(super) fn next_action(&self, committed: &Committed) -> Action {
@@ -132,9 +135,14 @@ impl Shard {
         let sources: Vec<Source<'_>> =
             inputs.iter().map(|input| Source { run: &*input.segment, dead: &input.dead }).collect();
         self.check_room(inputs.iter().map(|input| input.segment.file().info().bytes).sum())?;
-        // The order of the rows is held in memory, the rows are not.
+        // The order of the rows is held in memory, the rows are not; of sparse vectors the postings are, one name at a time.
         let rows: u64 = sources.iter().map(|source| u64::from(source.run.rows())).sum();
-        let reserved = self.env.builder.reserve(rows * 8);
+        let values = |ordinal: usize| -> u64 {
+            let lists = sources.iter().filter_map(|source| source.run.vectors(ordinal).lists);
+            lists.filter(|lists| lists.indices.is_some()).map(|lists| lists.values.len() as u64).sum()
+        };
+        let postings = (0..self.layout.vectors.len()).map(values).max().unwrap_or(0) * POSTING_BYTES;
+        let reserved = self.env.builder.reserve(rows * 8 + postings);
         let mut merged = self.write_new_segment(&sources)?;
         drop(reserved);
         if let Some(live) = &mut merged {

@@ -16,6 +16,7 @@ mod flush;
 mod goal;
 mod matching;
 mod ordered;
+mod patience;
 mod payload;
 mod recover;
 mod requests;
@@ -41,6 +42,7 @@ use vicinal_common::error::{Error, Result};
 pub use builder::{Builder, BuilderOptions};
 pub use entry::{Applied, ApplyEntry, ApplyOutcome, EntryPayload, LogMark, LoggedWrite};
 pub use environment::{Background, ShardEnv, ShardOptions};
+pub use patience::Patience;
 pub use snapshot::{ShardSnapshot, SnapshotFile};
 pub use view::View;
 

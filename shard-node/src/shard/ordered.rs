@@ -11,6 +11,7 @@ use vicinal_common::payload::parse_fields;
 use vicinal_common::point::PointId;
 
 use super::matching::Matcher;
+use super::patience::{Patience, ROW_COST};
 use super::select::{Reading, RunRef};
 use super::view::{Parts, View};
 
@@ -62,20 +63,22 @@ impl Ord for Keyed {
 }
 
 impl View {
-    /// The first `limit` points in an order that match the filter. `BadInput` for a key that cannot be read.
+    /// The first `limit` points in an order that match the filter. `BadInput` for a key that cannot be read; `Timeout` when
+    /// patience ends.
     pub fn page(
         &self,
         order: &ScrollOrder,
         limit: usize,
         filter: Option<&Filter>,
         parts: &PointParts,
+        patience: &Patience,
     ) -> Result<Vec<StoredPoint>> {
         match order {
             ScrollOrder::Id { from } => self.scroll(*from, limit, filter, parts),
-            ScrollOrder::Key(order) => self.page_by_key(order, limit, filter, parts),
+            ScrollOrder::Key(order) => self.page_by_key(order, limit, filter, parts, patience),
             ScrollOrder::Random { seed } => {
                 let mut first = First::new(limit);
-                self.each_match(filter, Reading::Every, &mut |run, row, matcher| {
+                self.each_match(filter, patience, &mut |run, row, matcher| {
                     let id = run.source().run.ids().get(row);
                     let key = (random_key(*seed, id), id);
                     if first.would_take(&key) && matcher.check(row)? {
@@ -113,11 +116,12 @@ impl View {
         limit: usize,
         filter: Option<&Filter>,
         parts: &PointParts,
+        patience: &Patience,
     ) -> Result<Vec<StoredPoint>> {
         let path = KeyPath::parse(&order.key).map_err(Error::BadInput)?;
         let descending = order.descending;
         let mut first = First::new(limit);
-        self.each_match(filter, Reading::Every, &mut |run, row, matcher| {
+        self.each_match(filter, patience, &mut |run, row, matcher| {
             let rows = run.source().run;
             let fields = parse_fields(rows.payload(row))?;
             let id = rows.ids().get(row);
@@ -130,8 +134,8 @@ impl View {
             values.dedup();
             let is_behind = |value: &OrderValue| match order.from {
                 None => true,
-                Some(from) if descending => *value <= from,
-                Some(from) => *value >= from,
+                Some(from) if descending => value.cmp_number(&from).is_le(),
+                Some(from) => value.cmp_number(&from).is_ge(),
             };
             let wanted = values.into_iter().filter(is_behind).map(|value| Keyed { value, id, descending });
             let wanted: Vec<Keyed> = wanted.filter(|keyed| first.would_take(keyed)).collect();
@@ -152,13 +156,14 @@ impl View {
     pub(super) fn each_match(
         &self,
         filter: Option<&Filter>,
-        reading: Reading,
+        patience: &Patience,
         see: &mut dyn FnMut(RunRef<'_>, u32, &Matcher<'_>) -> Result<()>,
     ) -> Result<()> {
         for run in self.runs() {
             let source = run.source();
-            let matcher = self.matcher(run, filter, reading)?;
+            let matcher = self.matcher(run, filter, Reading::Every)?;
             for row in matcher.candidates(source.dead, 0) {
+                patience.spend(ROW_COST)?;
                 see(run, row, &matcher)?;
             }
         }

@@ -1,5 +1,8 @@
 //! Nearest neighbours in a view: each run by itself, then the best of all.
 
+use std::cell::OnceCell;
+
+use rayon::prelude::*;
 use vicinal_common::api::{SearchQuery, ShardHit};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::Filter;
@@ -11,6 +14,7 @@ use vicinal_index::{Accept, FlatIndex, Hit, RowSet, SearchParams, TopK, VectorIn
 
 use super::goal::GoalScorer;
 use super::matching::Matcher;
+use super::patience::Patience;
 use super::select::{Reading, RunRef};
 use super::view::View;
 use crate::payload_index::Selection;
@@ -22,6 +26,10 @@ const SCAN_ROWS_MAX: u64 = 10_000;
 const SCAN_SHARE: u64 = 32;
 /// So few rows that may match are scored by their sparse vectors instead of looked for in the inverted index.
 const SPARSE_ROWS_MAX: u64 = 1_000;
+/// Pieces of a scan for each thread, so that all are busy to the end.
+const PIECES_PER_THREAD: usize = 4;
+/// Rows in a piece at least: fewer are not worth a hand-over.
+const PIECE_ROWS_MIN: usize = 512;
 
 /// A query whose names are resolved.
 struct Plan<'a> {
@@ -29,18 +37,19 @@ struct Plan<'a> {
     ordinal: usize,
     scorer: GoalScorer<'a>,
     params: SearchParams,
+    patience: &'a Patience,
 }
 
 impl View {
     /// The nearest points to the query, best first: by distance, then by id. Exact in runs without an index.
     /// `BadInput` when there is no vector of that name or its dimension is another.
     pub fn search(&self, query: &SearchQuery) -> Result<Vec<ShardHit>> {
-        self.search_on(query, 1)
+        self.search_on(query, 1, &Patience::endless())
     }
 
     /// The same; a scan may be spread over so many threads of the pool of rayon that it runs in.
-    pub fn search_on(&self, query: &SearchQuery, threads: usize) -> Result<Vec<ShardHit>> {
-        let plan = self.plan(query, threads)?;
+    pub fn search_on(&self, query: &SearchQuery, threads: usize, patience: &Patience) -> Result<Vec<ShardHit>> {
+        let plan = self.plan(query, threads, patience)?;
         if query.k == 0 {
             return Ok(Vec::new());
         }
@@ -74,7 +83,7 @@ impl View {
         Ok(hits)
     }
 
-    fn plan<'a>(&self, query: &'a SearchQuery, threads: usize) -> Result<Plan<'a>> {
+    fn plan<'a>(&self, query: &'a SearchQuery, threads: usize, patience: &'a Patience) -> Result<Plan<'a>> {
         let Some(ordinal) = self.layout.ordinal(&query.vector_name) else {
             let name = &query.vector_name;
             return Err(Error::BadInput(format!("Not existing vector name error: {name}")));
@@ -84,7 +93,7 @@ impl View {
         // As clients of the API expect: the beam of a query is the beam of the build unless they say otherwise.
         let ef = query.ef.or(vector.hnsw.map(|hnsw| hnsw.ef_construction)).unwrap_or(0).max(query.k);
         let params = SearchParams { k: query.k, ef, exact: query.exact, threads };
-        Ok(Plan { query, ordinal, scorer: GoalScorer::new(&query.goal, vector), params })
+        Ok(Plan { query, ordinal, scorer: GoalScorer::new(&query.goal, vector), params, patience })
     }
 
     /// Adds the best rows of one run.
@@ -128,25 +137,37 @@ impl View {
         let filter = plan.query.filter.as_deref();
         let dense = plan.scorer.nearest_dense();
         let among = |accept: Accept<'_>| match (index, dense) {
-            (Some(index), Some(query)) => index.search(vectors.rows, query, params, accept),
+            (Some(index), Some(query)) => Ok(index.search(vectors.rows, query, params, accept)),
             (Some(index), None) => {
-                let distance = |row: u32| plan.scorer.distance(VectorRef::Dense(vectors.rows.row(row)));
-                index.search_by(&distance, params, accept).hits
+                // What comes after the end of patience is not worth computing, nor shown.
+                let late = OnceCell::new();
+                let distance = |row: u32| {
+                    let vector = VectorRef::Dense(vectors.rows.row(row));
+                    match plan.patience.spend(plan.scorer.cost(vector)) {
+                        Ok(()) => plan.scorer.distance(vector),
+                        Err(error) => {
+                            let _ = late.set(error);
+                            f32::INFINITY
+                        }
+                    }
+                };
+                let found = index.search_by(&distance, params, accept).hits;
+                late.into_inner().map_or(Ok(found), Err)
             }
-            (None, Some(query)) => FlatIndex::new(plan.scorer.metric()).search(vectors.rows, query, params, accept),
+            (None, Some(query)) => Ok(FlatIndex::new(plan.scorer.metric()).search(vectors.rows, query, params, accept)),
             (None, None) => plan.scan(vectors, accept.iter(source.run.rows() as usize), &|_| true),
         };
         if filter.is_none() {
-            return Ok(among(match count == source.run.rows() as usize {
+            return among(match count == source.run.rows() as usize {
                 true => Accept::All,
                 false => Accept::Test { test: &alive, count: Some(count) },
-            }));
+            });
         }
         let matcher = self.matcher(run, filter, Reading::Some)?;
         let rows_max = matcher.selection().map(Selection::rows_max);
         let decided = matcher.selection().filter(|selection| selection.open().is_empty());
         let is_few = rows_max.is_some_and(|few| few <= SCAN_ROWS_MAX.max(u64::from(source.run.rows()) / SCAN_SHARE));
-        Ok(match (index, decided) {
+        match (index, decided) {
             (Some(_), Some(selection)) => {
                 let with_vector = selection.sure().iter().filter(|row| vectors.present.contains(*row));
                 let set = RowSet::of(vectors.rows.len(), with_vector);
@@ -155,17 +176,17 @@ impl View {
             (Some(_), None) if !is_few && !params.exact => {
                 let matcher = matcher.remember();
                 let accept = |row: u32| alive(row) && matcher.accepts(row);
-                let found = among(Accept::test(&accept));
+                let found = among(Accept::test(&accept))?;
                 matcher.finish()?;
-                found
+                Ok(found)
             }
             (Some(_) | None, _) => {
                 let rows = matcher.candidates(source.dead, 0).filter(|row| vectors.present.contains(*row));
-                let found = plan.scan(vectors, rows, &|row| matcher.accepts(row));
+                let found = plan.scan(vectors, rows, &|row| matcher.accepts(row))?;
                 matcher.finish()?;
-                found
+                Ok(found)
             }
-        })
+        }
     }
 
     /// The best rows by inner product with a sparse vector, by the inverted index, or row by row where few may match.
@@ -175,9 +196,11 @@ impl View {
         let matcher = self.matcher(run, plan.query.filter.as_deref(), Reading::Some)?;
         let few = matcher.selection().map(Selection::rows_max).filter(|few| *few <= SPARSE_ROWS_MAX);
         let accept = |row: u32| !source.dead.contains(row) && matcher.accepts(row);
-        let found = match (few, source.run.postings(plan.ordinal)) {
-            (None, Some(postings)) => postings.search(query, k, Accept::test(&accept)),
-            (Some(_), _) | (_, None) => {
+        // A fresh run makes its postings when it is asked for them.
+        let postings = if few.is_none() { source.run.postings(plan.ordinal) } else { None };
+        let found = match postings {
+            Some(postings) => postings.search(query, k, Accept::test(&accept)),
+            None => {
                 let rows = matcher.candidates(source.dead, 0);
                 let sparse = rows.filter_map(|row| match vectors.get(row) {
                     Some(VectorRef::Sparse(sparse)) => Some((row, sparse)),
@@ -204,16 +227,44 @@ impl View {
 
 impl Plan<'_> {
     /// An exact scan that scores before it filters: a payload is parsed only when its row would be among the best, which
-    /// is about `k * ln(rows / k)` times instead of once per row.
-    fn scan(&self, vectors: Vectors<'_>, rows: impl Iterator<Item = u32>, accepts: &dyn Fn(u32) -> bool) -> Vec<Hit> {
-        let mut best = TopK::new(self.params.k, vectors.present.count() as usize);
-        for row in rows {
-            let Some(vector) = vectors.get(row) else { continue };
-            let hit = Hit { distance: self.scorer.distance(vector), row };
-            if best.would_take(&hit) && accepts(row) {
+    /// is about `k * ln(rows / k)` times instead of once per row. Large ones are spread over the threads that there are.
+    /// `Timeout` when patience ends.
+    fn scan(
+        &self,
+        vectors: Vectors<'_>,
+        rows: impl Iterator<Item = u32>,
+        accepts: &(dyn Fn(u32) -> bool + Sync),
+    ) -> Result<Vec<Hit>> {
+        let rows: Vec<u32> = rows.collect();
+        let piece = rows.len().div_ceil(self.params.threads.max(1) * PIECES_PER_THREAD).max(PIECE_ROWS_MIN);
+        if self.params.threads <= 1 || rows.len() <= piece {
+            return self.scan_piece(vectors, &rows, accepts);
+        }
+        let pieces = rows.par_chunks(piece).map(|rows| self.scan_piece(vectors, rows, accepts));
+        let mut best = TopK::new(self.params.k, rows.len());
+        for hits in pieces.collect::<Result<Vec<_>>>()? {
+            for hit in hits {
                 best.push(hit);
             }
         }
-        best.into_sorted()
+        Ok(best.into_sorted())
+    }
+
+    fn scan_piece(
+        &self,
+        vectors: Vectors<'_>,
+        rows: &[u32],
+        accepts: &(dyn Fn(u32) -> bool + Sync),
+    ) -> Result<Vec<Hit>> {
+        let mut best = TopK::new(self.params.k, rows.len());
+        for row in rows {
+            let Some(vector) = vectors.get(*row) else { continue };
+            self.patience.spend(self.scorer.cost(vector))?;
+            let hit = Hit { distance: self.scorer.distance(vector), row: *row };
+            if best.would_take(&hit) && accepts(*row) {
+                best.push(hit);
+            }
+        }
+        Ok(best.into_sorted())
     }
 }

@@ -221,8 +221,13 @@ impl HnswIndex {
         scratch.buffers.scored = 0;
         let mut best = TopK::new(params.k, self.rows);
         if way != Way::Scan && self.walk(&GivenScorer(distance), way, (params.k, accept), &mut scratch) {
-            let mut found = scratch.beam.found();
-            while found.next().is_some_and(|found| self.admit(found, &mut best, accept)) {}
+            // Equal distances are usual for such functions, and rows decide between them: only a farther one ends it.
+            for found in scratch.beam.found() {
+                if best.worst().is_some_and(|worst| worst.distance < found.distance) {
+                    break;
+                }
+                self.admit(found, &mut best, accept);
+            }
         } else {
             for row in accept.iter(self.rows) {
                 best.push(Hit { distance: distance(row), row });

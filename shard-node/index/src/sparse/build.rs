@@ -1,6 +1,7 @@
 //! Making postings: one pass over the vectors counts, a second one places. No sort of the values, and no copy of them but
 //! the result: 8 bytes a value, and some 40 for each index that occurs.
 
+use super::rows::{hash, multiplier};
 use super::{Postings, SparseRef};
 
 /// Postings in memory.
@@ -108,6 +109,7 @@ struct DimTable {
     /// Index and number. A power of two of slots, at least half of them free.
     slots: Vec<(u32, u32)>,
     len: usize,
+    multiplier: u32,
     shift: u32,
 }
 
@@ -122,7 +124,7 @@ impl DimTable {
     }
 
     fn with_bits(bits: u32) -> DimTable {
-        DimTable { slots: vec![(0, FREE); 1 << bits], len: 0, shift: 32 - bits }
+        DimTable { slots: vec![(0, FREE); 1 << bits], len: 0, multiplier: multiplier(), shift: 32 - bits }
     }
 
     /// The number of an index, 0 when it is new.
@@ -144,7 +146,7 @@ impl DimTable {
     #[inline]
     fn find(&self, dim: u32) -> usize {
         let mask = self.slots.len() - 1;
-        let mut at = super::rows::hash(dim, self.shift);
+        let mut at = hash(dim, self.multiplier, self.shift);
         while self.slots[at].1 != FREE && self.slots[at].0 != dim {
             at = (at + 1) & mask;
         }

@@ -1,6 +1,8 @@
 //! Scoring rows by their vectors: for the few rows of a selective filter, and for rows that have no postings.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
 
 use super::{SparseRef, hit};
 use crate::prefetch::prefetch;
@@ -43,11 +45,19 @@ pub fn score_rows<'v>(
     best.into_sorted()
 }
 
-/// Where an index belongs in a table of `2^(32 - shift)` slots (Fibonacci hashing: Knuth, The Art of Computer Programming 3,
-/// 6.4). `shift` is at most 31.
+/// Where an index belongs in a table of `2^(32 - shift)` slots: multiply-shift hashing (Dietzfelbinger, Hagerup, Katajainen
+/// and Penttonen, A Reliable Randomized Algorithm for the Closest-Pair Problem, 1997) by the process's [`multiplier`]. `shift`
+/// is at most 31.
 #[inline(always)]
-pub(super) fn hash(dim: u32, shift: u32) -> usize {
-    (dim.wrapping_mul(0x9E37_79B9) >> shift) as usize
+pub(super) fn hash(dim: u32, multiplier: u32, shift: u32) -> usize {
+    (dim.wrapping_mul(multiplier) >> shift) as usize
+}
+
+/// An odd number that differs from process to process: nobody can choose indices that fall into few slots. What is built with
+/// it does not depend on it.
+pub(super) fn multiplier() -> u32 {
+    static MULTIPLIER: OnceLock<u32> = OnceLock::new();
+    *MULTIPLIER.get_or_init(|| RandomState::new().hash_one(0u8) as u32 | 1)
 }
 
 /// Slots for each index of a query at least: most of what a row has is not in the query, and is then seen not to be at the
@@ -58,6 +68,7 @@ const SLOTS: usize = 32;
 /// its look-ups are nearly always foreseen.
 struct QueryTable {
     slots: Vec<(u32, f32)>,
+    multiplier: u32,
     shift: u32,
     /// An index that the query does not have: that of free slots.
     free: u32,
@@ -68,7 +79,8 @@ impl QueryTable {
         let bits = (SLOTS * query.indices.len()).next_power_of_two().trailing_zeros().max(4);
         let free =
             (0..u32::MAX).zip(query.indices).find(|(i, dim)| i != *dim).map_or(query.indices.len() as u32, |gap| gap.0);
-        let mut table = QueryTable { slots: vec![(free, 0.0); 1 << bits], shift: 32 - bits, free };
+        let mut table =
+            QueryTable { slots: vec![(free, 0.0); 1 << bits], multiplier: multiplier(), shift: 32 - bits, free };
         for (dim, value) in query.indices.iter().zip(query.values) {
             let at = table.find(*dim);
             table.slots[at] = (*dim, *value);
@@ -80,7 +92,7 @@ impl QueryTable {
     #[inline(always)]
     fn find(&self, dim: u32) -> usize {
         let mask = self.slots.len() - 1;
-        let mut at = hash(dim, self.shift) & mask;
+        let mut at = hash(dim, self.multiplier, self.shift) & mask;
         while self.slots[at].0 != dim && self.slots[at].0 != self.free {
             at = (at + 1) & mask;
         }

@@ -10,7 +10,7 @@ use vicinal_common::metric::Metric;
 use vicinal_common::tuning::{GraphPlacement, Tuning};
 use vicinal_index::hnsw::Over;
 
-use super::super::{Shard, ShardEnv, ShardOptions, View};
+use super::super::{Patience, Shard, ShardEnv, ShardOptions, View};
 use super::harness::{DIR, Model, Work, all_parts, env, env_with, spec, spec_of};
 use super::tuning::check_residency;
 
@@ -81,11 +81,11 @@ fn read_randomly(work: &mut Work, model: &Model, shard: &Shard, recall: &mut Rec
         3 => {
             let filter = (work.below(2) == 0).then(|| work.filter());
             let (order, limit) = (work.order(), work.below(40) as usize);
-            let page = view.page(&order, limit, filter.as_ref(), &all_parts()).unwrap();
+            let page = view.page(&order, limit, filter.as_ref(), &all_parts(), &Patience::endless()).unwrap();
             assert_eq!(page, model.page(&order, limit, filter.as_ref()), "{order:?}");
-            assert_eq!(view.facet("g", filter.as_ref()).unwrap(), model.facet(filter.as_ref()));
+            assert_eq!(view.facet("g", filter.as_ref(), &Patience::endless()).unwrap(), model.facet(filter.as_ref()));
             let indices: Vec<u32> = (0..40).step_by(3).map(|i| i * 1_000_003).collect();
-            let frequencies = view.frequencies("s", &indices, filter.as_ref()).unwrap();
+            let frequencies = view.frequencies("s", &indices, filter.as_ref(), &Patience::endless()).unwrap();
             assert_eq!(frequencies, model.frequencies(&indices, filter.as_ref()));
         }
         _ => {
