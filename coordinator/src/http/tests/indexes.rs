@@ -127,7 +127,8 @@ async fn a_text_index_says_what_a_full_text_condition_means() {
     assert_eq!(count(json!({"phrase": "red car"})).await, 1);
 
     let stems = json!({"type": "text", "tokenizer": "word", "stemmer": {"type": "snowball", "language": "english"}});
-    edge.ok("PUT", INDEX, json!({"field_name": "about", "field_schema": stems})).await;
+    let index = format!("{INDEX}?wait=true");
+    edge.ok("PUT", &index, json!({"field_name": "about", "field_schema": stems})).await;
     assert_eq!(schema(&edge).await["about"], json!({"data_type": "text", "points": 4, "params": stems}));
     assert_eq!(count(json!({"text": "car red"})).await, 2, "by stems");
     edge.ok("PUT", INDEX, json!({"field_name": "about", "field_schema": {"type": "text", "tokenizer": "prefix"}}))
