@@ -69,13 +69,17 @@ pub const PAYLOAD_DEPTH_MAX: usize = 64;
 pub const FILTER_DEPTH_MAX: usize = 32;
 /// Most conditions in one filter.
 pub const FILTER_CONDITIONS_MAX: usize = 65_536;
+/// Most full-text conditions in one filter of a client: each cuts the texts of a point again. A logged filter may have
+/// more: what was accepted once is decided by every replay.
+pub const FILTER_TEXT_CONDITIONS_MAX: usize = 256;
 /// Longest query of a full-text condition, in bytes: a phrase is compared with a text in steps of 64 tokens of the query.
 pub const TEXT_QUERY_BYTES_MAX: usize = 8 * 1024;
 /// Most stopwords of one's own of a text index, and their bytes in all.
 pub const STOPWORDS_MAX: usize = 1_000;
 /// See [`STOPWORDS_MAX`].
 pub const STOPWORDS_BYTES_MAX: usize = 8 * 1024;
-/// Bytes of JSON that parameters of text indexes may take in one filter: each full-text condition carries them.
+/// Bytes of JSON that parameters of text indexes may take in the filters of one request: each full-text condition carries
+/// them.
 pub const FILTER_TOKENIZATION_BYTES_MAX: usize = 1024 * 1024;
 /// Most payload indexes of a collection: each is a file beside each segment.
 pub const PAYLOAD_INDEXES_MAX: usize = 64;

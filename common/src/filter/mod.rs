@@ -23,7 +23,7 @@ pub use geo::{GeoBox, GeoPoint, GeoPolygon, GeoRadius};
 pub use path::{KeyPath, merge_fields};
 pub use required::RequiredIndex;
 pub use slice::Slice;
-pub use text::{BadParameter, Language, Split, TextMatch, TextTest, Tokenization, Tokenizer};
+pub use text::{BadParameter, Language, Split, TextMatch, TextResolver, TextTest, Tokenization, Tokenizer};
 
 use crate::point::PointId;
 

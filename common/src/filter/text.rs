@@ -17,6 +17,7 @@ use std::sync::Arc;
 use phrase::Phrase;
 
 pub use params::{BadParameter, Language, Split, Tokenization};
+pub use resolve::TextResolver;
 pub use tokens::Tokenizer;
 
 /// Which tokens of the query a text must have.

@@ -37,7 +37,7 @@ pub(super) async fn groups<B: GroupsBody>(
     check_parts(&collection, &tree.query.parts)?;
     strict::check_queries(&collection, std::slice::from_ref(&tree))?;
     strict::check_limit(&collection, groups.hits())?;
-    prepare_filters(&collection, &mut tree)?;
+    prepare_filters(&collection, std::slice::from_mut(&mut tree))?;
     let others = match &records {
         Some(records) => Some(find_records(&coordinator, records)?),
         None => None,

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::json;
 use tokio::time::Instant;
-use vicinal_common::filter::Filter;
+use vicinal_common::filter::{Filter, TextResolver};
 
 use super::answer::{Answer, Failure};
 use super::body::JsonBody;
@@ -68,15 +68,30 @@ pub(super) enum Purpose {
 
 /// Makes a client's filter ready for the shards: fixes how its full-text conditions cut texts, by the collection's indexes as
 /// they are now, and refuses a filter that strict mode does not allow: on a field without an index, or too large. Every filter
-/// of a request must come through here, once.
+/// of a request must come through here or [`prepare_one_of`], once: here when a request has no other.
 pub(super) fn prepare_filter(
     collection: &Collection,
     filter: Option<&mut Filter>,
     purpose: Purpose,
 ) -> Result<(), Failure> {
+    prepare_one_of(&mut text_resolver(collection), collection, filter, purpose)
+}
+
+/// [`prepare_filter`] for requests with several filters, which share a resolver.
+pub(super) fn prepare_one_of(
+    texts: &mut TextResolver<'_>,
+    collection: &Collection,
+    filter: Option<&mut Filter>,
+    purpose: Purpose,
+) -> Result<(), Failure> {
     let Some(filter) = filter else { return Ok(()) };
-    filter.resolve_text(&collection.tuning.payload_indexes)?;
+    texts.resolve(filter)?;
     check_filter(collection, filter, purpose)
+}
+
+/// What fixes how the full-text conditions of one request cut texts.
+pub(super) fn text_resolver(collection: &Collection) -> TextResolver<'_> {
+    TextResolver::new(&collection.tuning.payload_indexes)
 }
 
 /// Refuses a filter that strict mode does not allow.

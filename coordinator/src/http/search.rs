@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use tracing::Instrument;
+use vicinal_common::filter::TextResolver;
 use vicinal_common::telemetry;
 
 use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
 use super::decode::{OlderBatchBody, OlderBody, QueryBatchBody, QueryBody};
 use super::encode::{self, Shown};
-use super::indexes::{Purpose, prepare_filter};
+use super::indexes::{Purpose, prepare_one_of, text_resolver};
 use super::params::Params;
 use super::points::check_parts;
 use super::selector::WithPayload;
@@ -92,10 +93,8 @@ async fn run(
     let collection = coordinator.collection(params.collection())?;
     let (mut trees, with_payload): (Vec<QueryTree>, Vec<WithPayload>) = queries.into_iter().unzip();
     strict::check_queries(&collection, &trees)?;
-    for tree in &mut trees {
-        check_parts(&collection, &tree.query.parts)?;
-        prepare_filters(&collection, tree)?;
-    }
+    trees.iter().try_for_each(|tree| check_parts(&collection, &tree.query.parts))?;
+    prepare_filters(&collection, &mut trees)?;
     strict::count_batch(coordinator, &collection, strict::Kind::Read, trees.len())?;
     resolve(coordinator, params, &collection, &mut trees).await?;
     let lookup = params.lookup(coordinator);
@@ -138,15 +137,20 @@ pub(super) async fn resolve(
     Ok(query::resolve_lookups(&coordinator.shards, &find, params.read_spec(), collection.id, trees).await?)
 }
 
-/// Prepares the filters of the query and of its prefetches, and the conditions of formulas. Refuses what strict mode does not
-/// allow.
-pub(super) fn prepare_filters(collection: &Collection, tree: &mut QueryTree) -> Result<(), Failure> {
-    prepare_filter(collection, tree.query.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
-    prepare_filter(collection, tree.query.idf_corpus.as_mut().map(Arc::make_mut), Purpose::Read)?;
+/// Prepares the filters of all queries of a request and of their prefetches, and the conditions of formulas. Refuses what
+/// strict mode does not allow.
+pub(super) fn prepare_filters(collection: &Collection, trees: &mut [QueryTree]) -> Result<(), Failure> {
+    let mut texts = text_resolver(collection);
+    trees.iter_mut().try_for_each(|tree| prepare_tree(&mut texts, collection, tree))
+}
+
+fn prepare_tree(texts: &mut TextResolver<'_>, collection: &Collection, tree: &mut QueryTree) -> Result<(), Failure> {
+    prepare_one_of(texts, collection, tree.query.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
+    prepare_one_of(texts, collection, tree.query.idf_corpus.as_mut().map(Arc::make_mut), Purpose::Read)?;
     if let Source::Formula(formula) = &mut tree.query.source {
         strict::check_formula(collection, &formula.formula)?;
         let mut conditions = Arc::make_mut(formula).conditions_mut().into_iter();
-        conditions.try_for_each(|filter| filter.resolve_text(&collection.tuning.payload_indexes))?;
+        conditions.try_for_each(|filter| texts.resolve(filter))?;
     }
-    tree.prefetch.iter_mut().try_for_each(|prefetch| prepare_filters(collection, prefetch))
+    tree.prefetch.iter_mut().try_for_each(|prefetch| prepare_tree(texts, collection, prefetch))
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Failure};
 use super::body::JsonBody;
 use super::decode::{BatchUpdateBody, UpdateBody};
-use super::indexes::{Purpose, prepare_filter};
+use super::indexes::{Purpose, prepare_one_of, text_resolver};
 use super::params::Params;
 use super::strict;
 use crate::Coordinator;
@@ -27,7 +27,7 @@ pub(super) async fn update<B: UpdateBody>(
     let (id, known) = (collection.id, collection.clone());
     let check = move |body: B| {
         let mut update = body.into_update(&known.schema)?;
-        prepare_update(&known, &mut update)?;
+        prepare_updates(&known, std::slice::from_mut(&mut update))?;
         Ok(update)
     };
     let update = body.decode(check).await?;
@@ -44,7 +44,7 @@ pub(super) async fn batch(State(coordinator): Shared, params: Params, body: Json
     let (id, known) = (collection.id, collection.clone());
     let check = move |body: BatchUpdateBody| {
         let mut updates = body.into_updates(&known.schema)?;
-        updates.iter_mut().try_for_each(|update| prepare_update(&known, update))?;
+        prepare_updates(&known, &mut updates)?;
         Ok(updates)
     };
     let updates = body.decode(check).await?;
@@ -67,10 +67,14 @@ pub(super) async fn batch(State(coordinator): Shared, params: Params, body: Json
     Ok(Answer::json(&Value::from(results))?.with_session(&params))
 }
 
-/// Prepares the filters of a change, and refuses what strict mode does not allow.
-fn prepare_update(collection: &Collection, update: &mut Update) -> Result<(), Failure> {
-    strict::check_update(collection, update)?;
-    update.filters_mut().try_for_each(|filter| prepare_filter(collection, Some(filter), Purpose::Update))
+/// Prepares the filters of all changes of a request, and refuses what strict mode does not allow.
+fn prepare_updates(collection: &Collection, updates: &mut [Update]) -> Result<(), Failure> {
+    let mut texts = text_resolver(collection);
+    updates.iter_mut().try_for_each(|update| {
+        strict::check_update(collection, update)?;
+        let mut filters = update.filters_mut();
+        filters.try_for_each(|filter| prepare_one_of(&mut texts, collection, Some(filter), Purpose::Update))
+    })
 }
 
 /// The answer to a write. It is durable and applied by now in any case; a client that did not wait for that is told the

@@ -40,17 +40,24 @@ impl FieldIndex {
     pub fn in_memory(field: &Field, rows: u32, built: &[u8]) -> Result<FieldIndex> {
         let mut words = vec![0u64; built.len().div_ceil(8)];
         bytemuck::cast_slice_mut(&mut words)[..built.len()].copy_from_slice(built);
-        FieldIndex::open(field, rows, Mapping::new(Aligned { words, bytes: built.len() }))
+        FieldIndex::open_built(field, rows, Mapping::new(Aligned { words, bytes: built.len() }))
     }
 
-    /// Verifies and opens the index of a field of a run with so many rows. `Corrupt` says what is wrong.
-    pub fn open(field: &Field, rows: u32, bytes: Mapping) -> Result<FieldIndex> {
+    /// [`FieldIndex::open`] of an index that this program has built.
+    pub fn open_built(field: &Field, rows: u32, bytes: Mapping) -> Result<FieldIndex> {
+        let index = FieldIndex::open(field, rows, bytes)?;
+        index.ok_or_else(|| corrupt("the texts of the index are cut in another way"))
+    }
+
+    /// Verifies and opens the index of a field of a run with so many rows. `None` when all is right but that its texts
+    /// are cut in another way than by this program. `Corrupt` says what is wrong.
+    pub fn open(field: &Field, rows: u32, bytes: Mapping) -> Result<Option<FieldIndex>> {
         let layout = decode(&bytes)?;
-        if layout.of != field.of
-            || layout.tokenization_crc != tokenization_crc(field)
-            || bytes[layout.section(Section::Path)] != *field.path.to_string().as_bytes()
-        {
+        if layout.of != field.of || bytes[layout.section(Section::Path)] != *field.path.to_string().as_bytes() {
             return Err(corrupt("the file is the index of another field"));
+        }
+        if field.of != FieldType::Text && layout.tokenization_crc != 0 {
+            return Err(corrupt("the file has a tokenization and no texts"));
         }
         if layout.rows != rows {
             return Err(corrupt("the file has another number of rows than its segment"));
@@ -61,7 +68,8 @@ impl FieldIndex {
         let states = decode_states(&bytes[layout.section(Section::States)], rows)?;
         let index = FieldIndex { field: field.clone(), bytes, layout, states };
         index.check_content()?;
-        Ok(index)
+        let is_cut_alike = index.layout.tokenization_crc == tokenization_crc(field);
+        Ok(is_cut_alike.then_some(index))
     }
 
     /// What a checksum cannot tell: that lists have the lengths and the order that reading relies on.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use roaring::RoaringBitmap;
 use vicinal_common::error::{Error, Result};
+use vicinal_common::filter::{EVALUATOR_VERSION, Tokenization};
 use vicinal_common::payload_index::FieldType;
 
 use super::Field;
@@ -89,9 +90,19 @@ fn code(of: FieldType) -> u32 {
     FieldType::ALL.iter().position(|known| *known == of).map_or(0, |place| place as u32 + 1)
 }
 
-/// Checksum of how the texts of a field are cut, 0 when its index is of another type: the file is of no use to another way.
+/// Checksum of how this program cuts the texts of a field, 0 when its index is of another type: a file is of no use where
+/// texts are cut in another way.
 pub(super) fn tokenization_crc(field: &Field) -> u32 {
-    field.tokenization().map_or(0, |params| crc32fast::hash(params.to_json().to_string().as_bytes()))
+    field.tokenization().map_or(0, |params| cutting_crc(EVALUATOR_VERSION, char::UNICODE_VERSION, params))
+}
+
+/// Tokens belong to the evaluator, to the tables that letters are told by, and to the parameters.
+fn cutting_crc(evaluator: u32, unicode: (u8, u8, u8), params: &Tokenization) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&evaluator.to_le_bytes());
+    crc.update(&[unicode.0, unicode.1, unicode.2]);
+    crc.update(params.to_json().to_string().as_bytes());
+    crc.finalize()
 }
 
 /// The bytes of a file.
@@ -204,4 +215,36 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Makes the file of a text index one that another evaluator wrote.
+    pub(crate) fn cut_in_another_way(bytes: &mut [u8]) {
+        let other = !u32_at(bytes, 32);
+        bytes[32..36].copy_from_slice(&other.to_le_bytes());
+        let header = crc32fast::hash(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&header.to_le_bytes());
+    }
+
+    #[test]
+    fn whatever_changes_tokens_changes_the_checksum() {
+        let (params, cased) = (Tokenization::default(), Tokenization { lowercase: false, ..Tokenization::default() });
+        let crc = cutting_crc(3, (16, 0, 0), &params);
+        for other in [
+            cutting_crc(4, (16, 0, 0), &params),
+            cutting_crc(3, (17, 0, 0), &params),
+            cutting_crc(3, (16, 1, 0), &params),
+            cutting_crc(3, (16, 0, 1), &params),
+            cutting_crc(3, (16, 0, 0), &cased),
+        ] {
+            assert_ne!(other, crc);
+        }
+        let field = |of| Field::new(vicinal_common::filter::KeyPath::parse("a").unwrap(), of, None);
+        let own = cutting_crc(EVALUATOR_VERSION, char::UNICODE_VERSION, &params);
+        assert_eq!(tokenization_crc(&field(FieldType::Text)), own);
+        assert_eq!(tokenization_crc(&field(FieldType::Keyword)), 0);
+    }
 }

@@ -24,6 +24,8 @@ use vicinal_common::payload_index::{FieldType, PayloadIndex, PayloadIndexes};
 
 pub use builder::build_fields;
 pub use field::FieldIndex;
+#[cfg(test)]
+pub(crate) use format::tests::cut_in_another_way;
 pub use select::{Selection, is_of_use, select};
 
 /// A field to index.

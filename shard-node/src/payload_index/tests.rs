@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
+use vicinal_common::disk::Mapping;
 use vicinal_common::error::Error;
 use vicinal_common::filter::{Filter, KeyPath, TextTest, Tokenization};
 use vicinal_common::ids::LogIndex;
@@ -15,7 +16,7 @@ use vicinal_common::payload::{Payload, parse_fields};
 use vicinal_common::payload_index::FieldType;
 use vicinal_common::point::{Point, PointId};
 
-use super::{Field, FieldIndex, Selection, build_fields, select};
+use super::{Field, FieldIndex, Selection, build_fields, cut_in_another_way, select};
 use crate::segment::{Layout, MemoryRun, Run, Source, Tombstones};
 
 const PATHS: [&str; 8] = ["a", "b", "a.b", "a[]", "a[].b", "a[0]", "b[].a[]", "a[].a[].b"];
@@ -306,5 +307,31 @@ fn what_a_text_index_cannot_tell_stays_open() {
         compare(&filter, &run, &dead, &selection);
         assert_eq!(selection.sure().iter().collect::<Vec<_>>(), sure, "{filter:?}");
         assert_eq!(selection.open().iter().collect::<Vec<_>>(), open, "{filter:?}");
+    }
+}
+
+#[test]
+fn an_index_whose_texts_are_cut_in_another_way_is_no_damage_and_not_used() {
+    let run = run_of(&[json!({"a": "red car"}), json!({"a": "bus"})]);
+    let open = |field: &Field, rows: u32, bytes: &[u8]| {
+        // Read in place as numbers: at an address for them.
+        let words: Vec<u64> = bytes.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+        let bytes: &'static [u8] = bytemuck::cast_slice(Vec::leak(words));
+        FieldIndex::open(field, rows, Mapping::new(bytes))
+    };
+    for of in [FieldType::Text, FieldType::Keyword] {
+        let field = field("a", of);
+        let mut bytes = build_fields(&run, std::slice::from_ref(&field), &|| false).unwrap().unwrap().remove(0);
+        assert!(open(&field, 2, &bytes).unwrap().is_some());
+        cut_in_another_way(&mut bytes);
+        match of {
+            FieldType::Text => assert!(open(&field, 2, &bytes).unwrap().is_none()),
+            _ => assert!(open(&field, 2, &bytes).is_err(), "nothing is cut there"),
+        }
+        assert!(open(&field, 3, &bytes).is_err(), "that alone is no damage");
+        assert!(matches!(FieldIndex::in_memory(&field, 2, &bytes), Err(Error::Corrupt(_))));
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        assert!(open(&field, 2, &bytes).is_err(), "damaged as well");
     }
 }

@@ -119,6 +119,11 @@ impl Segment {
         &self.file
     }
 
+    /// Bytes of all payloads, dead rows included.
+    pub fn payload_bytes(&self) -> u64 {
+        self.sections.payloads.len() as u64
+    }
+
     fn array<T: Pod>(&self, range: &Range<usize>) -> &[T] {
         // Cannot fail: `read_sections` checked lengths, and sections are aligned to 64 bytes in an aligned mapping.
         bytemuck::cast_slice(&self.mapping[range.clone()])

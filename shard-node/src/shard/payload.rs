@@ -20,6 +20,11 @@ use crate::segment::{FileInfo, MemoryRun, Run, Segment, StoredFile, write_whole}
 const BUILD_BYTES_PER_ROW: u64 = 64;
 /// The same of a text index, for about 60 tokens per row.
 const BUILD_BYTES_PER_TEXT: u64 = 1_024;
+/// The same per byte of payload, when there is a text index. A token of 6 bytes takes 8 bytes with its row while texts are
+/// cut, three times that while the list grows, and 8 more in the encoded form; one that is in no other text about 60 more.
+const BUILD_BYTES_PER_PAYLOAD_BYTE: u64 = 8;
+/// Bytes of the file of a text index per byte of payload: a token has 4 per row, and once its letters and 16 more.
+const FILE_BYTES_PER_PAYLOAD_BYTE: u64 = 2;
 
 /// The index of one field of a segment.
 pub(super) struct SegmentField {
@@ -116,19 +121,9 @@ impl Shard {
         if fields.is_empty() {
             return Ok(Vec::new());
         }
-        let per_row = fields.iter().map(|field| match field.of {
-            FieldType::Text => BUILD_BYTES_PER_TEXT,
-            FieldType::Keyword
-            | FieldType::Integer
-            | FieldType::Float
-            | FieldType::Bool
-            | FieldType::Datetime
-            | FieldType::Uuid
-            | FieldType::Geo => BUILD_BYTES_PER_ROW,
-        });
-        let bytes = u64::from(segment.rows()) * per_row.sum::<u64>();
-        self.check_room(bytes)?;
-        let _reserved = self.env.builder.reserve(bytes);
+        let needs = Needs::of(fields, segment.rows(), segment.payload_bytes());
+        self.check_room(needs.disk_bytes)?;
+        let _reserved = self.env.builder.reserve(needs.memory_bytes);
         let is_closed = || self.closed.load(Ordering::Acquire);
         let built = build_fields(segment, fields, &is_closed).map_err(StepError::Fatal)?.ok_or(StepError::Closed)?;
         let mut files = Vec::with_capacity(fields.len());
@@ -143,7 +138,7 @@ impl Shard {
             let mut opened = Vec::with_capacity(fields.len());
             for (field, (number, file)) in fields.iter().zip(&files) {
                 let bytes = self.env.disk.map(file.path())?;
-                let index = FieldIndex::open(field, segment.rows(), bytes).map_err(StepError::Fatal)?;
+                let index = FieldIndex::open_built(field, segment.rows(), bytes).map_err(StepError::Fatal)?;
                 opened.push((*number, Arc::new(index)));
             }
             let opened = opened.into_iter().zip(files.drain(..));
@@ -155,8 +150,8 @@ impl Shard {
         result
     }
 
-    /// Maps and verifies an index that a manifest names. It is, or will be, the file `to`. `None` when the file is gone:
-    /// it is built again.
+    /// Maps and verifies an index that a manifest names. It is, or will be, the file `to`. `None` when the file is gone, or
+    /// its texts are cut in another way than by this program: it is built again.
     pub(super) fn open_field(
         &self,
         path: &Path,
@@ -185,9 +180,43 @@ impl Shard {
         if bytes.len() as u64 != info.bytes || crc32fast::hash(&bytes) != info.crc {
             return Err(corrupt("this is not the file that the manifest names"));
         }
+        let Some(index) = index else {
+            tracing::warn!(shard = %self.spec.shard, %name, "a text index is of another evaluator and is built again");
+            return Ok(None);
+        };
         let (segment, number) = to;
         let file = StoredFile::new(Arc::clone(&self.env.disk), self.dir.join(field_name(segment, number)), info);
         Ok(Some(Arc::new(SegmentField { number, index: Arc::new(index), file })))
+    }
+}
+
+/// What building the indexes of some fields of a segment takes, about.
+#[derive(Debug, PartialEq, Eq)]
+struct Needs {
+    memory_bytes: u64,
+    disk_bytes: u64,
+}
+
+impl Needs {
+    fn of(fields: &[Field], rows: u32, payload_bytes: u64) -> Needs {
+        let per_row = fields.iter().map(|field| match field.of {
+            FieldType::Text => BUILD_BYTES_PER_TEXT,
+            FieldType::Keyword
+            | FieldType::Integer
+            | FieldType::Float
+            | FieldType::Bool
+            | FieldType::Datetime
+            | FieldType::Uuid
+            | FieldType::Geo => BUILD_BYTES_PER_ROW,
+        });
+        let of_rows = u64::from(rows).saturating_mul(per_row.sum());
+        // Fields share the payloads: together their texts are no longer.
+        let has_texts = fields.iter().any(|field| field.of == FieldType::Text);
+        let texts_bytes = if has_texts { payload_bytes } else { 0 };
+        Needs {
+            memory_bytes: of_rows.max(texts_bytes.saturating_mul(BUILD_BYTES_PER_PAYLOAD_BYTE)),
+            disk_bytes: of_rows.max(texts_bytes.saturating_mul(FILE_BYTES_PER_PAYLOAD_BYTE)),
+        }
     }
 }
 
@@ -214,5 +243,28 @@ impl Committed {
             segment.fields = kept;
         }
         dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vicinal_common::filter::KeyPath;
+
+    use super::*;
+
+    #[test]
+    fn long_texts_need_more_room_than_short_ones() {
+        let fields = |types: &[FieldType]| -> Vec<Field> {
+            types.iter().map(|of| Field::new(KeyPath::parse("a").unwrap(), *of, None)).collect()
+        };
+        let memory = |types: &[FieldType], rows, bytes| Needs::of(&fields(types), rows, bytes).memory_bytes;
+        assert_eq!(memory(&[FieldType::Text], 10, 500), 10_240);
+        // Ten texts of 4 MiB each are no ten KiB.
+        let long = Needs::of(&fields(&[FieldType::Text]), 10, 40 << 20);
+        assert_eq!(long, Needs { memory_bytes: 320 << 20, disk_bytes: 80 << 20 });
+        assert_eq!(memory(&[FieldType::Text, FieldType::Text, FieldType::Geo], 10, 40 << 20), 320 << 20);
+        assert_eq!(memory(&[FieldType::Integer, FieldType::Geo], 10, 40 << 20), 1_280);
+        assert_eq!(memory(&[FieldType::Text], u32::MAX, u64::MAX), u64::MAX);
+        assert_eq!(memory(&[], 10, 40 << 20), 0);
     }
 }

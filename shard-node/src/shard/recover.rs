@@ -48,7 +48,7 @@ impl Shard {
     pub fn open(env: &ShardEnv, dir: &Path) -> Result<Arc<Shard>> {
         let disk = &*env.disk;
         let spec = load_spec(disk, dir)?.ok_or_else(|| Error::NotFound("there is no shard in the directory".into()))?;
-        let manifest = Manifest::load(disk, dir)?;
+        let mut manifest = Manifest::load(disk, dir)?;
         if manifest.spec_digest != spec_digest(&spec)? {
             return Err(Error::Corrupt(format!("MANIFEST: spec_digest: it is not of shard {} of SPEC", spec.shard)));
         }
@@ -60,6 +60,10 @@ impl Shard {
                 return Err(Error::Corrupt("MANIFEST: it names a file beyond its next one".into()));
             }
             segments.push(shard.open_segment(dir, record, record, &wanted)?);
+        }
+        // Those that are built again, under other names.
+        for (record, segment) in manifest.segments.iter_mut().zip(&segments) {
+            record.payload_indexes.retain(|index| segment.fields.iter().any(|field| field.number == index.number));
         }
         // Only now: a manifest that does not fit its files may name too few of them.
         remove_leftovers(disk, dir, &manifest).map_err(|e| Error::from(StepError::from(e)))?;

@@ -97,12 +97,21 @@ impl Shard {
         let mut moves = Vec::new();
         for record in &manifest.segments {
             let own = self.renumbered(record);
+            for index in &record.payload_indexes {
+                let name = field_name(record.number, index.number);
+                if !self.env.disk.exists(&incoming.join(&name)).map_err(|e| Error::from(StepError::from(e)))? {
+                    return Err(Error::Corrupt(format!("{name}: the file of the snapshot is missing")));
+                }
+            }
+            let segment = self.open_segment(&incoming, record, &own, &wanted)?;
+            // Those that are built again stay where they are and go with the directory.
+            let unread = own.payload_indexes.iter().map(|index| index.number);
+            let unread = unread.filter(|number| segment.fields.iter().all(|field| field.number != *number));
+            let unread: Vec<String> = unread.map(|number| field_name(own.number, number)).collect();
             let pairs = names_of_segment(record).into_iter().zip(names_of_segment(&own));
+            let pairs = pairs.filter(|(_, to)| !unread.contains(to));
             moves.extend(pairs.map(|(from, to)| (incoming.join(from), self.dir.join(to))));
-            segments.push(self.open_segment(&incoming, record, &own, &wanted)?);
-        }
-        if segments.iter().zip(&manifest.segments).any(|(own, sent)| own.fields.len() < sent.payload_indexes.len()) {
-            return Err(Error::Corrupt("a payload index file of the snapshot is missing".into()));
+            segments.push(segment);
         }
         self.move_durably(&moves).map_err(|error| Error::from(StepError::from(error)))?;
 

@@ -1,5 +1,7 @@
 //! What full-text conditions mean, how they are written, and what fixes their meaning.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -104,7 +106,7 @@ fn an_index_of_the_field_says_how_its_texts_are_cut() {
     let on = |key: &str| json!({"key": key, "match": {"text": "Fo"}});
     let resolved = |filter: Value| {
         let mut filter = Filter::parse(&filter).unwrap();
-        filter.resolve_text(&indexes).unwrap();
+        TextResolver::new(&indexes).resolve(&mut filter).unwrap();
         filter
     };
     for (key, params) in [("a", json!({"tokenizer": "prefix"})), ("a[]", json!({})), ("b", json!({})), ("c", json!({}))]
@@ -130,7 +132,7 @@ fn what_is_not_for_requests_is_refused() {
     let with = |extra: Value| json!({"must": {"key": "a", "match": extra}});
     let params = json!({"tokenizer": "prefix"});
     let mut filter = Filter::parse(&with(json!({"text": "x", "tokenization": params}))).unwrap();
-    let refused = filter.resolve_text(&PayloadIndexes::new()).unwrap_err();
+    let refused = TextResolver::new(&PayloadIndexes::new()).resolve(&mut filter).unwrap_err();
     assert!(
         matches!(&refused, Error::BadInput(text) if text.contains("`tokenization` of a condition on `a`")),
         "{refused}"
@@ -149,15 +151,67 @@ fn what_is_not_for_requests_is_refused() {
         let error = Filter::parse(&with(test)).unwrap_err();
         assert!(matches!(&error, Error::BadInput(text) if text.contains(part)), "{error} should contain {part}");
     }
+}
+
+/// So many full-text conditions on a field, in lists and filters of all kinds.
+fn texts(key: &str, count: usize) -> Filter {
+    let condition = json!({"key": key, "match": {"text": "x"}});
+    let nested = json!({"nested": {"key": "n", "filter": {"must_not": condition}}});
+    let inner = json!({"should": [{"must": condition}], "min_should": {"min_count": 1, "conditions": [condition]}});
+    let others = vec![condition.clone(); count - 3];
+    Filter::parse(&json!({"must": [nested, inner], "should": others})).unwrap()
+}
+
+/// An index whose parameters take about 10 KB in JSON.
+fn long_index() -> PayloadIndex {
     let words: Vec<String> = (0..1_000).map(|n| format!("word{n}")).collect();
-    let long = PayloadIndex::text(tokenization(json!({"stopwords": {"custom": words}})));
-    let indexes: PayloadIndexes = [("a".to_owned(), long)].into();
-    let many = |count: usize| {
-        let condition = json!({"key": "a", "match": {"text": "x"}});
-        Filter::parse(&json!({"must": vec![condition; count]})).unwrap().resolve_text(&indexes)
-    };
-    many(80).unwrap();
-    assert!(matches!(many(200), Err(Error::BadInput(text)) if text.contains("long stopwords")));
+    PayloadIndex::text(tokenization(json!({"stopwords": {"custom": words}})))
+}
+
+#[test]
+fn long_parameters_are_bounded_over_a_request() {
+    let indexes: PayloadIndexes = [("a".to_owned(), long_index()), ("n[].a".to_owned(), long_index())].into();
+    let refused =
+        |result: Result<(), Error>| matches!(result, Err(Error::BadInput(text)) if text.contains("1048576 bytes"));
+    TextResolver::new(&indexes).resolve(&mut texts("a", 80)).unwrap();
+    assert!(refused(TextResolver::new(&indexes).resolve(&mut texts("a", 200))));
+    // As a batch, a prefetch or a formula brings them: each small enough by itself.
+    let mut resolver = TextResolver::new(&indexes);
+    let accepted = (0..100).take_while(|_| !refused(resolver.resolve(&mut texts("a", 10)))).count();
+    assert!((5..20).contains(&accepted), "{accepted} filters of 10 conditions");
+    // Conditions without parameters cost nothing.
+    (0..100).for_each(|_| resolver.resolve(&mut texts("b", 256)).unwrap());
+}
+
+#[test]
+fn conditions_on_a_field_share_what_cuts_its_texts() {
+    let indexes: PayloadIndexes = [("a".to_owned(), long_index())].into();
+    let mut resolver = TextResolver::new(&indexes);
+    let mut filters = [texts("a", 10), texts("a", 10)];
+    filters.iter_mut().for_each(|filter| resolver.resolve(filter).unwrap());
+    let tests = filters.iter().flat_map(|filter| &filter.should).map(|condition| match condition {
+        Condition::Field(FieldCondition { test: FieldTest::Match(Match::Text(test)), .. }) => test,
+        other => panic!("{other:?}"),
+    });
+    let tokenizers: Vec<&Arc<Tokenizer>> = tests.map(|test| &test.tokenizer).collect();
+    assert_eq!(tokenizers.len(), 14);
+    assert!(tokenizers.iter().all(|tokenizer| Arc::ptr_eq(tokenizer, tokenizers[0])));
+}
+
+#[test]
+fn full_text_conditions_are_few_in_a_clients_filter_and_any_number_in_a_log() {
+    let indexes = PayloadIndexes::new();
+    let mut resolver = TextResolver::new(&indexes);
+    for _ in 0..3 {
+        resolver.resolve(&mut texts("a", 256)).unwrap();
+    }
+    let mut many = texts("a", 257);
+    let refused = resolver.resolve(&mut many).unwrap_err();
+    assert!(matches!(&refused, Error::BadInput(text) if text.contains("more than 256 full-text")), "{refused}");
+    // What an older program accepted is still read and decided.
+    let logged: Filter = serde_json::from_value(serde_json::to_value(texts("a", 1_000)).unwrap()).unwrap();
+    assert!(matches(&logged, &json!({"a": "x", "n": [{"a": "y"}]})));
+    assert!(!matches(&logged, &json!({"a": "y"})));
 }
 
 proptest! {
@@ -177,7 +231,7 @@ proptest! {
             lowercase,
             ..Tokenization::default()
         };
-        let tokenizer = std::sync::Arc::new(Tokenizer::new(params));
+        let tokenizer = Arc::new(Tokenizer::new(params));
         let (wanted, found) = (tokenizer.tokens(&query), tokenizer.tokens(&text));
         let is = |word: &String, token: &String| match split {
             Split::Prefix => token.starts_with(word.as_str()),
@@ -190,7 +244,7 @@ proptest! {
                 TextTest::Any => wanted.iter().any(is_there),
                 TextTest::Phrase => found.windows(wanted.len()).any(|w| w.iter().zip(&wanted).all(|(t, w)| is(w, t))),
             };
-            let condition = TextMatch::new(test, query.clone(), std::sync::Arc::clone(&tokenizer));
+            let condition = TextMatch::new(test, query.clone(), Arc::clone(&tokenizer));
             prop_assert_eq!(condition.holds(&text), expected, "{:?} {:?} {:?}", test, wanted, found);
         }
     }

@@ -151,3 +151,35 @@ async fn a_text_index_says_what_a_full_text_condition_means() {
     edge.ok("DELETE", "/collections/c/index/about", Value::Null).await;
     assert_eq!(count(json!({"text": "th"})).await, 0);
 }
+
+#[tokio::test]
+async fn full_text_conditions_of_a_request_are_bounded() {
+    let edge = Edge::new().await;
+    edge.ok("PUT", C, json!({"vectors": {"size": 1, "distance": "Dot"}})).await;
+    let words: Vec<String> = (0..1_000).map(|n| format!("word{n}")).collect();
+    let long = json!({"type": "text", "tokenizer": "word", "stopwords": {"custom": words}});
+    edge.ok("PUT", INDEX, json!({"field_name": "about", "field_schema": long})).await;
+    let text = |key: &str| json!({"key": key, "match": {"text": "x"}});
+    let filter = |key: &str, count: usize| json!({"must": vec![text(key); count]});
+    // Each filter is small enough by itself, all of a request are not.
+    let query = json!({"query": [1.0], "filter": filter("about", 20)});
+    edge.ok("POST", "/collections/c/points/query", query.clone()).await;
+    let delete = json!({"delete": {"filter": filter("about", 20)}});
+    edge.ok("POST", "/collections/c/points/batch", json!({"operations": [delete.clone()]})).await;
+    let formula = json!({"formula": {"sum": vec![text("about"); 100]}});
+    for (operation, body) in [
+        ("query/batch", json!({"searches": vec![query.clone(); 10]})),
+        ("query", json!({"prefetch": vec![query.clone(); 10], "query": [1.0]})),
+        ("query", json!({"prefetch": query, "query": formula})),
+        ("batch", json!({"operations": vec![delete; 10]})),
+    ] {
+        let (status, error) = edge.refused("POST", &format!("/collections/c/points/{operation}"), body).await;
+        assert!(status == 400 && error.contains("1048576 bytes"), "{operation}: {status} {error}");
+    }
+    for operation in ["count", "scroll", "delete"] {
+        let path = format!("/collections/c/points/{operation}");
+        edge.ok("POST", &path, json!({"filter": filter("plain", 256)})).await;
+        let (status, error) = edge.refused("POST", &path, json!({"filter": filter("plain", 257)})).await;
+        assert!(status == 400 && error.contains("more than 256 full-text"), "{operation}: {status} {error}");
+    }
+}

@@ -11,8 +11,11 @@ use vicinal_common::payload_index::FieldType;
 use vicinal_common::tuning::Tuning;
 
 use super::super::Shard;
+use super::super::files::field_name;
 use super::harness::{DIR, Model, Work, create, env, filter};
 use super::model::copy_files;
+use crate::manifest::Manifest;
+use crate::payload_index::cut_in_another_way;
 
 fn wanted(revision: u64, fields: &[(&str, FieldType)]) -> Tuning {
     let payload_indexes = fields.iter().map(|(name, of)| ((*name).to_owned(), (*of).into())).collect();
@@ -166,4 +169,56 @@ fn a_snapshot_brings_its_indexes() {
         let target = Shard::open(&target_env, Path::new(DIR)).unwrap();
         assert_eq!((target.stats().tuning, target.stats().payload.missing), (revision, 0));
     }
+}
+
+/// Makes the text indexes in a directory those of another evaluator. The manifest that names them.
+fn of_another_evaluator(disk: &FaultyDisk, dir: &Path, mut manifest: Manifest) -> Vec<u8> {
+    for segment in &mut manifest.segments {
+        for index in segment.payload_indexes.iter_mut().filter(|index| index.of == FieldType::Text) {
+            let path = dir.join(field_name(segment.number, index.number));
+            let mut bytes = disk.read(&path).unwrap();
+            cut_in_another_way(&mut bytes);
+            index.crc = crc32fast::hash(&bytes);
+            disk.remove(&path).unwrap();
+            disk.create(&path).unwrap().write_at(0, &bytes).unwrap();
+        }
+    }
+    manifest.encode().unwrap()
+}
+
+#[test]
+fn text_indexes_of_another_evaluator_are_built_again() {
+    let disk = FaultyDisk::new(6);
+    let (shard, model) = indexed(&disk);
+    shard.tune(&wanted(4, &[("g", FieldType::Integer), ("text", FieldType::Text)])).unwrap();
+    while shard.maintain_once().unwrap() {}
+    let are_built_again = |shard: &Shard, disk: &FaultyDisk| {
+        let stats = shard.stats();
+        assert_eq!(stats.payload.missing, stats.segments);
+        assert_eq!(index_files(disk).len() as u64, stats.segments, "the others stay");
+        model.replay(shard).unwrap();
+        check_filters(shard, &model);
+        while shard.maintain_once().unwrap() {}
+        assert_eq!(shard.stats().payload.missing, 0);
+        assert_eq!(index_files(disk).len() as u64, 2 * shard.stats().segments);
+        check_filters(shard, &model);
+    };
+
+    let snapshot = shard.snapshot().unwrap();
+    let target_disk = FaultyDisk::new(7);
+    let target_env = env(target_disk.clone());
+    let target = create(&target_env).unwrap();
+    let incoming = target.begin_install().unwrap();
+    copy_files(&shard.env, &target_env, &snapshot, &incoming);
+    let manifest = Manifest::decode(&snapshot.manifest).unwrap();
+    target.finish_install(&of_another_evaluator(&target_disk, &incoming, manifest)).unwrap();
+    are_built_again(&target, &target_disk);
+
+    drop(snapshot);
+    shard.close();
+    drop(shard);
+    let dir = Path::new(DIR);
+    let manifest = of_another_evaluator(&disk, dir, Manifest::load(&disk, dir).unwrap());
+    assert!(Manifest::store(&disk, dir, &manifest).is_ok());
+    are_built_again(&Shard::open(&env(disk.clone()), dir).unwrap(), &disk);
 }
