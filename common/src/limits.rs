@@ -24,7 +24,7 @@ pub const PREFETCH_DEPTH_MAX: usize = 8;
 pub const PREFETCHES_MAX: usize = 64;
 /// Deepest nesting of a formula's expressions.
 pub const FORMULA_DEPTH_MAX: usize = 32;
-/// Most expressions in a formula, and most defaults.
+/// Most expressions in a formula, conditions of its filters among them, and most defaults.
 pub const FORMULA_NODES_MAX: usize = 1_024;
 /// Most points that are read at a time to evaluate a formula.
 pub const FORMULA_PAGE_POINTS: usize = 1_000;
@@ -49,6 +49,12 @@ pub const MMR_CANDIDATES_MAX: usize = 16_384;
 /// Most components of vectors (points times dimension) that a coordinator compares with each other for one request: it
 /// holds them all at once.
 pub const COMPARED_COMPONENTS_MAX: usize = 32 * 1024 * 1024;
+/// Most components of the vectors that the queries of one request are sent to the shards with: a vector counts as often as
+/// it is compared with, because it is sent as often. A dimension of a sparse vector counts as two.
+pub const GOAL_COMPONENTS_MAX: usize = 16 * 1024 * 1024;
+/// Most components of the examples that the queries of one request take averages of: an example counts as often as it is
+/// named.
+pub const AVERAGED_COMPONENTS_MAX: usize = 256 * 1024 * 1024;
 /// Largest `limit + offset` of a query, `limit * group_size` of a query by groups, and largest scroll page.
 pub const RESULTS_MAX: usize = 100_000;
 /// Neighbours per node of an HNSW graph: the smallest number and the largest.
@@ -117,3 +123,5 @@ pub const VIRTUAL_NODES: usize = 256;
 // A table of tokens can only be spread evenly over clearly fewer shards than tokens.
 const _: () = assert!(SHARDS_PER_COLLECTION_MAX as usize * 16 <= TOKENS);
 const _: () = assert!(INTERNAL_BODY_BYTES_MAX >= 2 * COMMAND_BYTES_MAX + APPEND_BYTES_MAX as usize);
+// What queries are made of leaves room for their filters.
+const _: () = assert!(GOAL_COMPONENTS_MAX * size_of::<f32>() + 8 * 1024 * 1024 <= INTERNAL_BODY_BYTES_MAX);

@@ -64,6 +64,8 @@ pub(crate) struct Model {
     pub(crate) behind: HashMap<NodeId, u64>,
     /// Nodes that answer everything with `Overloaded`.
     pub(crate) overloaded: HashSet<NodeId>,
+    /// Nodes that answer everything but how frequent dimensions are.
+    pub(crate) no_frequencies: HashSet<NodeId>,
     /// Writes that reached a node.
     pub(crate) writes: BTreeMap<NodeId, u64>,
     /// Reads answered, by node.

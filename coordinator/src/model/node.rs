@@ -234,6 +234,13 @@ impl ShardApi for ModelNode {
     }
 
     async fn frequencies(&self, request: FrequencyRequest) -> Vec<ShardAnswer<Frequencies>> {
+        if self.model.lock().no_frequencies.contains(&self.id) {
+            let refuse = || Err(Error::Unavailable("frequencies are not known".into()));
+            let shards = request.context.shards.iter();
+            return shards
+                .map(|(shard, _)| ShardAnswer { shard: *shard, applied: LogIndex(0), result: refuse() })
+                .collect();
+        }
         let count = |shard: &ModelShard| {
             let mut found = Frequencies { points: 0, of: vec![0; request.indices.len()] };
             for (_, point) in shard.points.values().filter(|(_, point)| matches(request.filter.as_deref(), point)) {

@@ -236,6 +236,15 @@ impl<'a> Grouping<'a> {
         (0..self.groups.len()).filter(is_unfilled).collect()
     }
 
+    /// Of these places that of the group with the longest value: no other one's filter is longer by much.
+    pub(super) fn longest(&self, places: &[usize]) -> Option<usize> {
+        let bytes = |place: &usize| match &self.groups[*place].id {
+            GroupId::Text(text) => text.len(),
+            GroupId::Integer(_) | GroupId::Large(_) => 0,
+        };
+        places.iter().copied().max_by_key(bytes)
+    }
+
     /// The filter with which points of a group are found.
     pub(super) fn filter_of_group(&self, place: usize, base: Option<&Arc<Filter>>) -> Arc<Filter> {
         let mut filter = base.map(|base| Filter::clone(base)).unwrap_or_default();

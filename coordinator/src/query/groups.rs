@@ -4,8 +4,8 @@
 //!    the order of their best ones, are right as far as they go.
 //! 2. While groups are missing and there may be more hits, it is run again without the points that are only in groups
 //!    found, at most `ROUNDS_MAX` times.
-//! 3. Groups that are not full, and of which not all points have been seen, are filled by one batch of queries, one for
-//!    each group, for the points with its value.
+//! 3. Groups that are not full, and of which not all points have been seen, are filled by queries, one for each group, for
+//!    the points with its value. They are run in batches that keep within the bounds of a request.
 //!
 //! A fusion scores a hit by its place among the others, which these filters would change. It is therefore run over longer
 //! lists instead, `WIDENINGS_MAX` times at most, and one list is cut into groups.
@@ -16,9 +16,10 @@ use std::sync::Arc;
 
 use vicinal_common::error::Result;
 use vicinal_common::filter::Filter;
-use vicinal_common::limits::{BATCH_QUERIES_MAX, RESULTS_MAX};
+use vicinal_common::limits::RESULTS_MAX;
 use vicinal_common::metric::ScoreOrder;
 
+use super::fills::at_once;
 use super::gather::Coverage;
 use super::grouping::{Group, GroupSpec, Grouping, Rank};
 use super::request::{Hit, Source, resolve_vector_name};
@@ -144,7 +145,10 @@ async fn in_rounds(asking: &mut Asking<'_>, groups: &GroupSpec, rank: Rank) -> R
     }
     for _ in 0..FILLS_MAX {
         let unfilled = grouping.unfilled();
-        for places in unfilled.chunks(BATCH_QUERIES_MAX) {
+        let Some(longest) = grouping.longest(&unfilled) else { break };
+        let filter = grouping.filter_of_group(longest, base.as_ref());
+        let most = at_once(&(asking.lookup)()?.schema, &asking.tree, &filter, groups.size)?;
+        for places in unfilled.chunks(most) {
             let filters = places.iter().map(|place| grouping.filter_of_group(*place, base.as_ref())).collect();
             let lists = asking.ask(filters, groups.size).await?;
             for (place, hits) in places.iter().zip(lists) {

@@ -30,8 +30,9 @@ struct Asked {
     sent: Vec<usize>,
 }
 
-/// Weighs the queries of vectors with the modifier `idf`. False when a shard refused because of an old token table. Fails
-/// when a shard does not answer and its query does not allow gaps.
+/// Weighs the queries of vectors with the modifier `idf`, and says whether a shard refused because of an old token table.
+/// What the queries were weighed without is in their coverage. Fails when a shard does not answer and its query does not
+/// allow gaps; not for a refusal, after which the read may be routed anew.
 pub(super) async fn weigh(
     access: &ShardAccess,
     collection: &Collection,
@@ -56,6 +57,7 @@ pub(super) async fn weigh(
         groups[known].sent.push(at);
     }
     let shards: Vec<ShardId> = collection.shard_ids().collect();
+    let mut is_stale = false;
     for Asked { using, corpus, indices, sent: places } in groups {
         let indices: Arc<Vec<u32>> = Arc::new(indices.into_iter().collect());
         let effort = Effort { kind: WorkKind::Count, units: 1 };
@@ -67,17 +69,19 @@ pub(super) async fn weigh(
         })
         .await;
         if gathered.is_stale() {
-            return Ok(false);
-        }
-        for at in &places {
-            gathered.coverage.check(queries[sent[*at].place].allow_partial)?;
+            is_stale = true;
+        } else {
+            for at in &places {
+                gathered.coverage.check(queries[sent[*at].place].allow_partial)?;
+            }
         }
         let weights = weights(&indices, gathered.answers.iter().map(|(_, frequencies)| frequencies));
         for at in places {
             scale_sparse(&mut sent[at].query.goal, &|index| weights.get(&index).copied().unwrap_or(1.0));
+            sent[at].weighed = Some(gathered.coverage.clone());
         }
     }
-    Ok(true)
+    Ok(is_stale)
 }
 
 fn indices_of(goal: &Goal) -> Vec<u32> {

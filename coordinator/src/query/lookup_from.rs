@@ -1,5 +1,6 @@
 //! Queries made of points of other collections: their vectors are looked up there before the query is run.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use vicinal_common::ids::CollectionId;
 use vicinal_common::point::PointId;
 use vicinal_common::vector::Vector;
 
+use super::examples::{check_components, components};
 use super::read::retrieve;
 use super::request::resolve_vector_name;
 use super::scatter::ReadSpec;
@@ -41,7 +43,8 @@ type Find<'a> = &'a (dyn Fn(&str) -> Result<CollectionRef> + Send + Sync);
 /// Puts vectors in the place of stored points wherever a query says where to look them up. Afterwards no query says so.
 /// Such points are hits like all others, unless the place is the collection searched itself, `own`.
 ///
-/// `NotFound` when a collection or a point does not exist, `BadInput` when a point or a collection has no such vector.
+/// `NotFound` when a collection or a point does not exist, `BadInput` when a point or a collection has no such vector,
+/// `Validation` when the queries would hold too many vectors.
 pub async fn resolve_lookups(
     access: &ShardAccess,
     find: Find<'_>,
@@ -80,7 +83,8 @@ pub async fn resolve_lookups(
         }
         found.insert((name, vector), Found { is_own: collection.id == own, vectors });
     }
-    trees.iter_mut().try_for_each(|tree| replace(tree, &found))
+    let copied = Cell::new(0);
+    trees.iter_mut().try_for_each(|tree| replace(tree, &found, &copied))
 }
 
 fn place_of(tree: &QueryTree) -> Option<Place> {
@@ -95,12 +99,16 @@ fn collect(tree: &QueryTree, wanted: &mut BTreeMap<Place, BTreeSet<PointId>>) {
     tree.prefetch.iter().for_each(|prefetch| collect(prefetch, wanted));
 }
 
-fn replace(tree: &mut QueryTree, found: &BTreeMap<Place, Found>) -> Result<()> {
+/// `copied` counts the components of the vectors put in place, in all trees together.
+fn replace(tree: &mut QueryTree, found: &BTreeMap<Place, Found>, copied: &Cell<usize>) -> Result<()> {
     if let Some(place) = place_of(tree) {
         let absent = |id: PointId| Error::Internal(format!("point {id} was not looked up"));
         let vector_of = |id: PointId| {
             let vector = found.get(&place).and_then(|found| found.vectors.get(&id));
-            vector.cloned().ok_or_else(|| absent(id))
+            let vector = vector.ok_or_else(|| absent(id))?;
+            copied.set(copied.get().saturating_add(components(vector)));
+            check_components(copied.get())?;
+            Ok(vector.clone())
         };
         let points = tree.query.source.points();
         if found.get(&place).is_some_and(|found| found.is_own) && !points.is_empty() {
@@ -111,5 +119,5 @@ fn replace(tree: &mut QueryTree, found: &BTreeMap<Place, Found>) -> Result<()> {
         tree.query.source = tree.query.source.clone().with_vectors(&vector_of)?;
         tree.lookup_from = None;
     }
-    tree.prefetch.iter_mut().try_for_each(|prefetch| replace(prefetch, found))
+    tree.prefetch.iter_mut().try_for_each(|prefetch| replace(prefetch, found, copied))
 }

@@ -1,7 +1,9 @@
 //! The life of a search: plan which node answers for which shard, scatter, gather, then fetch what the winners hold.
 
 mod diversify;
+mod examples;
 mod fetch;
+mod fills;
 pub mod formula;
 mod fusion;
 mod gather;

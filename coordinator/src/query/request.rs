@@ -287,6 +287,13 @@ impl Query {
         if self.score_threshold.is_some_and(|score| !score.is_finite()) {
             return refuse("score_threshold", "must be a finite number".into());
         }
+        // The smaller a difference of judgements the more it would count.
+        if let Source::Feedback { factors: [_, power, _], .. } = &self.source
+            && !(power.is_finite() && *power >= 0.0)
+        {
+            let message = format!("value {power} invalid, must be 0.0 or larger");
+            return refuse("query.relevance_feedback.strategy.naive.b", message);
+        }
         Ok(())
     }
 

@@ -10,12 +10,13 @@ use vicinal_common::point::PointId;
 use vicinal_common::topk::merge_sorted;
 use vicinal_common::vector::Vector;
 
+use super::examples::{Examples, Load};
 use super::fetch::{Fetched, fetch};
 use super::gather::Coverage;
 use super::goal::goal_of;
 use super::idf::weigh;
 use super::read::{PageRequest, ROUTE_TRIES_MAX, has_moved, scroll};
-use super::request::{Answer, Example, Hit, Query, Source, resolve_vector_name};
+use super::request::{Answer, Hit, Query, Source, resolve_vector_name};
 use super::scatter::{Effort, ReadSpec, scatter};
 use crate::meta::Collection;
 use crate::shard_client::WorkKind;
@@ -102,6 +103,8 @@ pub(super) struct Sent {
     pub(super) place: usize,
     /// What is sent.
     pub(super) query: SearchQuery,
+    /// Which shards its vectors were weighed by, if they are to be weighed.
+    pub(super) weighed: Option<Coverage>,
 }
 
 /// Answers all queries that have a vector or a point to search by, and says whether a shard refused because of an old
@@ -112,8 +115,8 @@ async fn nearest(
     spec: ReadSpec<'_>,
     queries: &[Query],
 ) -> Result<(Vec<Answer>, bool)> {
-    let Some(mut pending) = prepare(access, collection, spec, queries).await? else { return Ok((Vec::new(), true)) };
-    let mut is_stale = false;
+    let prepared = prepare(access, collection, spec, queries).await?;
+    let Some((mut pending, mut is_stale)) = prepared else { return Ok((Vec::new(), true)) };
     let mut answers = vec![Answer::default(); queries.len()];
     let shards: Vec<ShardId> = collection.shard_ids().collect();
     for round in 0..=RERUNS_MAX {
@@ -150,6 +153,9 @@ async fn nearest(
                 continue;
             }
             let mut coverage = gathered.coverage.clone();
+            if let Some(weighed) = &sent.weighed {
+                coverage.add(weighed);
+            }
             if let Some(fetched) = fetched.as_ref().filter(|_| query.wants_parts()) {
                 coverage.add(&fetched.coverage);
             }
@@ -160,14 +166,14 @@ async fn nearest(
     Ok((answers, is_stale))
 }
 
-/// Brings the queries into the shards' form; looks up the points that are queries. `None` when a shard refused the lookup
-/// because of an old token table.
+/// Brings the queries into the shards' form; looks up the points that are queries, and says whether a shard refused to weigh
+/// them because of an old token table. `None` when a shard refused the lookup for that reason.
 async fn prepare(
     access: &ShardAccess,
     collection: &Collection,
     spec: ReadSpec<'_>,
     queries: &[Query],
-) -> Result<Option<Vec<Sent>>> {
+) -> Result<Option<(Vec<Sent>, bool)>> {
     let mut ids = Vec::new();
     let mut names = HashSet::new();
     for query in queries {
@@ -189,21 +195,31 @@ async fn prepare(
     if points.as_ref().is_some_and(|points| points.is_stale) {
         return Ok(None);
     }
+    let mut sent = searches(collection, queries, points.as_ref())?;
+    let is_stale = weigh(access, collection, spec, queries, &mut sent).await?;
+    Ok(Some((sent, is_stale)))
+}
+
+/// The queries that are searches, in the shards' form.
+fn searches(collection: &Collection, queries: &[Query], points: Option<&Fetched>) -> Result<Vec<Sent>> {
+    let stored = |id: PointId, using: &str| vector_of_point(points, id, using);
+    let mut examples: HashMap<&str, Examples<'_>> = HashMap::new();
+    let mut load = Load::default();
     let mut sent = Vec::with_capacity(queries.len());
     for (place, query) in queries.iter().enumerate().filter(|(_, query)| query.source.is_search()) {
         let schema = resolve_vector_name(&collection.schema, &query.using)?;
-        let vector_of = |example: &Example| match example {
-            Example::Vector(vector) => Ok(vector.clone()),
-            Example::Point(id) => vector_of_point(points.as_ref(), *id, &query.using),
-        };
-        if let Some(goal) = goal_of(&query.source, schema, &vector_of)? {
-            sent.push(Sent { place, query: query.search(schema.metric, goal) });
+        let of_name = || Examples::new(&query.using, schema, &stored);
+        let examples = examples.entry(&query.using).or_insert_with(of_name);
+        load.add(&query.source, examples)?;
+        if let Some(goal) = goal_of(&query.source, examples)? {
+            load.add_made(&query.source, schema, &goal)?;
+            sent.push(Sent { place, query: query.search(schema.metric, goal), weighed: None });
         }
     }
-    weigh(access, collection, spec, queries, &mut sent).await.map(|is_known| is_known.then_some(sent))
+    Ok(sent)
 }
 
-fn vector_of_point(points: Option<&Fetched>, id: PointId, using: &str) -> Result<Vector> {
+fn vector_of_point<'a>(points: Option<&'a Fetched>, id: PointId, using: &str) -> Result<&'a Vector> {
     let absent = || Error::NotFound(format!("No point with id {id} found"));
     let fetched = points.ok_or_else(absent)?;
     let Some(point) = fetched.points.get(&id) else {
@@ -212,7 +228,7 @@ fn vector_of_point(points: Option<&Fetched>, id: PointId, using: &str) -> Result
         return Err(absent());
     };
     let no_vector = || Error::BadInput(format!("point {id} has no vector `{using}` to search by"));
-    point.vectors.get(using).cloned().ok_or_else(no_vector)
+    point.vectors.get(using).ok_or_else(no_vector)
 }
 
 /// Merges the hits of all shards, leaving out the query's own points, hits that are not good enough, and the offset.

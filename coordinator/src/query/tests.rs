@@ -10,6 +10,7 @@ use vicinal_common::consistency::Consistency;
 use vicinal_common::error::Error;
 use vicinal_common::ids::{Epoch, LogIndex, NodeId, RequestId};
 use vicinal_common::point::PointId;
+use vicinal_common::vector::{SparseVector, Vector};
 
 use super::*;
 use crate::model::{ModelCluster, ModelShard};
@@ -256,4 +257,85 @@ async fn without_a_known_floor_only_the_leader_of_a_replicated_shard_may_answer(
         upsert(&cluster.access, &cluster.lookup(), write, ModelCluster::points(3)).await.unwrap();
         assert_eq!(asked().await, Consistency::ReadYourWrites);
     }
+}
+
+#[tokio::test]
+async fn a_power_of_judgements_below_0_is_refused() {
+    let cluster = filled(2, 1, 5).await;
+    let example = |id| Example::Point(PointId::Num(id));
+    let feedback = |power| {
+        let judged = vec![(example(2), 1.0), (example(3), 0.0)];
+        Query { source: Source::Feedback { target: example(1), judged, factors: [1.0, power, 1.0] }, ..near(0.0, 1) }
+    };
+    let error = search(&cluster, feedback(-1.0)).await.unwrap_err();
+    assert_eq!(error.http_status(), 422);
+    assert!(error.to_string().contains("[query.relevance_feedback.strategy.naive.b: value -1 invalid"), "{error}");
+    assert!(search(&cluster, feedback(0.0)).await.is_ok());
+}
+
+/// A cluster of points with sparse vectors that are weighed by how rare their dimensions are.
+fn weighed(shards: u64) -> ModelCluster {
+    let mut cluster = ModelCluster::new(shards, 1);
+    let mut collection = (*cluster.collection).clone();
+    collection.schema.vectors.insert(String::new(), vicinal_common::collection::VectorSchema::sparse(true));
+    for id in 0..30 {
+        let shard = cluster.shard_of(id);
+        let mut point = ModelCluster::point(id, 0.0);
+        point.vectors.insert(String::new(), sparse([1, 2 + id as u32]));
+        let mut model = cluster.model.lock();
+        let shard = model.shards.get_mut(&shard).unwrap();
+        shard.log += 1;
+        shard.points.insert(PointId::Num(id), (LogIndex(shard.log), point));
+    }
+    cluster.collection = Arc::new(collection);
+    cluster
+}
+
+fn sparse(indices: [u32; 2]) -> Vector {
+    Vector::Sparse(SparseVector { indices: indices.into(), values: vec![1.0; 2] })
+}
+
+#[tokio::test]
+async fn a_shard_that_does_not_say_how_rare_dimensions_are_is_missing_in_the_answer() {
+    let cluster = weighed(3);
+    let rare = || Query { source: Source::Vector(sparse([1, 9])), ..near(0.0, 3) };
+    assert!(search(&cluster, rare()).await.unwrap().coverage.is_complete());
+    cluster.model.lock().no_frequencies.insert(NodeId(2));
+    let listed = Query { source: Source::All, ..near(0.0, 3) };
+    let answers = run(&cluster.access, &cluster.lookup(), spec(300), &[rare(), listed]).await.unwrap();
+    assert_eq!(answers[0].coverage.shards_answered, 2);
+    assert_eq!(answers[0].coverage.missing[0].shard.0, 1);
+    assert!(answers[1].coverage.is_complete(), "it is nothing to the other query");
+    let error = search(&cluster, Query { allow_partial: false, ..rare() }).await.unwrap_err();
+    assert_eq!(error.http_status(), 503);
+}
+
+#[tokio::test]
+async fn a_shard_with_a_newer_table_is_missing_in_weighed_answers_too() {
+    let cluster = weighed(3);
+    cluster.model.lock().shards.values_mut().next().unwrap().epoch = Epoch(2);
+    let rare = || Query { source: Source::Vector(sparse([1, 9])), ..near(0.0, 3) };
+    let answer = search(&cluster, rare()).await.unwrap();
+    assert_eq!((answer.coverage.shards_answered, answer.hits.len()), (2, 3));
+    let error = search(&cluster, Query { allow_partial: false, ..rare() }).await.unwrap_err();
+    assert_eq!(error.http_status(), 503);
+}
+
+#[tokio::test]
+async fn too_many_examples_are_refused_before_they_are_sent() {
+    let mut cluster = filled(2, 1, 5).await;
+    let mut collection = (*cluster.collection).clone();
+    let dim = 4_096;
+    collection.schema.vectors.get_mut("").unwrap().dim = dim;
+    for shard in cluster.model.lock().shards.values_mut() {
+        for (_, point) in shard.points.values_mut() {
+            point.vectors.insert(String::new(), vec![1.0; dim].into());
+        }
+    }
+    cluster.collection = Arc::new(collection);
+    let example = (Example::Point(PointId::Num(1)), 1.0);
+    let source = Source::SumScores { positive: vec![example; 1_000], negative: Vec::new() };
+    let queries = vec![Query { source, ..near(0.0, 1) }; 5];
+    let error = run(&cluster.access, &cluster.lookup(), spec(2_000), &queries).await.unwrap_err();
+    assert!(error.http_status() == 422 && error.to_string().contains("16777216"), "{error}");
 }

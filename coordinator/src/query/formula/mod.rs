@@ -68,14 +68,31 @@ impl FormulaQuery {
 /// Counts the nodes. Stops at the first bound that is broken, so it looks at no more than the bounds allow.
 fn measure(expression: &Expression, depth: usize, nodes: &mut usize) -> Result<()> {
     let refuse = |message| Err(Error::Validation { field: "query.formula".into(), message });
-    *nodes += 1;
+    *nodes += match expression {
+        Expression::Condition(filter) => conditions(filter).max(1),
+        _ => 1,
+    };
     if depth > FORMULA_DEPTH_MAX {
         return refuse(format!("nested deeper than {FORMULA_DEPTH_MAX} levels"));
     }
     if *nodes > FORMULA_NODES_MAX {
-        return refuse(format!("more than {FORMULA_NODES_MAX} expressions"));
+        return refuse(format!("more than {FORMULA_NODES_MAX} expressions and conditions"));
     }
     expression.operands().into_iter().try_for_each(|operand| measure(operand, depth + 1, nodes))
+}
+
+/// Conditions in a filter, which is bounded by its own limits, those of filters inside it among them.
+fn conditions(filter: &Filter) -> usize {
+    let count = |condition: &Condition| match condition {
+        Condition::Filter(filter) | Condition::Nested { filter, .. } => 1 + conditions(filter),
+        Condition::Field(_)
+        | Condition::IsEmpty(_)
+        | Condition::IsNull(_)
+        | Condition::HasId(_)
+        | Condition::HasVector(_)
+        | Condition::Slice(_) => 1,
+    };
+    filter.conditions().map(count).sum()
 }
 
 /// Whether the payload is read; adds the names of the vectors that are asked for.

@@ -191,3 +191,20 @@ fn only_what_is_needed_is_read() {
     let both = Expression::Sum(vec![field("n"), condition(nested), condition(json!({"must": {"has_vector": "b"}}))]);
     assert_eq!(needs(both), PointParts { payload: true, vectors: named(&["a", "b"]) });
 }
+
+#[test]
+fn conditions_of_a_filter_count_as_expressions() {
+    let conditions = |count: usize| {
+        let inner: Vec<Value> = (0..count - 1).map(|n| json!({"is_null": {"key": format!("k{n}")}})).collect();
+        of(condition(json!({"must": [{"should": inner}]})))
+    };
+    assert_eq!(conditions(FORMULA_NODES_MAX).check(), Ok(()));
+    let error = conditions(FORMULA_NODES_MAX + 1).check().unwrap_err();
+    assert_eq!(error.http_status(), 422);
+    assert!(error.to_string().contains("more than 1024 expressions and conditions"), "{error}");
+    let nested: Vec<Value> =
+        (0..FORMULA_NODES_MAX).map(|_| json!({"nested": {"key": "a", "filter": {"must": {"has_id": [1]}}}})).collect();
+    assert!(of(condition(json!({"must": nested}))).check().is_err());
+    let single = || condition(json!({"must": {"has_id": [1]}}));
+    assert!(of(Expression::Sum((1..FORMULA_NODES_MAX).map(|_| single()).collect())).check().is_ok());
+}
