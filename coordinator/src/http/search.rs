@@ -139,7 +139,7 @@ pub(super) async fn resolve(
 }
 
 /// Prepares the filters of the query and of its prefetches, and the conditions of formulas. Refuses what strict mode does not
-/// allow.
+/// allow: keys and conditions of formulas must have a payload index where filters must.
 pub(super) fn prepare_filters(collection: &Collection, tree: &mut QueryTree) -> Result<(), Failure> {
     prepare_filter(collection, tree.query.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
     prepare_filter(collection, tree.query.idf_corpus.as_mut().map(Arc::make_mut), Purpose::Read)?;
