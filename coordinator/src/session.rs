@@ -43,6 +43,12 @@ impl Session {
         Ok(Session { given: Some(given), ..Session::default() })
     }
 
+    /// For what the same request reads of another collection: begins with what the client sent, and what is seen with it is
+    /// not told to the client, whose next token is of the collection that the request is about.
+    pub(crate) fn apart(&self) -> Session {
+        Session { given: self.given.clone(), ..Session::default() }
+    }
+
     /// The request is about this collection, as it is now. A token of another one, or of one that was deleted and created
     /// again, says nothing about it.
     pub(crate) fn enter(&self, collection: &Collection) {
@@ -236,6 +242,18 @@ mod tests {
             bytes.extend_from_slice(&sum.to_le_bytes());
             let _ = decode(&to_text(&bytes));
         }
+    }
+
+    #[test]
+    fn what_is_seen_apart_is_not_told() {
+        let (own, other) = (CollectionId(Uuid::from_u128(7)), CollectionId(Uuid::from_u128(8)));
+        let given = (other, Floors::from([(ShardId(1), LogIndex(5))]));
+        let session = Session { given: Some(given), ..Session::default() };
+        *session.seen.lock() = Some((own, Floors::from([(ShardId(1), LogIndex(9))])));
+        let apart = session.apart();
+        assert_eq!(apart.given, session.given);
+        *apart.seen.lock() = Some((other, Floors::from([(ShardId(1), LogIndex(6))])));
+        assert_eq!(session.token(), Some(encode(own, &Floors::from([(ShardId(1), LogIndex(9))]))));
     }
 
     #[test]

@@ -20,7 +20,8 @@ use super::search::{prepare_filters, resolve};
 use super::selector::WithPayload;
 use super::strict;
 use crate::Coordinator;
-use crate::query::{self, Coverage, Group};
+use crate::meta::Collection;
+use crate::query::{self, Coverage, Group, ReadSpec};
 use crate::shards::CollectionRef;
 
 type Shared = State<Arc<Coordinator>>;
@@ -37,6 +38,7 @@ pub(super) async fn groups<B: GroupsBody>(
     check_parts(&collection, &tree.query.parts)?;
     strict::check_queries(&collection, std::slice::from_ref(&tree))?;
     strict::check_limit(&collection, groups.hits())?;
+    strict::check_grouping(&collection, &groups.by)?;
     prepare_filters(&collection, std::slice::from_mut(&mut tree))?;
     let others = match &records {
         Some(records) => Some(find_records(&coordinator, records)?),
@@ -52,7 +54,7 @@ pub(super) async fn groups<B: GroupsBody>(
     let shown = Shown { payload: with_payload, vectors: tree.query.parts.vectors };
     let found = match records.zip(others) {
         Some((records, others)) => {
-            let (points, of_records) = retrieve(&coordinator, &params, &records, &others, &groups).await?;
+            let (points, of_records) = retrieve(&coordinator, &params, &collection, &records, &others, &groups).await?;
             of_records.check(tree.query.allow_partial)?;
             coverage.shards_asked += of_records.shards_asked;
             coverage.shards_answered += of_records.shards_answered;
@@ -105,10 +107,11 @@ fn find_records(coordinator: &Coordinator, records: &RecordsOf) -> Result<Collec
     Ok(collection)
 }
 
-/// The records that groups stand for, those that exist.
+/// The records that groups stand for, those that exist. The client's token stays one of the collection that was searched.
 async fn retrieve(
     coordinator: &Coordinator,
     params: &Params,
+    searched: &Collection,
     records: &RecordsOf,
     collection: &CollectionRef,
     groups: &[Group],
@@ -116,7 +119,11 @@ async fn retrieve(
     let ids: Vec<PointId> = groups.iter().filter_map(|group| group.id.point()).collect();
     let lookup = || coordinator.same_collection(&records.collection, collection.id);
     let parts = parts_of(&records.shown);
-    let found = query::retrieve(&coordinator.shards, &lookup, params.read_spec(), &ids, &parts).await?;
+    let spec = params.read_spec();
+    let apart = spec.session.apart();
+    let session = if collection.id == searched.id { spec.session } else { &apart };
+    let spec = ReadSpec { session, ..spec };
+    let found = query::retrieve(&coordinator.shards, &lookup, spec, &ids, &parts).await?;
     let (points, coverage) = found;
     Ok((points.into_iter().map(|point| (point.id, point)).collect(), coverage))
 }

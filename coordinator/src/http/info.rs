@@ -3,37 +3,48 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
-use vicinal_common::api::ReplicaStatus;
+use vicinal_common::api::{ReplicaRole, ReplicaStatus};
 use vicinal_common::clock::rfc3339;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{NodeId, ShardId};
 use vicinal_common::payload_index::PayloadIndex;
 use vicinal_common::tuning::GraphPlacement;
 
-use super::decode::is_single;
-use crate::meta::Collection;
+use crate::meta::{Collection, is_single};
 use crate::shards::ShardAccess;
 
 /// Longest time one node may take to say how it is: the others' replicas speak for one that is paused.
 const STATUS_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// Whose answers a survey waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Those of all nodes: the replica that is furthest along stands for its shard.
+    AllNodes,
+    /// One of each shard, by whichever replica that serves is first.
+    EachShard,
+}
+
 /// The replica of each shard whose figures stand for it; shards of which none answered in time are left out.
 pub(super) async fn survey(
     access: &ShardAccess,
     collection: &Collection,
+    patience: Patience,
     deadline: Instant,
 ) -> BTreeMap<ShardId, ReplicaStatus> {
     let nodes: BTreeSet<NodeId> = collection.shards.iter().flat_map(|shard| shard.replicas.iter().copied()).collect();
-    let asked = nodes.into_iter().map(|node| async move {
+    let until = deadline.min(Instant::now() + STATUS_TIME_MAX);
+    let ask = |node| async move {
         let Some(api) = access.nodes.get(node) else { return (node, Vec::new()) };
-        let status = timeout_at(deadline.min(Instant::now() + STATUS_TIME_MAX), api.status()).await;
+        let status = timeout_at(until, api.status()).await;
         (node, status.ok().and_then(|status| status.ok()).map(|status| status.replicas).unwrap_or_default())
-    });
+    };
+    let mut asked: FuturesUnordered<_> = nodes.into_iter().map(ask).collect();
     let mut chosen: BTreeMap<ShardId, (NodeId, ReplicaStatus)> = BTreeMap::new();
-    for (node, replicas) in join_all(asked).await {
+    while let Some((node, replicas)) = asked.next().await {
         let is_own =
             |replica: &ReplicaStatus| replica.collection == collection.id && collection.shard(replica.shard).is_some();
         for replica in replicas.into_iter().filter(is_own) {
@@ -43,6 +54,10 @@ pub(super) async fn survey(
                 chosen.insert(replica.shard, (node, replica));
             }
         }
+        let is_served = |shard: ShardId| chosen.get(&shard).is_some_and(|(_, replica)| serves(replica));
+        if patience == Patience::EachShard && collection.shard_ids().all(is_served) {
+            break;
+        }
     }
     chosen.into_iter().map(|(shard, (_, replica))| (shard, replica)).collect()
 }
@@ -50,7 +65,7 @@ pub(super) async fn survey(
 /// Describes a collection. Green: everything served and indexed. Yellow: background work is under way. Red: a shard does
 /// not serve or did not answer; the figures then leave it out.
 pub(super) async fn describe(access: &ShardAccess, collection: &Collection, deadline: Instant) -> Result<Vec<u8>> {
-    let chosen = survey(access, collection, deadline).await;
+    let chosen = survey(access, collection, Patience::AllNodes, deadline).await;
     let replicas: Vec<&ReplicaStatus> = chosen.values().collect();
     let info = json!({
         "status": status(collection, &replicas),
@@ -75,13 +90,27 @@ pub(super) fn config(collection: &Collection) -> Result<Value> {
     let GraphPlacement { on_disk, vectors } = &collection.tuning.graphs;
     config["hnsw_config"]["on_disk"] = json!(on_disk);
     config["strict_mode_config"] = collection.strict.shown();
-    let is_single = is_single(&config);
+    let shown = &mut config["params"]["vectors"];
+    let is_single = is_single(shown);
     for (name, own) in vectors {
-        let shown = &mut config["params"]["vectors"];
-        let shown = if is_single { shown } else { &mut shown[name] };
+        let shown = if is_single { &mut *shown } else { &mut shown[name] };
         shown["hnsw_config"]["on_disk"] = json!(own);
     }
+    if is_single {
+        hide_disabled(shown);
+    } else if let Value::Object(vectors) = shown {
+        vectors.values_mut().for_each(hide_disabled);
+    }
     Ok(config)
+}
+
+/// Takes the word `Disabled` away, which the API knows in requests only.
+fn hide_disabled(vector: &mut Value) {
+    if let Value::Object(fields) = vector
+        && fields.get("quantization_config").is_some_and(Value::is_string)
+    {
+        fields.remove("quantization_config");
+    }
 }
 
 /// Entries of the log that the replica has not applied yet.
@@ -133,9 +162,14 @@ fn payload_schema(collection: &Collection, replicas: &[&ReplicaStatus]) -> Value
     fields.map(shown).collect()
 }
 
+/// Whether the replica is a full one: nothing is wrong with it, and it is not one that still comes into being.
+pub(super) fn serves(replica: &ReplicaStatus) -> bool {
+    replica.failed.is_none() && matches!(replica.role, ReplicaRole::Leader | ReplicaRole::Follower)
+}
+
 /// Which replica's figures stand for the shard: one that serves, the leader, the one furthest along.
-fn rank(node: NodeId, replica: &ReplicaStatus) -> (bool, bool, u64) {
-    (replica.failed.is_none(), replica.leader == Some(node), replica.applied.0)
+fn rank(node: NodeId, replica: &ReplicaStatus) -> (bool, bool, bool, u64) {
+    (replica.failed.is_none(), serves(replica), replica.leader == Some(node), replica.applied.0)
 }
 
 fn status(collection: &Collection, replicas: &[&ReplicaStatus]) -> &'static str {

@@ -138,7 +138,7 @@ pub(super) async fn resolve(
 }
 
 /// Prepares the filters of all queries of a request and of their prefetches, and the conditions of formulas. Refuses what
-/// strict mode does not allow.
+/// strict mode does not allow: keys and conditions of formulas must have a payload index where filters must.
 pub(super) fn prepare_filters(collection: &Collection, trees: &mut [QueryTree]) -> Result<(), Failure> {
     let mut texts = text_resolver(collection);
     trees.iter_mut().try_for_each(|tree| prepare_tree(&mut texts, collection, tree))

@@ -24,7 +24,8 @@ pub struct CollectionChange {
     pub strict: Option<StrictMode>,
     /// Replicas a write waits for, as asked for.
     pub write_consistency_factor: Option<u32>,
-    /// What is shown of the configuration, as a merge patch (RFC 7396). JSON text of an object.
+    /// What is shown of the configuration, as a merge patch (RFC 7396), but for each `quantization_config`, which is replaced
+    /// as a whole. JSON text of an object.
     pub config_json: Option<String>,
     /// Fields of the owner's metadata; those that are null are removed. JSON text of an object.
     pub metadata_json: Option<String>,
@@ -38,7 +39,9 @@ impl CollectionChange {
         }
         let mut config = object(config_json)?;
         if let Some(patch) = &self.config_json {
-            merge_patch(&mut config, object(patch)?);
+            let patch = object(patch)?;
+            drop_replaced(&mut config, &patch);
+            merge_patch(&mut config, patch);
         }
         if let Some(change) = &self.metadata_json {
             let change = object(change)?;
@@ -62,6 +65,38 @@ pub(crate) fn check_metadata_size(bytes: usize) -> Result<()> {
             "`metadata` would have {bytes} bytes of JSON, the limit is {METADATA_BYTES_MAX}"
         ))),
         false => Ok(()),
+    }
+}
+
+/// Whether a configuration shows one vector without a name, instead of several by name.
+pub(crate) fn is_single(vectors: &Value) -> bool {
+    // A vector of the name `size` would be an object.
+    vectors["size"].is_number()
+}
+
+/// The field of what is said of codes, of all vectors or of one.
+const CODES: &str = "quantization_config";
+
+/// Takes away what is said of codes where `patch` says it anew: options of the one before mean nothing then.
+fn drop_replaced(config: &mut Map<String, Value>, patch: &Map<String, Value>) {
+    fn of(parent: &mut Map<String, Value>, patch: &Map<String, Value>) {
+        if patch.contains_key(CODES) {
+            parent.remove(CODES);
+        }
+    }
+    of(config, patch);
+    let changes = patch.get("params").and_then(|params| params.get("vectors"));
+    let vectors = config.get_mut("params").and_then(|params| params.get_mut("vectors"));
+    let Some((vectors, Value::Object(changes))) = vectors.zip(changes) else { return };
+    let is_single = is_single(vectors);
+    let Value::Object(vectors) = vectors else { return };
+    if is_single {
+        return of(vectors, changes);
+    }
+    for (name, change) in changes {
+        if let (Some(Value::Object(vector)), Value::Object(change)) = (vectors.get_mut(name), change) {
+            of(vector, change);
+        }
     }
 }
 
@@ -148,6 +183,28 @@ mod tests {
         assert_eq!(first, json!({"metadata": {"a": {"b": 1, "c": 2}, "d": 3}}));
         let second = after(first, None, Some(json!({"a": {"b": null}, "d": null, "e": []}))).unwrap();
         assert_eq!(second, json!({"metadata": {"a": {"b": null}, "e": []}}), "only whole fields are merged");
+    }
+
+    #[test]
+    fn what_is_said_of_codes_is_replaced_as_a_whole() {
+        let (old, new) = (json!({"scalar": {"type": "int8", "always_ram": true}}), json!({"scalar": {"type": "int8"}}));
+        let config = |codes: &Value| {
+            let vector = json!({"size": 2, CODES: codes});
+            // A vector may have the field's name.
+            json!({"x": 1, CODES: codes, "params": {"vectors": {"a": vector, "b": {CODES: old}, CODES: {"size": 3, "y": 1}}}})
+        };
+        let patch = json!({CODES: new, "params": {"vectors": {"a": {CODES: new}, CODES: {"y": 2}, "none": {}}}});
+        let mut expected = config(&new);
+        expected["params"]["vectors"][CODES]["y"] = json!(2);
+        expected["params"]["vectors"]["none"] = json!({});
+        assert_eq!(after(config(&old), Some(patch), None).unwrap(), expected);
+
+        let single = |codes: &Value| json!({"params": {"vectors": {"size": 2, CODES: codes}}});
+        let patch = |codes: &Value| json!({"params": {"vectors": {CODES: codes}}});
+        for codes in [new, json!("Disabled")] {
+            assert_eq!(after(single(&old), Some(patch(&codes)), None).unwrap(), single(&codes));
+            assert_eq!(after(single(&codes), Some(patch(&old)), None).unwrap(), single(&old));
+        }
     }
 
     #[test]

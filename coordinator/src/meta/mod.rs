@@ -31,7 +31,7 @@ mod store_tests;
 
 pub use catalog::{Catalog, GroupStatus};
 pub use change::CollectionChange;
-pub(crate) use change::check_metadata_size;
+pub(crate) use change::{check_metadata_size, is_single};
 pub use collections::CreateCollection;
 pub use command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};
 pub use disk_store::DiskStore;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use vicinal_common::collection::{VectorKind, VectorSchema};
 use vicinal_common::error::Error;
 use vicinal_common::point::UNNAMED;
 use vicinal_common::tuning::GraphPlacementChange;
@@ -16,7 +17,7 @@ use super::settings::{Memory, OptimizersBody, PayloadBody, none, object, only};
 use super::strict::{StrictModeBody, check_names};
 use super::update::Object;
 use super::{Unsupported, refuse_all};
-use crate::meta::{Collection, CollectionChange};
+use crate::meta::{Collection, CollectionChange, is_single};
 
 /// Body that changes a collection. Vectors are named, the unnamed one by the empty name.
 #[derive(Deserialize)]
@@ -81,11 +82,14 @@ impl ChangeBody {
             change.write_consistency_factor = factor;
             patch["params"] = shown;
         }
+        let vectors = self.vectors.unwrap_or_default();
+        let names_codes = self.quantization_config.is_some()
+            || vectors.values().any(|Object(body)| body.quantization_config.is_some());
         let mut quantization = known_quantization(&stored);
-        for (name, Object(body)) in self.vectors.unwrap_or_default() {
+        for (name, Object(body)) in vectors {
             let shown = body.check(&name, collection, &mut change.graphs, &mut quantization)?;
             let vectors = &mut patch["params"]["vectors"];
-            if is_single(&stored) && name == UNNAMED {
+            if is_single(&stored["params"]["vectors"]) && name == UNNAMED {
                 *vectors = shown;
             } else {
                 vectors[name.as_str()] = shown;
@@ -95,7 +99,10 @@ impl ChangeBody {
             patch["quantization_config"] = body.check("quantization_config", body_on_disk(&change, collection))?;
             quantization.common = Some(body);
         }
-        quantization.check(schema.vectors.keys(), &collection.tuning.graphs.changed(&change.graphs))?;
+        // What is stored is not judged again by a request that is about something else.
+        if names_codes || change.graphs != GraphPlacementChange::default() {
+            quantization.check(schema.vectors.keys(), &collection.tuning.graphs.changed(&change.graphs))?;
+        }
         if let Some(strict) = self.strict_mode_config {
             let strict = strict.check()?;
             check_names(&strict, schema)?;
@@ -111,17 +118,11 @@ fn body_on_disk(change: &CollectionChange, collection: &Collection) -> bool {
     change.graphs.on_disk.unwrap_or(collection.tuning.graphs.on_disk)
 }
 
-/// Whether a configuration shows one vector without a name, instead of several by name.
-pub(in super::super) fn is_single(config: &Value) -> bool {
-    // A vector of the name `size` would be an object.
-    config["params"]["vectors"]["size"].is_number()
-}
-
 /// What an existing collection says of codes.
 fn known_quantization(stored: &Value) -> Quantization {
     let body = |value: &Value| serde_json::from_value::<QuantizationBody>(value["quantization_config"].clone()).ok();
     let vectors = &stored["params"]["vectors"];
-    let own = match (is_single(stored), vectors) {
+    let own = match (is_single(vectors), vectors) {
         (true, vector) => body(vector).map(|own| (UNNAMED.to_owned(), own)).into_iter().collect(),
         (false, Value::Object(named)) => {
             named.iter().filter_map(|(name, vector)| Some((name.clone(), body(vector)?))).collect()
@@ -140,7 +141,10 @@ impl VectorChangeBody {
         graphs: &mut GraphPlacementChange,
         quantization: &mut Quantization,
     ) -> Result<Value, Failure> {
-        let Some(vector) = collection.schema.vectors.get(name) else {
+        // Sparse vectors have a field of their own.
+        let is_sparse = |vector: &&VectorSchema| matches!(vector.kind, VectorKind::Sparse { .. });
+        let known = collection.schema.vectors.get(name).filter(|vector| !is_sparse(vector));
+        let Some(vector) = known else {
             return Err(Error::BadInput(format!("Not existing vector name error: {name}")).into());
         };
         let prefix = format!("vectors.{name}.");
@@ -162,7 +166,7 @@ impl VectorChangeBody {
         if let Some(body) = self.quantization_config {
             let after = collection.tuning.graphs.changed(graphs);
             shown["quantization_config"] =
-                body.check(&format!("{prefix}quantization_config"), after.is_on_disk(name))?;
+                body.check_own(&format!("{prefix}quantization_config"), after.is_on_disk(name))?;
             quantization.own.insert(name.to_owned(), body);
         }
         if let Some(on_disk) = self.on_disk {

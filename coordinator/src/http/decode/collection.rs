@@ -267,8 +267,11 @@ impl VectorBody {
         if let Some(memory) = self.memory {
             shown["memory"] = json!(memory.mapped(&format!("{prefix}memory"))?);
         }
-        if let Some(QuantizationBody::Kinds(kinds)) = self.quantization_config {
-            shown["quantization_config"] = Value::Object(kinds);
+        match self.quantization_config {
+            Some(QuantizationBody::Kinds(kinds)) => shown["quantization_config"] = Value::Object(kinds),
+            // Goes before what is said of all vectors, so it is kept.
+            Some(QuantizationBody::Disabled(word)) => shown["quantization_config"] = json!(word),
+            None => {}
         }
         if let Some(datatype) = self.datatype {
             shown["datatype"] = json!(datatype);

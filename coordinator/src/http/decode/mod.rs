@@ -19,7 +19,7 @@ mod strict;
 mod update;
 mod vector;
 
-pub(super) use change::{ChangeBody, is_single};
+pub(super) use change::ChangeBody;
 pub(super) use collection::{AliasesBody, CreateBody, NamePlace, check_name};
 pub(super) use groups::{GroupsBody, GroupsWanted, QueryGroupsBody, RecommendGroupsBody, RecordsOf, SearchGroupsBody};
 pub(super) use index::{IndexBody, NewIndex, index_path};

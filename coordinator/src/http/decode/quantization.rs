@@ -80,6 +80,16 @@ impl QuantizationBody {
             Some(_) | None => Ok(json!({"scalar": value})),
         }
     }
+
+    /// Checks what is said of one vector. How it is stored: the word `Disabled` too, as it goes before what is said of all
+    /// vectors.
+    pub(super) fn check_own(&self, field: &str, graph_on_disk: bool) -> Result<Value, Failure> {
+        let shown = self.check(field, graph_on_disk)?;
+        Ok(match self {
+            QuantizationBody::Disabled(word) => json!(word),
+            QuantizationBody::Kinds(_) => shown,
+        })
+    }
 }
 
 /// What is said of codes, of all vectors of a collection and of single ones.

@@ -15,14 +15,15 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
-use vicinal_common::filter::{Condition, FieldTest, Filter, Match, Values};
+use vicinal_common::filter::{Condition, FieldTest, Filter, KeyPath, Match, Values};
+use vicinal_common::payload_index::FieldType;
 use vicinal_common::point::Vectors;
 use vicinal_common::vector::Vector;
 
 use super::answer::Failure;
 use crate::Coordinator;
 use crate::meta::{Collection, StrictMode};
-use crate::query::QueryTree;
+use crate::query::{QueryTree, Source};
 use crate::write::Update;
 
 pub(super) use formula::check_formula;
@@ -129,7 +130,12 @@ pub(super) fn check_queries(collection: &Collection, trees: &[QueryTree]) -> Res
 
 fn check_query(strict: &StrictMode, tree: &QueryTree) -> Result<(), Failure> {
     let query = &tree.query;
-    at_most("limit", query.limit as u64, strict.max_query_limit)?;
+    // Candidates are hits of a search too, before some of them are chosen.
+    let candidates = match &query.source {
+        Source::Mmr { mmr, .. } => mmr.candidates.unwrap_or_default(),
+        _ => 0,
+    };
+    at_most("limit", query.limit.max(candidates) as u64, strict.max_query_limit)?;
     if let Some(ef) = query.ef {
         at_most("hnsw_ef", ef as u64, strict.search_max_hnsw_ef)?;
     }
@@ -161,6 +167,23 @@ pub(super) fn check_exact_count(collection: &Collection) -> Result<(), Failure> 
 pub(super) fn check_limit(collection: &Collection, limit: usize) -> Result<(), Failure> {
     let strict = collection.strict.enforced();
     at_most("limit", limit as u64, strict.and_then(|strict| strict.max_query_limit))
+}
+
+/// Refuses groups by a field without an index of values that are compared as a whole, where reads must have indexes.
+pub(super) fn check_grouping(collection: &Collection, by: &KeyPath) -> Result<(), Failure> {
+    let strict = collection.strict.enforced();
+    if strict.and_then(|strict| strict.unindexed_filtering_retrieve) != Some(false) {
+        return Ok(());
+    }
+    let key = by.to_string();
+    let text = match collection.tuning.payload_indexes.get(&key).map(|index| index.of()) {
+        Some(FieldType::Keyword | FieldType::Integer | FieldType::Bool | FieldType::Uuid) => return Ok(()),
+        Some(of @ (FieldType::Float | FieldType::Datetime | FieldType::Geo | FieldType::Text)) => {
+            format!("Index of type \"{of:?}\" found for \"{key}\"")
+        }
+        None => format!("Index required but not found for \"{key}\""),
+    };
+    Err(refused_with_help(text, "Create an index supporting `match` for this key."))
 }
 
 /// Refuses a filter of too many conditions, or with too long a list of values.

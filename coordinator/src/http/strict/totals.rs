@@ -1,17 +1,17 @@
 //! How full a collection is, as far as this coordinator knows: what its shards said last, looked up anew when that is old or
 //! when a limit may have been reached since.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use vicinal_common::collection::{CollectionSchema, VectorSchema};
-use vicinal_common::ids::CollectionId;
+use vicinal_common::ids::{CollectionId, ShardId};
 use vicinal_common::vector::Datatype;
 
 use super::super::answer::Failure;
-use super::super::info;
+use super::super::info::{self, Patience};
 use super::refused;
 use crate::meta::{COLLECTIONS_MAX, Collection, StrictMode};
 use crate::shards::ShardAccess;
@@ -22,12 +22,19 @@ const OLD_AFTER: Duration = Duration::from_secs(1);
 /// Shards are not asked more often than this.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
 
+/// A write waits for their answers no longer than this, and no longer than a part of the time that it has itself.
+const SURVEY_TIME_MAX: Duration = Duration::from_millis(500);
+/// The part.
+const SURVEY_PART: u32 = 4;
+
 /// Points of one collection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Known {
     /// When shards were asked.
     at: Instant,
-    /// What they said.
+    /// What each of them said last: one that is silent now is as full as it was.
+    shards: BTreeMap<ShardId, u64>,
+    /// The sum.
     points: u64,
     /// Points in writes since then, of which some may have been there before.
     written: u64,
@@ -97,10 +104,11 @@ impl Totals {
         let points = match self.recent(collection.id, lowest, points_in(update)) {
             Some(points) => points,
             None => {
-                let replicas = info::survey(access, collection, deadline).await;
-                let points = replicas.values().map(|replica| replica.points).sum();
-                self.note(collection.id, points, points_in(update));
-                points
+                let now = Instant::now();
+                let time = SURVEY_TIME_MAX.min(deadline.saturating_duration_since(now) / SURVEY_PART);
+                let replicas = info::survey(access, collection, Patience::EachShard, now + time).await;
+                let full = replicas.into_iter().filter(|(_, replica)| info::serves(replica));
+                self.note(collection, full.map(|(shard, replica)| (shard, replica.points)).collect(), points_in(update))
             }
         };
         match limits.into_iter().find(|limit| points >= limit.points) {
@@ -126,12 +134,81 @@ impl Totals {
         Some(known.points)
     }
 
-    fn note(&self, id: CollectionId, points: u64, writing: u64) {
+    /// Takes over what shards said; the points of all, those that said nothing included if they ever did.
+    fn note(&self, collection: &Collection, said: BTreeMap<ShardId, u64>, writing: u64) -> u64 {
         let mut known = self.known.lock();
         if known.len() >= 2 * COLLECTIONS_MAX {
             // What is still in use is asked for again.
             known.clear();
         }
-        known.insert(id, Known { at: Instant::now(), points, written: writing });
+        let mut shards = known.remove(&collection.id).map(|known| known.shards).unwrap_or_default();
+        shards.extend(said);
+        shards.retain(|shard, _| collection.shard(*shard).is_some());
+        let points = shards.values().copied().fold(0, u64::saturating_add);
+        known.insert(collection.id, Known { at: Instant::now(), shards, points, written: writing });
+        points
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vicinal_common::api::UpdateMode;
+    use vicinal_common::ids::{LogIndex, NodeId};
+    use vicinal_common::point::PointId;
+
+    use super::*;
+    use crate::model::ModelCluster;
+
+    /// Three shards of the replicas given, ten points in all; ten are the limit.
+    fn full(replicas: u64) -> (ModelCluster, Collection) {
+        let cluster = ModelCluster::new(3, replicas);
+        for point in ModelCluster::points(10) {
+            let PointId::Num(id) = point.id else { panic!("{} is no number", point.id) };
+            let shard = cluster.shard_of(id);
+            let mut model = cluster.model.lock();
+            model.shards.get_mut(&shard).unwrap().points.insert(point.id, (LogIndex(1), point));
+        }
+        let strict = StrictMode { enabled: Some(true), max_points_count: Some(10), ..StrictMode::default() };
+        let collection = Collection { strict, ..(*cluster.collection).clone() };
+        (cluster, collection)
+    }
+
+    /// What a write of one point is told, and after how long.
+    async fn check(totals: &Totals, cluster: &ModelCluster, collection: &Collection) -> (bool, Duration) {
+        let update = Update::Upsert { points: ModelCluster::points(1), mode: UpdateMode::Upsert, filter: None };
+        let began = Instant::now();
+        let deadline = began + Duration::from_secs(20);
+        let checked = totals.check(&cluster.access, collection, &update, deadline).await;
+        (checked.is_err(), began.elapsed())
+    }
+
+    #[tokio::test]
+    async fn a_node_that_hangs_keeps_no_write_waiting() {
+        let (cluster, collection) = full(3);
+        cluster.model.lock().hanging.insert(NodeId(2));
+        let (is_refused, took) = check(&Totals::default(), &cluster, &collection).await;
+        assert!(is_refused && took < SURVEY_TIME_MAX, "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn shards_that_say_nothing_are_as_full_as_they_were() {
+        let (cluster, collection) = full(1);
+        let totals = Totals::default();
+        assert!(check(&totals, &cluster, &collection).await.0);
+        let lost = cluster.shard_of(3);
+        let shard = cluster.model.lock().shards.remove(&lost).unwrap();
+        tokio::time::sleep(2 * ASK_PAUSE).await;
+        assert!(check(&totals, &cluster, &collection).await.0, "a shard is missing");
+        cluster.model.lock().hanging.extend([1, 2, 3].map(NodeId));
+        tokio::time::sleep(2 * ASK_PAUSE).await;
+        let (is_refused, took) = check(&totals, &cluster, &collection).await;
+        assert!(is_refused && took < 2 * SURVEY_TIME_MAX, "all are silent: {took:?}");
+        cluster.model.lock().hanging.clear();
+        // It is there again, and empty.
+        let mut empty = shard;
+        empty.points.clear();
+        cluster.model.lock().shards.insert(lost, empty);
+        tokio::time::sleep(2 * ASK_PAUSE).await;
+        assert!(!check(&totals, &cluster, &collection).await.0);
     }
 }

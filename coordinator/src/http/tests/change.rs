@@ -74,6 +74,66 @@ async fn what_was_said_at_creation_reaches_replicas_before_points() {
 }
 
 #[tokio::test]
+async fn sparse_vectors_are_not_changed_as_dense_ones() {
+    let edge = Edge::new().await;
+    let body = json!({"vectors": {"a": {"size": 2, "distance": "Dot"}}, "sparse_vectors": {"words": {}}});
+    edge.ok("PUT", C, body).await;
+    let before = edge.ok("GET", C, Value::Null).await["config"].clone();
+    for own in [json!({"on_disk": true}), json!({}), json!({"hnsw_config": {"on_disk": true}})] {
+        let (status, error) = edge.refused("PATCH", C, json!({"vectors": {"words": own}})).await;
+        assert!(status == 400 && error.contains("Not existing vector name error: words"), "{status} {error}");
+    }
+    assert_eq!(edge.ok("GET", C, Value::Null).await["config"], before);
+}
+
+#[tokio::test]
+async fn what_is_said_of_codes_is_replaced_as_a_whole() {
+    let edge = Edge::new().await;
+    let codes = |always_ram: bool| json!({"scalar": {"type": "int8", "always_ram": always_ram}});
+    let plain = json!({"scalar": {"type": "int8"}});
+    let vector = json!({"size": 2, "distance": "Dot", "quantization_config": codes(true)});
+    edge.ok("PUT", C, json!({"vectors": {"a": vector}, "quantization_config": codes(true)})).await;
+    edge.ok("PATCH", C, json!({"quantization_config": plain, "vectors": {"a": {"quantization_config": plain}}})).await;
+    let config = edge.ok("GET", C, Value::Null).await["config"].clone();
+    assert_eq!(config["quantization_config"], plain);
+    assert_eq!(config["params"]["vectors"]["a"]["quantization_config"], plain);
+    // So nothing is left of what said where codes are.
+    edge.ok("PATCH", C, json!({"hnsw_config": {"on_disk": true}})).await;
+    let (status, error) = edge.refused("PATCH", C, json!({"quantization_config": codes(true)})).await;
+    assert!(status == 400 && error.contains("quantization_config.scalar.always_ram"), "{status} {error}");
+}
+
+#[tokio::test]
+async fn codes_that_one_vector_does_without_stay_disabled() {
+    let edge = Edge::new().await;
+    let codes = json!({"scalar": {"type": "int8", "always_ram": true}});
+    let on_disk = json!({"size": 2, "distance": "Dot", "hnsw_config": {"on_disk": true}});
+    let mut created = on_disk.clone();
+    created["quantization_config"] = json!("Disabled");
+    let vectors = json!({"a": created, "b": {"size": 2, "distance": "Dot"}});
+    edge.ok("PUT", C, json!({"vectors": vectors, "quantization_config": codes})).await;
+    let patch = |body: Value| edge.ok("PATCH", C, body);
+    let of = |name: &str, own: Value| json!({"vectors": {name: own}});
+    // The codes of the collection are not those of `a`, now and later.
+    patch(json!({"metadata": {"v": 1}})).await;
+    patch(json!({"hnsw_config": {"on_disk": false}})).await;
+    assert_eq!(shown(&edge).await.1["a"], on_disk, "the word is for requests only");
+    let (status, error) = edge.refused("PATCH", C, of("b", json!({"hnsw_config": {"on_disk": true}}))).await;
+    assert!(status == 400 && error.contains("scalar.always_ram"), "{status} {error}");
+    patch(of("b", json!({"hnsw_config": {"on_disk": true}, "quantization_config": "Disabled"}))).await;
+    patch(json!({"metadata": {"v": 2}})).await;
+    patch(json!({"quantization_config": codes})).await;
+    assert_eq!(shown(&edge).await.1, json!({"a": on_disk, "b": on_disk}));
+    patch(of("b", json!({"hnsw_config": {}, "quantization_config": codes}))).await;
+    assert_eq!(shown(&edge).await.1["b"], json!({"size": 2, "distance": "Dot", "quantization_config": codes}));
+
+    edge.ok("PUT", "/collections/d", json!({"vectors": created, "quantization_config": codes})).await;
+    edge.ok("PATCH", "/collections/d", json!({"hnsw_config": {"on_disk": false}})).await;
+    let config = edge.ok("GET", "/collections/d", Value::Null).await["config"].clone();
+    assert_eq!(config["params"]["vectors"], on_disk, "without a name too");
+}
+
+#[tokio::test]
 async fn changes_that_cannot_be_made_are_refused_by_name() {
     let edge = Edge::new().await;
     let vectors = json!({"a": {"size": 2, "distance": "Dot", "hnsw_config": {"m": 8}}});

@@ -55,6 +55,26 @@ async fn a_session_is_given_with_reads_and_writes_and_taken_back() {
 }
 
 #[tokio::test]
+async fn the_session_stays_one_of_the_collection_that_is_searched() {
+    let edge = filled().await;
+    edge.ok("PUT", "/collections/d", json!({"vectors": {"size": 2, "distance": "Dot"}})).await;
+    let records: Vec<Value> = (0..20).map(|id| json!({"id": id, "vector": [1, 0], "payload": {"r": id}})).collect();
+    edge.ok("PUT", "/collections/d/points", json!({"points": records})).await;
+    let (status, _, expected, _) = post(&edge, COUNT, None, json!({})).await;
+    assert_eq!(status, 200);
+    for records in ["d", "c"] {
+        let body = json!({"query": [3, 0], "group_by": "n", "with_lookup": records});
+        for session in [None, expected.as_deref()] {
+            let (status, answer, given, _) =
+                post(&edge, "/collections/c/points/query/groups", session, body.clone()).await;
+            assert_eq!(status, 200, "{answer}");
+            assert_eq!(answer["result"]["groups"][0]["lookup"]["id"], 3, "{answer}");
+            assert_eq!(given, expected, "{records}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn clients_are_told_when_to_come_back() {
     let edge = filled().await;
     let all = || (1..=3).map(NodeId);

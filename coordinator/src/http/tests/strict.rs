@@ -158,6 +158,54 @@ async fn a_full_collection_takes_no_more_points() {
     }
 }
 
+#[tokio::test]
+async fn groups_need_an_index_where_filters_do() {
+    let edge = strict(json!({"unindexed_filtering_retrieve": false})).await;
+    let paths = [
+        ("/query/groups", json!({"query": [1, 2]})),
+        ("/search/groups", json!({"vector": [1, 2], "limit": 2, "group_size": 1})),
+        ("/recommend/groups", json!({"positive": [3], "limit": 2, "group_size": 1})),
+    ];
+    let by = |body: &Value, key: &str| {
+        let mut body = body.clone();
+        body["group_by"] = json!(key);
+        body
+    };
+    let index = |of: &'static str| json!({"field_name": "s.t", "field_schema": of});
+    for (path, body) in &paths {
+        is_refused(&edge, "POST", path, by(body, "s.t"), "Index required but not found for \"s.t\". Help: ").await;
+    }
+    edge.ok("PUT", "/collections/c/index", index("float")).await;
+    for (path, body) in &paths {
+        is_refused(&edge, "POST", path, by(body, "s.t"), "Index of type \"Float\" found for \"s.t\". Help: ").await;
+    }
+    edge.ok("PUT", "/collections/c/index", index("integer")).await;
+    for (path, body) in &paths {
+        is_fine(&edge, "POST", path, by(body, "s.t")).await;
+    }
+    let found = edge.ok("POST", &format!("{POINTS}/query/groups"), by(&json!({"query": [1, 2]}), "s.t")).await;
+    assert_eq!(found["groups"].as_array().unwrap().len(), 3);
+    restrict(&edge, json!({"unindexed_filtering_retrieve": true})).await;
+    is_fine(&edge, "POST", "/query/groups", by(&json!({"query": [1, 2]}), "n")).await;
+}
+
+#[tokio::test]
+async fn candidates_of_a_choice_count_as_hits() {
+    let edge = strict(json!({"max_query_limit": 20})).await;
+    let mmr = |candidates: u64, limit: u64| {
+        let query = json!({"nearest": [1, 2], "mmr": {"candidates_limit": candidates}});
+        json!({"query": query, "limit": limit})
+    };
+    is_fine(&edge, "POST", "/query", mmr(20, 5)).await;
+    is_refused(&edge, "POST", "/query", mmr(21, 5), "Limit exceeded 21 > 20 for \"limit\"").await;
+    is_refused(&edge, "POST", "/query", mmr(5, 22), "Limit exceeded 22 > 20 for \"limit\"").await;
+    let prefetch = json!({"prefetch": mmr(21, 5), "query": {"fusion": "rrf"}});
+    is_refused(&edge, "POST", "/query", prefetch, "Limit exceeded 21 > 20").await;
+    let mut groups = mmr(21, 2);
+    groups["group_by"] = json!("n");
+    is_refused(&edge, "POST", "/query/groups", groups, "Limit exceeded 21 > 20").await;
+}
+
 /// The status of an answer, its error, and the seconds after which to try again.
 async fn limited(edge: &Edge, method: &str, path: &str, body: Value) -> (u16, String, Option<u64>) {
     let request = Request::builder().method(method).uri(format!("{POINTS}{path}"));
@@ -276,10 +324,13 @@ async fn formulas_and_facets_are_limited_as_queries_are() {
     let query =
         json!({"prefetch": {"query": [1, 2]}, "query": {"formula": {"sum": ["$score", "n"]}, "defaults": {"n": 0}}});
     is_refused(&edge, "POST", "/query", query.clone(), "not found for \"n\" of one of the following types").await;
+    let condition = json!({"prefetch": {"query": [1, 2]}, "query": {"formula": {"key": "n", "match": {"value": 3}}}});
+    is_refused(&edge, "POST", "/query", condition.clone(), "not found for \"n\" of one of the following types").await;
     let facet = |limit: u64| json!({"key": "n", "limit": limit});
     let (status, error) = edge.refused("POST", "/collections/c/facet", facet(21)).await;
     assert!(status == 400 && error.contains("Limit exceeded 21 > 20"), "{status} {error}");
     edge.ok("PUT", "/collections/c/index", json!({"field_name": "n", "field_schema": "integer"})).await;
     is_fine(&edge, "POST", "/query", query).await;
+    is_fine(&edge, "POST", "/query", condition).await;
     edge.ok("POST", "/collections/c/facet", facet(20)).await;
 }
