@@ -121,3 +121,38 @@ fn replace(tree: &mut QueryTree, found: &BTreeMap<Place, Found>, copied: &Cell<u
     }
     tree.prefetch.iter_mut().try_for_each(|prefetch| replace(prefetch, found, copied))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::{Example, Query, Source};
+    use super::*;
+
+    #[test]
+    fn vectors_are_not_put_in_place_without_a_bound() {
+        let place: Place = ("other".into(), String::new());
+        let vectors = HashMap::from([(PointId::Num(1), Vector::Dense(vec![1.0; 65_536]))]);
+        let found = BTreeMap::from([(place, Found { is_own: false, vectors })]);
+        let positive = vec![(Example::Point(PointId::Num(1)), 1.0); 200];
+        let query = Query {
+            source: Source::BestScore { positive, negative: Vec::new() },
+            using: String::new(),
+            filter: None,
+            score_threshold: None,
+            limit: 1,
+            offset: 0,
+            ef: None,
+            exact: false,
+            oversampling: None,
+            idf_corpus: None,
+            parts: PointParts::default(),
+            allow_partial: true,
+        };
+        let lookup_from = Some(LookupFrom { collection: "other".into(), vector: None });
+        let mut tree = QueryTree { query, prefetch: Vec::new(), lookup_from };
+        let (mut again, copied) = (tree.clone(), Cell::new(0));
+        replace(&mut tree, &found, &copied).unwrap();
+        assert!(tree.lookup_from.is_none() && tree.query.source.points().is_empty());
+        let error = replace(&mut again, &found, &copied).unwrap_err();
+        assert_eq!(error.http_status(), 422, "{error}");
+    }
+}
