@@ -115,8 +115,9 @@ impl Goal {
                 };
                 // Without weights the similarities themselves decide: the sigmoid cannot tell large ones apart.
                 let is_plain = positive.iter().chain(negative).all(|example| example.weight == 1.0);
-                let (first, then): (fn(f32) -> f32, fn(f32) -> f32) =
-                    if is_plain { (|x| x, scaled_sigmoid) } else { (scaled_sigmoid, |x| x) };
+                let same: fn(f32) -> f32 = |x| x;
+                let (first, then) =
+                    if is_plain { (same, scaled_sigmoid as fn(f32) -> f32) } else { (scaled_sigmoid as _, same) };
                 let (liked, disliked) = (best(positive, first), best(negative, first));
                 if liked > disliked { then(liked) } else { -then(disliked) }
             }

@@ -16,7 +16,7 @@ async fn filled() -> Edge {
         let mixed =
             [json!("t"), json!(7), json!(7.5), json!(true), json!({"x": 1}), json!(null)][(id % 6) as usize].clone();
         let mut payload = json!({"kind": kind, "n": id / 10, "mixed": mixed, "deep": {"kind": kind}});
-        if id % 5 == 0 {
+        if id.is_multiple_of(5) {
             payload["tags"] = json!([format!("t{}", id % 10), "all"]);
         }
         json!({"id": id, "vector": [id, 0], "payload": payload})
