@@ -161,7 +161,18 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err(malformed("expected an object, got an array at line 1 column 1".into()));
     }
-    serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))
+    serde_json::from_slice(bytes).map_err(|error| malformed(with_place::<T>(bytes, &error)))
+}
+
+/// What is wrong with a text, with the field that it is about: found by reading it once more.
+fn with_place<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> String {
+    let mut again = serde_json::Deserializer::from_slice(bytes);
+    match serde_path_to_error::deserialize::<_, T>(&mut again) {
+        Err(placed) if error.is_data() && placed.path().iter().next().is_some() => {
+            format!("{}: {}", placed.path(), placed.inner())
+        }
+        Err(_) | Ok(_) => error.to_string(),
+    }
 }
 
 /// Runs `work` here when it is about few bytes (or in a simulation), else on a thread that may block.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use vicinal_common::api::{FacetCount, PointParts, VectorSelector};
+use vicinal_common::api::{FacetCount, PointParts, ScrollOrder, VectorSelector};
 use vicinal_common::error::Error;
+use vicinal_common::payload_index::FieldType;
 use vicinal_common::point::PointId;
 
 use super::answer::{Answer, Failure};
@@ -15,6 +16,7 @@ use super::decode::{CountBody, FacetBody, RetrieveBody, ScrollBody, Wanted};
 use super::encode::{self, Shown};
 use super::indexes::{Purpose, prepare_filter};
 use super::params::Params;
+use super::search::ORDERED;
 use super::selector::WithPayload;
 use super::strict;
 use crate::meta::Collection;
@@ -66,6 +68,9 @@ pub(super) async fn scroll(State(coordinator): Shared, params: Params, body: Jso
     check_parts(&collection, &request.parts)?;
     prepare_filter(&collection, request.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
     strict::check_limit(&collection, request.limit)?;
+    if let ScrollOrder::Key(order) = &request.order {
+        strict::check_read_key(&collection, &order.key, &ORDERED)?;
+    }
     let lookup = params.lookup(&coordinator);
     let page = query::scroll(&coordinator.shards, &lookup, params.read_spec(), &request).await?;
     page.coverage.check(allow_partial)?;
@@ -99,12 +104,16 @@ pub(super) async fn count(State(coordinator): Shared, params: Params, body: Json
     Ok(Answer::json(&json!({"count": count}))?.with_coverage(coverage).with_session(&params))
 }
 
+/// Types of indexes of keys whose values are counted.
+const COUNTED: [FieldType; 4] = [FieldType::Keyword, FieldType::Integer, FieldType::Uuid, FieldType::Bool];
+
 /// `POST /collections/{collection}/facet`
 pub(super) async fn facet(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
     let (mut request, allow_partial) = body.decode(FacetBody::into_facet).await?;
     prepare_filter(&collection, request.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
     strict::check_limit(&collection, request.limit)?;
+    strict::check_read_key(&collection, &request.key, &COUNTED)?;
     let lookup = params.lookup(&coordinator);
     let (counts, coverage) = query::facet(&coordinator.shards, &lookup, params.read_spec(), &request).await?;
     coverage.check(allow_partial)?;

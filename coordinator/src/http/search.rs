@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use tracing::Instrument;
 use vicinal_common::filter::TextResolver;
+use vicinal_common::payload_index::FieldType;
 use vicinal_common::telemetry;
 
 use super::answer::{Answer, Failure};
@@ -137,6 +138,9 @@ pub(super) async fn resolve(
     Ok(query::resolve_lookups(&coordinator.shards, &find, params.read_spec(), collection.id, trees).await?)
 }
 
+/// Types of indexes of keys that points are ordered by.
+pub(super) const ORDERED: [FieldType; 3] = [FieldType::Integer, FieldType::Float, FieldType::Datetime];
+
 /// Prepares the filters of all queries of a request and of their prefetches, and the conditions of formulas. Refuses what
 /// strict mode does not allow: keys and conditions of formulas must have a payload index where filters must.
 pub(super) fn prepare_filters(collection: &Collection, trees: &mut [QueryTree]) -> Result<(), Failure> {
@@ -151,6 +155,9 @@ fn prepare_tree(texts: &mut TextResolver<'_>, collection: &Collection, tree: &mu
         strict::check_formula(collection, &formula.formula)?;
         let mut conditions = Arc::make_mut(formula).conditions_mut().into_iter();
         conditions.try_for_each(|filter| texts.resolve(filter))?;
+    }
+    if let Source::OrderBy(order) = &tree.query.source {
+        strict::check_read_key(collection, &order.key, &ORDERED)?;
     }
     tree.prefetch.iter_mut().try_for_each(|prefetch| prepare_tree(texts, collection, prefetch))
 }

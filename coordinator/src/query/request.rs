@@ -36,7 +36,7 @@ pub struct Query {
     pub ef: Option<usize>,
     /// Exact scan instead of the index.
     pub exact: bool,
-    /// Candidates for each hit, where the client chose; counted in `ef` already.
+    /// Candidates for each hit, at least 1, where the client chose: the beam holds as many.
     pub oversampling: Option<f64>,
     /// Of which points the frequencies of dimensions are those of an `idf`; all when there is no filter.
     pub idf_corpus: Option<Arc<Filter>>,
@@ -302,21 +302,30 @@ impl Query {
         self.parts.payload || self.parts.vectors != VectorSelector::None
     }
 
-    /// The query as shards understand it. `goal` is what to search for, made for the collection.
-    pub fn search(&self, metric: Metric, goal: Goal) -> SearchQuery {
+    /// The query as shards understand it. `goal` is what to search for, made for the collection, whose graphs were built with a
+    /// beam of `ef_construction`.
+    pub fn search(&self, metric: Metric, goal: Goal, ef_construction: usize) -> SearchQuery {
         // Points that the query is made of are left out afterwards, so as many more are needed.
         let spare = self.source.points().len();
         let bound = |score: f32| match self.source.is_by_metric() {
             true => loose_bound(metric, score),
             false => 0.0 - score,
         };
+        let k = self.limit + self.offset + spare;
+        let ef = match self.oversampling {
+            None => self.ef,
+            Some(factor) => {
+                let candidates = ((k as f64 * factor).ceil() as usize).min(EF_MAX);
+                Some(self.ef.unwrap_or(ef_construction).max(candidates))
+            }
+        };
         SearchQuery {
             vector_name: self.using.clone(),
             goal,
-            k: self.limit + self.offset + spare,
+            k,
             filter: self.filter.clone(),
             distance_max: self.score_threshold.map(bound),
-            ef: self.ef,
+            ef,
             exact: self.exact,
         }
     }

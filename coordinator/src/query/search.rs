@@ -213,7 +213,9 @@ fn searches(collection: &Collection, queries: &[Query], points: Option<&Fetched>
         load.add(&query.source, examples)?;
         if let Some(goal) = goal_of(&query.source, examples)? {
             load.add_made(&query.source, schema, &goal)?;
-            sent.push(Sent { place, query: query.search(schema.metric, goal), weighed: None });
+            let ef_construction = collection.schema.hnsw_of(&query.using).map_or(0, |hnsw| hnsw.ef_construction);
+            let query = query.search(schema.metric, goal, ef_construction);
+            sent.push(Sent { place, query, weighed: None });
         }
     }
     Ok(sent)

@@ -163,7 +163,7 @@ impl View {
             let source = run.source();
             let matcher = self.matcher(run, filter, Reading::Every)?;
             for row in matcher.candidates(source.dead, 0) {
-                patience.spend(ROW_COST)?;
+                patience.spend(ROW_COST + source.run.payload(row).len() as u64)?;
                 see(run, row, &matcher)?;
             }
         }

@@ -1,6 +1,6 @@
 //! How long a read may go on.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 use vicinal_common::error::{Error, Result};
@@ -10,6 +10,7 @@ use vicinal_common::error::{Error, Result};
 pub struct Patience {
     deadline: Option<Instant>,
     spent: AtomicU64,
+    has_ended: AtomicBool,
 }
 
 /// Work between two looks at the clock.
@@ -20,25 +21,24 @@ pub(super) const ROW_COST: u64 = 500;
 impl Patience {
     /// Until then.
     pub fn until(deadline: Instant) -> Patience {
-        Patience { deadline: Some(deadline), spent: AtomicU64::new(0) }
+        Patience { deadline: Some(deadline), spent: AtomicU64::new(0), has_ended: AtomicBool::new(false) }
     }
 
     /// Without an end.
     pub fn endless() -> Patience {
-        Patience { deadline: None, spent: AtomicU64::new(0) }
+        Patience { deadline: None, spent: AtomicU64::new(0), has_ended: AtomicBool::new(false) }
     }
 
-    /// Notes work that is about to be done. `Timeout` when there is no time left for it.
+    /// Notes work that is about to be done. `Timeout` when there is no time left for it, and ever after.
     pub(super) fn spend(&self, work: u64) -> Result<()> {
         let before = self.spent.fetch_add(work, Ordering::Relaxed);
-        if before / STEP == (before + work) / STEP {
-            return Ok(());
+        let is_due = before / STEP != before.wrapping_add(work) / STEP;
+        if is_due && self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            self.has_ended.store(true, Ordering::Relaxed);
         }
-        match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => {
-                Err(Error::Timeout("the read was not done by its deadline".into()))
-            }
-            Some(_) | None => Ok(()),
+        match self.has_ended.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Error::Timeout("the read was not done by its deadline".into())),
         }
     }
 }
@@ -54,6 +54,7 @@ mod tests {
         let late = Patience::until(Instant::now() - Duration::from_secs(1));
         let spent = (0..).find(|_| late.spend(ROW_COST).is_err()).unwrap();
         assert_eq!(spent, STEP / ROW_COST - 1);
+        assert!(late.spend(1).is_err(), "from then on");
         let patience = Patience::until(Instant::now() + Duration::from_secs(60));
         assert!((0..100).all(|_| patience.spend(STEP).is_ok() && Patience::endless().spend(u64::MAX / 2).is_ok()));
     }

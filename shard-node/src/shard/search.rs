@@ -14,7 +14,7 @@ use vicinal_index::{Accept, FlatIndex, Hit, RowSet, SearchParams, TopK, VectorIn
 
 use super::goal::GoalScorer;
 use super::matching::Matcher;
-use super::patience::Patience;
+use super::patience::{Patience, ROW_COST};
 use super::select::{Reading, RunRef};
 use super::view::View;
 use crate::payload_index::Selection;
@@ -28,8 +28,10 @@ const SCAN_SHARE: u64 = 32;
 const SPARSE_ROWS_MAX: u64 = 1_000;
 /// Pieces of a scan for each thread, so that all are busy to the end.
 const PIECES_PER_THREAD: usize = 4;
-/// Rows in a piece at least: fewer are not worth a hand-over.
-const PIECE_ROWS_MIN: usize = 512;
+/// Work in a piece at least, in nanoseconds: less is not worth a hand-over.
+const PIECE_COST_MIN: u64 = 1_000_000;
+/// Work after which patience is asked, in nanoseconds.
+const WORK_TOLD: u64 = 200_000;
 
 /// A query whose names are resolved.
 struct Plan<'a> {
@@ -138,7 +140,7 @@ impl View {
         let dense = plan.scorer.nearest_dense();
         let among = |accept: Accept<'_>| match (index, dense) {
             (Some(index), Some(query)) => Ok(index.search(vectors.rows, query, params, accept)),
-            (Some(index), None) => {
+            (Some(index), None) if !params.exact => {
                 // What comes after the end of patience is not worth computing, nor shown.
                 let late = OnceCell::new();
                 let distance = |row: u32| {
@@ -155,7 +157,7 @@ impl View {
                 late.into_inner().map_or(Ok(found), Err)
             }
             (None, Some(query)) => Ok(FlatIndex::new(plan.scorer.metric()).search(vectors.rows, query, params, accept)),
-            (None, None) => plan.scan(vectors, accept.iter(source.run.rows() as usize), &|_| true),
+            (_, None) => plan.scan(vectors, accept.iter(source.run.rows() as usize), &|_| true),
         };
         if filter.is_none() {
             return among(match count == source.run.rows() as usize {
@@ -219,6 +221,7 @@ impl View {
         if !Matcher::of(plan.query.filter.as_deref(), source.run, &self.layout).check(row)? {
             return Ok(None);
         }
+        plan.patience.spend(plan.scorer.cost(vector))?;
         let Some(distance) = plan.scorer.hit_distance(vector) else { return Ok(None) };
         let version = LogIndex(source.run.versions()[row as usize]);
         Ok(Some(ShardHit { distance, id: source.run.ids().get(row), version }))
@@ -236,7 +239,9 @@ impl Plan<'_> {
         accepts: &(dyn Fn(u32) -> bool + Sync),
     ) -> Result<Vec<Hit>> {
         let rows: Vec<u32> = rows.collect();
-        let piece = rows.len().div_ceil(self.params.threads.max(1) * PIECES_PER_THREAD).max(PIECE_ROWS_MIN);
+        let cost = rows.iter().find_map(|row| vectors.get(*row)).map_or(1, |vector| self.scorer.cost(vector));
+        let least = usize::try_from(PIECE_COST_MIN / cost).unwrap_or(usize::MAX).max(1);
+        let piece = rows.len().div_ceil(self.params.threads.max(1) * PIECES_PER_THREAD).max(least);
         if self.params.threads <= 1 || rows.len() <= piece {
             return self.scan_piece(vectors, &rows, accepts);
         }
@@ -257,12 +262,20 @@ impl Plan<'_> {
         accepts: &(dyn Fn(u32) -> bool + Sync),
     ) -> Result<Vec<Hit>> {
         let mut best = TopK::new(self.params.k, rows.len());
+        // Threads share the count: it is told of work by the millisecond.
+        let mut work = 0;
         for row in rows {
             let Some(vector) = vectors.get(*row) else { continue };
-            self.patience.spend(self.scorer.cost(vector))?;
+            work += self.scorer.cost(vector);
             let hit = Hit { distance: self.scorer.distance(vector), row: *row };
-            if best.would_take(&hit) && accepts(*row) {
-                best.push(hit);
+            if best.would_take(&hit) {
+                work += ROW_COST;
+                if accepts(*row) {
+                    best.push(hit);
+                }
+            }
+            if work >= WORK_TOLD {
+                self.patience.spend(std::mem::take(&mut work))?;
             }
         }
         Ok(best.into_sorted())

@@ -257,6 +257,15 @@ impl VectorBody {
             return Err(invalid(format!("{prefix}size"), self.size, &format!("from 1 to {DIM_MAX}")));
         }
         let hnsw = self.hnsw_config.map(|body| body.shape_over(base, prefix)).transpose()?.flatten();
+        if kind == VectorKind::Multi {
+            let why = "is not supported for multivectors: they are scanned, without a graph or codes";
+            if hnsw.is_some_and(|hnsw| hnsw.m > 0) {
+                return Err(Error::BadInput(format!("`{prefix}hnsw_config` with `m` above 0 {why}")).into());
+            }
+            if matches!(self.quantization_config, Some(QuantizationBody::Kinds(_))) {
+                return Err(Error::BadInput(format!("`{prefix}quantization_config` {why}")).into());
+            }
+        }
         let mut shown = json!({"size": self.size, "distance": self.distance});
         if let Some(hnsw) = hnsw {
             shown["hnsw_config"] = json!({"m": hnsw.m, "ef_construct": hnsw.ef_construction});

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use vicinal_common::api::{PointParts, ScrollOrder};
 use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;
-use vicinal_common::limits::{BATCH_POINTS_MAX, EF_MAX, OVERSAMPLING_MAX, RESULTS_MAX};
+use vicinal_common::limits::{BATCH_POINTS_MAX, OVERSAMPLING_MAX, RESULTS_MAX};
 use vicinal_common::point::{PointId, UNNAMED};
 
 use super::super::answer::Failure;
@@ -132,8 +132,7 @@ struct Understood {
 }
 
 impl SearchParams {
-    /// What they mean for a query with this limit.
-    fn understood(self, limit: usize) -> Result<Understood, Failure> {
+    fn understood(self) -> Result<Understood, Failure> {
         let refuse = |field: &str, message: String| Error::Validation { field: field.into(), message };
         let share = self.acorn.and_then(|acorn| acorn.max_selectivity);
         if let Some(share) = share.filter(|share| !(0.0..=1.0).contains(share)) {
@@ -145,20 +144,17 @@ impl SearchParams {
             let message = format!("value {factor} invalid, must be from 1.0 to {OVERSAMPLING_MAX}");
             return Err(refuse("params.quantization.oversampling", message).into());
         }
-        // As many candidates as that are scored exactly when the beam holds as many.
-        let candidates = oversampling.map(|factor| ((limit as f64 * factor).ceil() as usize).min(EF_MAX));
-        let ef = match (self.hnsw_ef, candidates) {
-            (Some(ef), Some(candidates)) => Some(ef.max(candidates)),
-            (ef, _) => ef,
-        };
         if self.indexed_only == Some(true) {
-            return Err(Error::BadInput("`params.indexed_only` is not supported yet".into()).into());
+            return Err(Error::BadInput(
+                "`params.indexed_only` is not supported: points without a graph are scanned".into(),
+            )
+            .into());
         }
         let idf_corpus = match self.idf {
             None | Some(IdfInput::Scope(IdfScope::Global)) => None,
             Some(IdfInput::Corpus(IdfCorpus { corpus })) => Some(Arc::new(corpus)),
         };
-        Ok(Understood { ef, oversampling, exact: self.exact.unwrap_or(false), idf_corpus })
+        Ok(Understood { ef: self.hnsw_ef, oversampling, exact: self.exact.unwrap_or(false), idf_corpus })
     }
 }
 
@@ -189,15 +185,14 @@ impl QueryBody {
 
 impl PrefetchBody {
     fn into_tree(self, allow_partial: bool) -> Result<QueryTree, Failure> {
-        let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
         let lookup_from = self.lookup_from.map(LookupBody::into_lookup).transpose()?;
-        let Understood { ef, exact, oversampling, idf_corpus } = self.params.unwrap_or_default().understood(limit)?;
+        let Understood { ef, exact, oversampling, idf_corpus } = self.params.unwrap_or_default().understood()?;
         let query = Query {
             source: self.query.map_or(Source::All, |input| input.0),
             using: self.using.unwrap_or_else(|| UNNAMED.to_owned()),
             filter: self.filter.map(Arc::new),
             score_threshold: self.score_threshold,
-            limit,
+            limit: self.limit.unwrap_or(LIMIT_DEFAULT),
             offset: 0,
             ef,
             exact,

@@ -30,6 +30,12 @@ pub(in super::super) fn check_formula(collection: &Collection, expression: &Expr
     expression.operands().into_iter().try_for_each(|operand| check_formula(collection, operand))
 }
 
+/// Refuses to order by, or to count the values of, a key without an index, where filters must have one.
+pub(in super::super) fn check_read_key(collection: &Collection, key: &str, types: &[FieldType]) -> Result<(), Failure> {
+    // One that cannot be read was refused before.
+    KeyPath::parse(key).map_or(Ok(()), |key| check_key(collection, &key, types))
+}
+
 fn check_key(collection: &Collection, key: &KeyPath, types: &[FieldType]) -> Result<(), Failure> {
     let strict = collection.strict.enforced();
     if strict.and_then(|strict| strict.unindexed_filtering_retrieve) != Some(false) {
@@ -42,5 +48,5 @@ fn check_key(collection: &Collection, key: &KeyPath, types: &[FieldType]) -> Res
     let types: Vec<&str> = types.iter().map(|of| of.name()).collect();
     let text =
         format!("Index required but not found for \"{key}\" of one of the following types: [{}]", types.join(", "));
-    Err(refused_with_help(text, "Create an index for this key or use a different formula expression."))
+    Err(refused_with_help(text, "Create an index for this key."))
 }

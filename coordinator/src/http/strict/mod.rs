@@ -26,7 +26,7 @@ use crate::meta::{Collection, StrictMode};
 use crate::query::{QueryTree, Source};
 use crate::write::Update;
 
-pub(super) use formula::check_formula;
+pub(super) use formula::{check_formula, check_read_key};
 pub(super) use rates::Kind;
 
 /// What this coordinator counts for collections that have limits.
