@@ -230,6 +230,8 @@ async fn bad_requests_get_the_status_and_text_their_clients_know() {
         ("POST", query, json!({"query": [1, 2], "limit": 0}), 422, "[limit: value 0 invalid, must be 1 or larger]"),
         ("POST", query, json!({"query": [1, 2], "offset": -1}), 400, "Format error in JSON body: "),
         ("POST", query, json!({"query": [1, 2], "limt": 3}), 400, "unknown field `limt`"),
+        ("POST", query, json!({"query": [1, 2], "limit": "x"}), 400, "Format error in JSON body: limit: invalid type"),
+        ("POST", query, json!({"prefetch": {"query": 1, "params": {"hnsw_ef": {}}}}), 400, "prefetch.params.hnsw_ef: "),
         ("POST", query, json!({"query": {"discover": {}}}), 400, "missing field `target`"),
         ("POST", query, json!({"query": {"context": []}}), 400, "`query.context` needs at least one pair"),
         ("POST", query, json!({"query": {"order_by": "a..b"}}), 400, "not a valid key path"),

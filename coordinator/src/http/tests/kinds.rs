@@ -61,7 +61,7 @@ async fn sparse_vectors_are_searched() {
 async fn multivectors_are_compared_by_their_best_matches() {
     let edge = Edge::new().await;
     let vector = json!({"size": 2, "distance": "Dot", "multivector_config": {"comparator": "max_sim"}});
-    edge.ok("PUT", C, json!({"vectors": vector})).await;
+    edge.ok("PUT", C, json!({"vectors": vector.clone()})).await;
     let shown = edge.ok("GET", C, Value::Null).await["config"]["params"]["vectors"].clone();
     assert_eq!(shown["multivector_config"], json!({"comparator": "max_sim"}));
     let points = json!([
@@ -77,6 +77,16 @@ async fn multivectors_are_compared_by_their_best_matches() {
     assert_eq!(hits(&edge, json!({"query": 4, "limit": 1})).await[0].0, 2);
     let stored = edge.ok("GET", "/collections/c/points/4", Value::Null).await;
     assert_eq!(stored["vector"], json!([[5.0, 5.0], [0.0, 0.0], [1.0, 1.0]]));
+    let with = |settings: Value| {
+        let mut vector = vector.clone();
+        vector.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        json!({ "vectors": vector })
+    };
+    edge.ok("PUT", "/collections/d", with(json!({"hnsw_config": {"m": 0}}))).await;
+    for settings in [json!({"hnsw_config": {"m": 8}}), json!({"quantization_config": {"scalar": {"type": "int8"}}})] {
+        let (status, error) = edge.refused("PUT", "/collections/e", with(settings)).await;
+        assert!(status == 400 && error.contains("is not supported for multivectors"), "{error}");
+    }
     for (bad, text) in [
         (json!([[1, 0, 0]]), "expected dim: 2, got 3"),
         (json!([[]]), "a vector without values"),

@@ -329,6 +329,16 @@ async fn formulas_and_facets_are_limited_as_queries_are() {
     let facet = |limit: u64| json!({"key": "n", "limit": limit});
     let (status, error) = edge.refused("POST", "/collections/c/facet", facet(21)).await;
     assert!(status == 400 && error.contains("Limit exceeded 21 > 20"), "{status} {error}");
+    let ordered = json!({"order_by": "n"});
+    for (path, body) in
+        [("facet", facet(20)), ("points/scroll", ordered.clone()), ("points/query", json!({"query": ordered}))]
+    {
+        let (status, error) = edge.refused("POST", &format!("{C}/{path}"), body).await;
+        assert!(
+            status == 400 && error.contains("not found for \"n\" of one of the following"),
+            "{path} {status} {error}"
+        );
+    }
     edge.ok("PUT", "/collections/c/index", json!({"field_name": "n", "field_schema": "integer"})).await;
     is_fine(&edge, "POST", "/query", query).await;
     is_fine(&edge, "POST", "/query", condition).await;
