@@ -119,7 +119,7 @@ async fn what_makes_no_sense_is_refused_by_name() {
             "stands beside another query",
         ),
         (json!({"prefetch": deep, "query": [1, 0]}), 422, "prefetch: nested deeper than 8 levels"),
-        (json!({"prefetch": vec![one(); 65], "query": [1, 0]}), 400, "more than 64 items"),
+        (json!({"prefetch": vec![one(); 65], "query": [1, 0]}), 422, "65 prefetches, allowed are 64"),
         (json!({"prefetch": {"query": [1], "limit": 1}, "query": [1, 0]}), 400, "expected dim: 2, got 1"),
         (json!({"prefetch": {"query": [1, 0], "limit": 0}, "query": [1, 0]}), 422, "limit: value 0 invalid"),
         (json!({"prefetch": {"query": [1, 0], "offset": 1}, "query": [1, 0]}), 400, "unknown field `offset`"),
