@@ -86,7 +86,7 @@ pub const STOPWORDS_MAX: usize = 1_000;
 pub const STOPWORDS_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of JSON that parameters of text indexes may take in the filters of one request: each full-text condition carries
 /// them.
-pub const FILTER_TOKENIZATION_BYTES_MAX: usize = 1024 * 1024;
+pub const FILTER_TOKENIZATION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most payload indexes of a collection: each is a file beside each segment.
 pub const PAYLOAD_INDEXES_MAX: usize = 64;
 /// Longest key path of a payload index or a change of payloads, in bytes.

@@ -388,33 +388,6 @@ mod tests {
     }
 
     #[test]
-    fn the_beam_holds_as_many_candidates_as_are_asked_for() {
-        let beam = |ef: Option<usize>, oversampling: Option<f64>| {
-            let query = Query {
-                source: Source::Vector(vec![1.0].into()),
-                using: UNNAMED.to_owned(),
-                filter: None,
-                score_threshold: None,
-                limit: 8,
-                offset: 2,
-                ef,
-                exact: false,
-                oversampling,
-                idf_corpus: None,
-                parts: PointParts::default(),
-                allow_partial: true,
-            };
-            query.search(Metric::Dot, vec![1.0].into(), 100).ef
-        };
-        assert_eq!(beam(None, None), None);
-        assert_eq!(beam(Some(50), None), Some(50));
-        assert_eq!(beam(None, Some(2.0)), Some(100), "what the graph was built with");
-        assert_eq!(beam(None, Some(12.5)), Some(125));
-        assert_eq!(beam(Some(20), Some(3.0)), Some(30));
-        assert_eq!(beam(Some(500), Some(3.0)), Some(500));
-    }
-
-    #[test]
     fn no_distance_is_below_a_negative_threshold() {
         assert!(loose_bound(Metric::Euclid, -1.0) < 0.0);
     }

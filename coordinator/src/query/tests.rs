@@ -9,6 +9,7 @@ use vicinal_common::api::{PointParts, ScrollOrder, VectorSelector};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::error::Error;
 use vicinal_common::ids::{Epoch, LogIndex, NodeId, RequestId};
+use vicinal_common::metric::Metric;
 use vicinal_common::point::PointId;
 use vicinal_common::vector::{SparseVector, Vector};
 
@@ -338,4 +339,18 @@ async fn too_many_examples_are_refused_before_they_are_sent() {
     let queries = vec![Query { source, ..near(0.0, 1) }; 5];
     let error = run(&cluster.access, &cluster.lookup(), spec(2_000), &queries).await.unwrap_err();
     assert!(error.http_status() == 422 && error.to_string().contains("16777216"), "{error}");
+}
+
+#[test]
+fn the_beam_holds_as_many_candidates_as_are_asked_for() {
+    let beam = |ef: Option<usize>, oversampling: Option<f64>| {
+        let query = Query { ef, oversampling, offset: 2, ..near(1.0, 8) };
+        query.search(Metric::Dot, vec![1.0, 0.0].into(), 100).ef
+    };
+    assert_eq!(beam(None, None), None);
+    assert_eq!(beam(Some(50), None), Some(50));
+    assert_eq!(beam(None, Some(2.0)), Some(100), "what the graph was built with");
+    assert_eq!(beam(None, Some(12.5)), Some(125));
+    assert_eq!(beam(Some(20), Some(3.0)), Some(30));
+    assert_eq!(beam(Some(500), Some(3.0)), Some(500));
 }

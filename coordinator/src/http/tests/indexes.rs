@@ -166,15 +166,15 @@ async fn full_text_conditions_of_a_request_are_bounded() {
     edge.ok("POST", "/collections/c/points/query", query.clone()).await;
     let delete = json!({"delete": {"filter": filter("about", 20)}});
     edge.ok("POST", "/collections/c/points/batch", json!({"operations": [delete.clone()]})).await;
-    let formula = json!({"formula": {"sum": vec![text("about"); 100]}});
+    let formula = json!({"formula": {"sum": vec![text("about"); 450]}});
     for (operation, body) in [
-        ("query/batch", json!({"searches": vec![query.clone(); 10]})),
-        ("query", json!({"prefetch": vec![query.clone(); 10], "query": [1.0]})),
+        ("query/batch", json!({"searches": vec![query.clone(); 45]})),
+        ("query", json!({"prefetch": vec![query.clone(); 45], "query": [1.0]})),
         ("query", json!({"prefetch": query, "query": formula})),
-        ("batch", json!({"operations": vec![delete; 10]})),
+        ("batch", json!({"operations": vec![delete; 45]})),
     ] {
         let (status, error) = edge.refused("POST", &format!("/collections/c/points/{operation}"), body).await;
-        assert!(status == 400 && error.contains("1048576 bytes"), "{operation}: {status} {error}");
+        assert!(status == 400 && error.contains("4194304 bytes"), "{operation}: {status} {error}");
     }
     for operation in ["count", "scroll", "delete"] {
         let path = format!("/collections/c/points/{operation}");
