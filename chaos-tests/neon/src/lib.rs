@@ -12,3 +12,5 @@ mod code_kernel;
 pub mod distance;
 #[path = "../../../common/src/metric.rs"]
 pub mod metric;
+#[path = "../../../common/src/vector.rs"]
+pub mod vector;
