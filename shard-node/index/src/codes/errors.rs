@@ -78,7 +78,7 @@ pub(crate) struct CodeLimits {
     query_norm: f64,
     /// For Cosine the squared lengths of the query and of the longest row.
     squared_lengths: f64,
-    /// Product of the query with the mean (Dot), or minus [`CodedQuery::squared`]: from exact distances to those of codes.
+    /// Product of the query with the mean (Dot), or minus [`CodedQuery::lacking`]: from exact distances to those of codes.
     offset: f64,
     /// Rounding of sums in f32, those of the exact kernels and those that end in a distance of codes.
     slack: f64,
@@ -109,7 +109,7 @@ impl CodeLimits {
         let (offset, slack) = match metric {
             Metric::Cosine | Metric::Euclid => {
                 let lengths = row_norm.powi(2) + query_norm.powi(2) + squared_lengths;
-                (-f64::from(coded.squared), relative * lengths)
+                (-f64::from(coded.lacking), relative * lengths)
             }
             Metric::Dot => {
                 let with_mean = query.iter().zip(&coder.mean).map(|(x, mean)| f64::from(*x) * f64::from(*mean)).sum();

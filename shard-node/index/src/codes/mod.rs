@@ -14,15 +14,18 @@
 
 mod errors;
 mod kernel;
+mod short;
 mod trial;
 
 use std::io;
 
 use rayon::prelude::*;
+use vicinal_common::distance::Kernel;
 use vicinal_common::metric::Metric;
 
 pub(crate) use self::errors::{CodeErrors, CodeLimits};
 pub(crate) use self::kernel::{CodeKernel, CodeRows, LINE};
+pub(crate) use self::short::{ShortCodes, ShortQuery, any_row};
 use crate::Rows;
 use crate::array::{Array, HugeBytes};
 use crate::prefetch::prefetch;
@@ -68,8 +71,9 @@ pub(crate) struct CodedQuery {
     shift: i32,
     /// Added to every distance: what makes distances between rows complete.
     add: f32,
-    /// For L2 and cosine |q'|^2: what distances of a query lack to be squared L2 distances. Else 0.
-    pub(crate) squared: f32,
+    /// What distances of a query vector lack: |q'|^2 to be squared L2 distances, for L2 and cosine; -<mean, q> to be internal
+    /// distances, for the inner product.
+    pub(crate) lacking: f32,
 }
 
 impl CodedQuery {
@@ -159,7 +163,7 @@ impl Coder {
 
     /// Prepares a query vector.
     pub(crate) fn query(&self, kernel: CodeKernel, vector: &[f32], query: &mut CodedQuery) {
-        (query.add, query.squared) = (0.0, 0.0);
+        (query.add, query.lacking) = (0.0, 0.0);
         if self.metric == Metric::Manhattan {
             query.bytes.clear();
             query.bytes.resize(vector.len().next_multiple_of(LINE), 0);
@@ -173,10 +177,13 @@ impl Coder {
         let (scale, sum) = levels(kernel, vector, &self.mean, &mut query.bytes);
         query.shift = -128 * sum;
         query.scale = -scale * self.factor();
-        if matches!(self.metric, Metric::Cosine | Metric::Euclid) {
-            query.squared =
-                scale * scale * query.bytes.iter().map(|l| i32::from(*l) * i32::from(*l)).sum::<i32>() as f32;
-        }
+        query.lacking = match self.metric {
+            Metric::Cosine | Metric::Euclid => {
+                scale * scale * query.bytes.iter().map(|l| i32::from(*l) * i32::from(*l)).sum::<i32>() as f32
+            }
+            Metric::Dot => Kernel::new(Metric::Dot).distance(vector, &self.mean),
+            Metric::Manhattan => 0.0,
+        };
     }
 
     /// 2 where distances are squared lengths of differences.
@@ -270,6 +277,8 @@ pub(crate) struct Codes {
     pub(crate) near_ratio: f32,
     /// How far distances of codes can be from exact ones.
     pub(crate) errors: CodeErrors,
+    /// The same codes with 4 bits, where there are any.
+    pub(crate) short: Option<ShortCodes>,
 }
 
 impl Codes {
@@ -288,9 +297,17 @@ impl Codes {
         });
         let errors = errors.reduce(CodeErrors::default, CodeErrors::max);
         let terms = Array::copy(&terms)?;
-        let mut codes = Codes { coder, packing, data: Array::Owned(data), terms, near_ratio: 1.0, errors };
+        let mut codes = Codes { coder, packing, data: Array::Owned(data), terms, near_ratio: 1.0, errors, short: None };
         codes.near_ratio = trial.near_ratio(&codes.view(), kernel);
         Ok(codes)
+    }
+
+    /// Adds the codes of 4 bits, for vectors that have them. On the threads of the current pool; fails when there is no memory.
+    pub(crate) fn add_short(&mut self) -> io::Result<Option<&mut ShortCodes>> {
+        if ShortCodes::suit(self.coder.metric, self.coder.dim()) {
+            self.short = Some(ShortCodes::of(self.view(), self.errors)?);
+        }
+        Ok(self.short.as_mut())
     }
 
     /// How many rows there are.
@@ -305,7 +322,8 @@ impl Codes {
 
     /// Bytes of codes and terms.
     pub(crate) fn bytes(&self) -> u64 {
-        (self.data.bytes().len() + self.terms.bytes().len()) as u64
+        let short = self.short.as_ref().map_or(0, ShortCodes::bytes);
+        (self.data.bytes().len() + self.terms.bytes().len()) as u64 + short
     }
 
     /// The codes, borrowed.

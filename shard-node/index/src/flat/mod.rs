@@ -31,7 +31,11 @@ impl FlatIndex {
     /// threads. Fails when there is no memory for them, or no thread.
     pub fn coded(rows: Rows<'_>, metric: Metric, threads: usize) -> io::Result<FlatIndex> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build().map_err(io::Error::other)?;
-        let codes = pool.install(|| Codes::of(rows, metric, Packing::Dense))?;
+        let codes = pool.install(|| {
+            let mut codes = Codes::of(rows, metric, Packing::Dense)?;
+            codes.add_short()?;
+            io::Result::Ok(codes)
+        })?;
         Ok(FlatIndex { codes: Some((codes, CodeKernel::new())), ..FlatIndex::new(metric) })
     }
 }

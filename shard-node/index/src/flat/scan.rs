@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use vicinal_common::distance::Kernel;
 
-use crate::codes::{CodeKernel, CodeLimits, CodedQuery, Codes};
+use crate::codes::{CodeKernel, CodeLimits, CodedQuery, Codes, ShortCodes, ShortQuery};
 use crate::prefetch::prefetch;
 use crate::{Accept, Hit, Rows, SearchParams, Searched, TopK};
 
@@ -63,12 +63,14 @@ struct Worker {
     block: Vec<u32>,
     coded: Vec<f32>,
     products: Vec<i32>,
+    /// Rows of the block that 4-bit codes did not rule out.
+    left: Vec<u32>,
 }
 
 impl Worker {
     fn new(k: usize, rows: usize) -> Worker {
-        let (block, coded, products) = (Vec::new(), Vec::new(), Vec::new());
-        Worker { best: TopK::new(k, rows), distances: 0, block, coded, products }
+        let (block, coded, products, left) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Worker { best: TopK::new(k, rows), distances: 0, block, coded, products, left }
     }
 
     /// Calls `score` with block after block of the rows.
@@ -128,7 +130,8 @@ pub(crate) fn scan(
     })
 }
 
-/// The same by codes: the vectors of those rows alone are read that could be among the best.
+/// The same by codes: the vectors of those rows alone are read that could be among the best. Where there are 4-bit codes they
+/// say first which of the 8-bit ones are read.
 pub(crate) fn scan_codes(
     (codes, code_kernel): (&Codes, CodeKernel),
     (kernel, rows): (&Kernel, Rows<'_>),
@@ -141,20 +144,41 @@ pub(crate) fn scan_codes(
     }
     let view = codes.view();
     let limits = CodeLimits::new(&codes.coder, codes.errors, query, coded);
-    in_chunks((rows.len(), codes.stride()), params, |chunk, worker| {
+    let short = codes.short.as_ref().map(|short| {
+        let mut by_short = ShortQuery::default();
+        short.query(coded, &mut by_short);
+        (short, by_short, CodeLimits::new(&codes.coder, short.errors(), query, coded))
+    });
+    let stride = short.as_ref().map_or(codes.stride(), |_| ShortCodes::row_bytes(rows.dim));
+    in_chunks((rows.len(), stride), params, |chunk, worker| {
         let mut worst = worker.best.worst().map(|hit| hit.distance);
         let mut limit = worst.map_or(f32::INFINITY, |worst| limits.of_any(worst));
         worker.for_each_block(accept.iter_in(chunk), |worker| {
-            view.score(code_kernel, coded, &worker.block, &mut worker.products, &mut worker.coded);
-            for (row, by_code) in worker.block.iter().zip(&worker.coded) {
+            let Worker { best, distances, block, coded: by_code, products, left } = worker;
+            let left = match &short {
+                Some((short, query, limits)) if let Some(worst) = worst => {
+                    short.score(code_kernel, query, block, products, by_code);
+                    let limit = limits.of_any(worst);
+                    left.clear();
+                    let by_short = block.iter().zip(by_code.iter()).filter(|(_, by_code)| **by_code <= limit);
+                    let by_row =
+                        by_short.filter(|(row, by_code)| **by_code <= limits.of(worst, short.terms(**row).scale));
+                    left.extend(by_row.map(|(row, _)| *row));
+                    *distances += left.len() as u64;
+                    &*left
+                }
+                _ => &*block,
+            };
+            view.score(code_kernel, coded, left, products, by_code);
+            for (row, by_code) in left.iter().zip(by_code.iter()) {
                 let is_out = |worst| *by_code > limits.of(worst, view.terms[*row as usize].scale);
                 if *by_code > limit || worst.is_some_and(is_out) {
                     continue;
                 }
-                worker.distances += 1;
+                *distances += 1;
                 let distance = kernel.distance(query, rows.row(*row));
-                if worker.best.push(Hit { distance, row: *row }) {
-                    worst = worker.best.worst().map(|hit| hit.distance);
+                if best.push(Hit { distance, row: *row }) {
+                    worst = best.worst().map(|hit| hit.distance);
                     limit = worst.map_or(f32::INFINITY, |worst| limits.of_any(worst));
                 }
             }

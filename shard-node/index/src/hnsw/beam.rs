@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 
 use super::select::{SelectScratch, Target};
-use crate::codes::CodedQuery;
+use crate::codes::{CodedQuery, ShortQuery};
 
 /// A node with its distance to whatever is being searched for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,12 +55,30 @@ impl Slot {
     }
 }
 
-/// The best `capacity` nodes seen, sorted, each expanded at most once.
+/// How wide a beam is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Width {
+    /// So many nodes are expanded: the `ef` of HNSW, at least 1.
+    pub(super) window: usize,
+    /// So many are kept: more than that only where distances are estimates, and the best by estimate are not enough.
+    pub(super) kept: usize,
+}
+
+impl From<usize> for Width {
+    /// All that are kept are expanded.
+    fn from(window: usize) -> Width {
+        Width { window, kept: window }
+    }
+}
+
+/// The best `capacity` nodes seen, sorted; the best `window` of them are each expanded at most once.
 #[derive(Default)]
 pub(super) struct Beam {
     /// Sorted; the mark does not change the order, since a node is there once.
     slots: Vec<Slot>,
     capacity: usize,
+    /// Slots from here on are kept, but not expanded.
+    window: usize,
     /// Every slot before it is expanded.
     cursor: usize,
     /// Slots from here on are not among the best.
@@ -68,23 +86,25 @@ pub(super) struct Beam {
 }
 
 impl Beam {
-    /// Empties the beam and sets how many nodes it keeps (at least 1).
-    pub(super) fn reset(&mut self, capacity: usize) {
+    /// Empties the beam and sets its width.
+    pub(super) fn reset(&mut self, width: Width) {
         self.slots.clear();
-        self.capacity = capacity.max(1);
+        self.window = width.window.max(1);
+        self.capacity = self.window.max(width.kept);
         self.cursor = 0;
         self.worst = u64::MAX;
     }
 
-    /// Keeps more nodes from now on; what was too far before is not taken back.
-    pub(super) fn widen(&mut self, capacity: usize) {
-        if capacity > self.capacity {
-            self.capacity = capacity;
+    /// Expands and keeps more nodes from now on; what was too far before is not taken back.
+    pub(super) fn widen(&mut self, window: usize) {
+        self.window = self.window.max(window);
+        if window > self.capacity {
+            self.capacity = window;
             self.worst = u64::MAX;
         }
     }
 
-    /// Offers a node that was not offered before. Returns whether it was kept.
+    /// Offers a node that was not offered before. Returns whether it is to be expanded as things stand.
     #[inline(always)]
     pub(super) fn insert(&mut self, found: Found) -> bool {
         let slot = Slot::new(found);
@@ -100,13 +120,13 @@ impl Beam {
         if self.slots.len() == self.capacity {
             self.worst = self.slots.last().map_or(u64::MAX, |last| last.0);
         }
-        true
+        at < self.window
     }
 
     /// The nearest node not yet expanded, which then counts as expanded. `None`: the search is over.
     #[inline]
     pub(super) fn expand_next(&mut self) -> Option<u32> {
-        while let Some(slot) = self.slots.get_mut(self.cursor) {
+        while let Some(slot) = self.slots.get_mut(self.cursor).filter(|_| self.cursor < self.window) {
             self.cursor += 1;
             if slot.0 & EXPANDED == 0 {
                 slot.0 |= EXPANDED;
@@ -194,6 +214,8 @@ pub(super) struct Scratch {
     pub(super) entries: Vec<Found>,
     /// The query as codes.
     pub(super) query: CodedQuery,
+    /// The same as 4-bit codes are compared with.
+    pub(super) short: ShortQuery,
     /// The row that a build is placing, and what it chooses neighbours with.
     pub(super) target: Target,
     pub(super) select: SelectScratch,
@@ -257,11 +279,11 @@ mod tests {
         #[test]
         fn the_beam_keeps_the_best_and_expands_each_once(
             distances in prop::collection::vec(0u8..20, 1..200),
-            capacity in 1usize..30,
+            (window, spare) in (1usize..30, 0usize..10),
             expand_every in 1usize..10,
         ) {
             let mut beam = Beam::default();
-            beam.reset(capacity);
+            beam.reset(Width { window, kept: window + spare });
             let mut expanded = Vec::new();
             let mut all = Vec::new();
             for (node, distance) in distances.iter().enumerate() {
@@ -276,8 +298,9 @@ mod tests {
                 expanded.push(node);
             }
             all.sort_by(Found::cmp_total);
-            all.truncate(capacity);
+            all.truncate(window + spare);
             prop_assert_eq!(beam.found().collect::<Vec<_>>(), all.clone());
+            all.truncate(window);
             let count = expanded.len();
             expanded.sort_unstable();
             expanded.dedup();

@@ -20,7 +20,7 @@ const BATCH: usize = 128;
 pub(super) fn build(
     rows: Rows<'_>,
     geometry: Geometry<'_>,
-    pool: Option<rayon::ThreadPool>,
+    pool: Option<&rayon::ThreadPool>,
     params: &HnswParams,
     control: &BuildControl<'_>,
 ) -> Result<Graph, BuildError> {
@@ -46,7 +46,7 @@ pub(super) fn build(
     control.check()?;
     let Builder { geometry, layers, order, scratches, pool, .. } = builder;
     let mut lists = layers.into_iter().enumerate().map(|(l, layer)| {
-        finish_layer(layer, pool.as_ref(), &scratches, |node, list, degree, scratch| {
+        finish_layer(layer, pool, &scratches, |node, list, degree, scratch| {
             select(&geometry, order.row(l, node), list, degree, |node| order.row(l, node), scratch)
         })
     });
@@ -190,7 +190,7 @@ struct Builder<'a> {
     order: InsertOrder,
     ef_construction: usize,
     scratches: ScratchPool,
-    pool: Option<rayon::ThreadPool>,
+    pool: Option<&'a rayon::ThreadPool>,
 }
 
 /// Applies `work` to all items and keeps their order, on the pool if there is one.
@@ -220,7 +220,7 @@ impl Builder<'_> {
     fn insert_batch(&mut self, start: usize, end: usize) {
         let positions: Vec<usize> = (start..end).collect();
         let this = &*self;
-        let plans = map_all(this.pool.as_ref(), &this.scratches, &positions, |scratch, &position| {
+        let plans = map_all(this.pool, &this.scratches, &positions, |scratch, &position| {
             this.plan(position, start..end, scratch)
         });
         let mut edges = Vec::new();
@@ -239,7 +239,7 @@ impl Builder<'_> {
             .sort_unstable_by(|a, b| (a.layer, a.target).cmp(&(b.layer, b.target)).then(a.source.cmp_total(&b.source)));
         let groups: Vec<&[BackEdge]> = edges.chunk_by(|a, b| (a.layer, a.target) == (b.layer, b.target)).collect();
         let this = &*self;
-        let lists = map_all(this.pool.as_ref(), &this.scratches, &groups, |scratch, group| {
+        let lists = map_all(this.pool, &this.scratches, &groups, |scratch, group| {
             this.with_back_edges(group, &mut scratch.select)
         });
         for (group, list) in groups.iter().zip(&lists) {
@@ -298,7 +298,7 @@ impl Builder<'_> {
     /// Searches one layer for a row: what is found goes to `candidates` and becomes the entries of the next layer.
     /// Where the orders differ, both are searched for; every distance is lifted.
     fn search(&self, layer: usize, target: &Target, row: u32, scratch: &mut Scratch, candidates: &mut Vec<Found>) {
-        search_layer(self.layer(layer), &self.geometry.scorer(target), self.ef_construction, scratch);
+        search_layer(self.layer(layer), &self.geometry.scorer(target), self.ef_construction.into(), scratch);
         candidates.extend(scratch.beam.found());
         if let Some(nearest) = candidates.first().copied().filter(|_| self.geometry.is_lifted()) {
             let scorer = self.geometry.plain_scorer(target);
@@ -306,7 +306,7 @@ impl Builder<'_> {
             let distance = scratch.buffers.distances[0];
             scratch.entries.clear();
             scratch.entries.push(Found { distance, ..nearest });
-            search_layer(self.layer(layer), &scorer, self.ef_construction, scratch);
+            search_layer(self.layer(layer), &scorer, self.ef_construction.into(), scratch);
             candidates.extend(scratch.beam.found().map(|found| {
                 let lifted = self.geometry.lift(row, self.order.row(layer, found.node), found.distance);
                 Found { distance: lifted, ..found }

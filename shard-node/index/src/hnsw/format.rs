@@ -7,7 +7,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::metric::Metric;
 
 use super::graph::{GraphView, LAYERS_MAX, NONE, ROWS_MAX, StoredGraph};
-use super::{HnswIndex, HnswParams, Over};
+use super::{HnswIndex, HnswParams, Over, add_short};
 use crate::Rows;
 use crate::array::{Array, HugeBytes, Residency};
 use crate::codes::{CodeErrors, Coder, Codes, LINE, Packing, RowTerms};
@@ -208,7 +208,7 @@ impl HnswIndex {
                 };
                 let near_ratio = float_at(field::NEAR_RATIO);
                 let (data, terms) = (read(5)?, read(6)?);
-                let codes = Codes { coder, packing: Packing::Lines, data, terms, near_ratio, errors };
+                let codes = Codes { coder, packing: Packing::Lines, data, terms, near_ratio, errors, short: None };
                 let fits = codes.coder.dim() == rows.dim
                     && codes.data.bytes().len() == rows.len() * codes.stride() + LINE
                     && codes.terms.bytes().len() == rows.len() * size_of::<RowTerms>();
@@ -218,6 +218,10 @@ impl HnswIndex {
                 Some(codes)
             }
         };
+        let mut codes = codes;
+        if let (Some(codes), Residency::Memory) = (&mut codes, residency) {
+            add_short(codes, &graph).map_err(no_memory)?;
+        }
         Ok(HnswIndex::new(metric, rows, params, graph, codes))
     }
 }

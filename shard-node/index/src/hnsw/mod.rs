@@ -29,7 +29,7 @@ pub(crate) use self::build::mix;
 use self::graph::{GraphView, ROWS_MAX, StoredGraph};
 use self::select::{Geometry, Space};
 use crate::Rows;
-use crate::codes::{CodeKernel, Codes, LINE, Packing, RowTerms};
+use crate::codes::{CodeKernel, Codes, LINE, Packing, RowTerms, ShortCodes, any_row};
 
 /// What a graph is built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,8 @@ impl HnswParams {
     pub fn build_bytes(&self, rows: usize, dim: usize) -> u64 {
         // Lists are a quarter longer while they grow, with a distance for each link; and the order of insertion.
         let growing = rows as u64 * (8 * (2 * self.m + self.m / 2 + 2) + 48) as u64;
-        growing + 2 * self.file_bytes(rows, dim)
+        let short = if self.over == Over::Codes { rows as u64 * ShortCodes::row_bytes(dim) as u64 } else { 0 };
+        growing + short + 2 * self.file_bytes(rows, dim)
     }
 
     fn is_valid(&self) -> bool {
@@ -210,7 +211,13 @@ impl HnswIndex {
             None => Space::Vectors(Kernel::new(metric)),
         };
         let geometry = Geometry::new(rows, metric, space);
-        let graph = StoredGraph::new(build::build(rows, geometry, pool, &params, &control)?)?;
+        let graph = StoredGraph::new(build::build(rows, geometry, pool.as_ref(), &params, &control)?)?;
+        let mut codes = codes;
+        match (&mut codes, &pool) {
+            (Some(codes), Some(pool)) => pool.install(|| add_short(codes, &graph))?,
+            (Some(codes), None) => add_short(codes, &graph)?,
+            (None, _) => {}
+        }
         Ok(HnswIndex::new(metric, rows, params, graph, codes))
     }
 
@@ -236,4 +243,24 @@ impl HnswIndex {
     fn graph(&self) -> GraphView<'_> {
         self.graph.view()
     }
+}
+
+/// Adds 4-bit codes, which are what searches walk over. On the threads of the current pool.
+fn add_short(codes: &mut Codes, graph: &StoredGraph) -> std::io::Result<()> {
+    let rows = codes.rows();
+    if rows == 0 || codes.add_short()?.is_none() {
+        return Ok(());
+    }
+    let view = graph.view();
+    let near = |number: u64| {
+        // Lists begin with the nearest, but not all that a search meets is the nearest of something.
+        let row = any_row(number / 2, rows);
+        let to = *view.base().neighbours(row).get(number as usize % 2 * 3)?;
+        (to != graph::NONE).then_some((row, to))
+    };
+    if let Some(mut short) = codes.short.take() {
+        short.learn(codes.view(), near);
+        codes.short = Some(short);
+    }
+    Ok(())
 }

@@ -3,13 +3,13 @@
 use vicinal_common::metric::Metric;
 
 use super::HnswIndex;
-use super::beam::{Found, ScoreBuffers, Scratch};
+use super::beam::{Found, ScoreBuffers, Scratch, Width};
 use super::build::mix;
 use super::search::{
-    AcceptedBounds, CodeScorer, Scorer, VectorScorer, descend, keep_accepted, search_accepted, search_graph,
-    start_layer, walk_layer,
+    AcceptedBounds, CodeScorer, Scorer, ShortScorer, VectorScorer, descend, keep_accepted, search_accepted,
+    search_graph, start_layer, walk_layer,
 };
-use crate::codes::Codes;
+use crate::codes::{Codes, ShortCodes};
 use crate::flat::{scan, scan_codes};
 use crate::prefetch::prefetch;
 use crate::top_k::TopK;
@@ -56,6 +56,19 @@ fn walked_ef(k: usize, rows: usize, accepted: usize) -> usize {
     usize::try_from(enough).unwrap_or(usize::MAX)
 }
 
+/// The beam of a walk for the `k` nearest that expands `ef` nodes.
+fn width<S: Scorer>(ef: usize, k: usize) -> Width {
+    Width { window: ef, kept: k.saturating_mul(S::KEPT_PER_HIT) }
+}
+
+/// What a beam was filled by, and what that says about exact distances.
+enum Filled<'a> {
+    /// 8-bit codes.
+    Codes(&'a Codes),
+    /// 4-bit codes.
+    Short(&'a ShortCodes),
+}
+
 impl HnswIndex {
     /// Chooses by cost where both are allowed. A beam of b nodes scores about `b * m` rows: each node has at most `2 m` neighbours, and about
     /// half of them were seen before.
@@ -91,7 +104,7 @@ impl HnswIndex {
         let is_done = match way {
             Way::Scan => false,
             Way::Walk(ef) => {
-                search_graph(graph, scorer, ef, scratch);
+                search_graph(graph, scorer, width::<S>(ef, k), scratch);
                 true
             }
             Way::Filtered { ef, share_ppm } => {
@@ -119,7 +132,7 @@ impl HnswIndex {
         scratch: &mut Scratch,
     ) -> bool {
         let base = self.graph().base();
-        start_layer(base, ef, scratch);
+        start_layer(base, width::<S>(ef, k), scratch);
         walk_layer(base, scorer, AROUND, scratch);
         let scored = scratch.visited.len();
         let near = scratch.visited.since(0).iter().filter(|node| is_accepted(**node)).count();
@@ -137,7 +150,7 @@ impl HnswIndex {
             through_max: (1_500_000 / share_ppm.max(1)).min(2 * self.params.m as u64) as usize,
         };
         let ef = ef.max(FILTERED_EF_MIN);
-        keep_accepted(scorer, ef, &is_accepted, scratch);
+        keep_accepted(scorer, width::<S>(ef, k), &is_accepted, scratch);
         search_accepted(base, scorer, bounds, is_accepted, scratch);
         true
     }
@@ -154,14 +167,17 @@ impl HnswIndex {
     /// none of the rest is likely to be nearer than the k-th hit. Returns how many were scored.
     fn rerank(
         &self,
-        codes: &Codes,
+        filled: Filled<'_>,
         exact: &VectorScorer<'_>,
         scratch: &Scratch,
         best: &mut TopK,
         accept: Accept<'_>,
     ) -> u64 {
         let VectorScorer { kernel, rows, query } = *exact;
-        let is_measured = matches!(self.metric, Metric::Cosine | Metric::Euclid);
+        let is_measured = match filled {
+            Filled::Codes(_) => matches!(self.metric, Metric::Cosine | Metric::Euclid),
+            Filled::Short(_) => true,
+        };
         let candidates = scratch.beam.found().filter(|found| self.has_accepted(found.node, accept));
         let most = if is_measured { usize::MAX } else { best.capacity().saturating_mul(CANDIDATES_PER_HIT) };
         let mut ahead = candidates.clone();
@@ -169,9 +185,18 @@ impl HnswIndex {
         let mut scored = 0;
         for found in candidates.take(most) {
             if is_measured && let Some(worst) = best.worst() {
-                // Unit vectors: |a - b|^2 = 2 - 2 <a, b>.
-                let limit = if self.metric == Metric::Cosine { 2.0 + 2.0 * worst.distance } else { worst.distance };
-                if (found.distance + scratch.query.squared) * codes.near_ratio > limit {
+                let is_beyond = match filled {
+                    Filled::Codes(codes) => {
+                        // Unit vectors: |a - b|^2 = 2 - 2 <a, b>.
+                        let limit =
+                            if self.metric == Metric::Cosine { 2.0 + 2.0 * worst.distance } else { worst.distance };
+                        (found.distance + scratch.query.lacking) * codes.near_ratio > limit
+                    }
+                    Filled::Short(codes) => {
+                        codes.is_beyond(&scratch.short, (found.node, found.distance), worst.distance)
+                    }
+                };
+                if is_beyond {
                     break;
                 }
             }
@@ -261,8 +286,20 @@ impl VectorIndex for HnswIndex {
                 let view = codes.view();
                 let mut coded = std::mem::take(&mut scratch.query);
                 view.coder.query(self.code_kernel, query, &mut coded);
-                let scorer = CodeScorer { kernel: self.code_kernel, codes: view, query: &coded };
-                let is_found = self.walk(&scorer, way, (params.k, accept), &mut scratch);
+                let (is_found, filled) = match &codes.short {
+                    Some(codes) if way != Way::Scan => {
+                        let mut short = std::mem::take(&mut scratch.short);
+                        codes.query(&coded, &mut short);
+                        let scorer = ShortScorer { kernel: self.code_kernel, codes, query: &short };
+                        let is_found = self.walk(&scorer, way, (params.k, accept), &mut scratch);
+                        scratch.short = short;
+                        (is_found, Filled::Short(codes))
+                    }
+                    _ => {
+                        let scorer = CodeScorer { kernel: self.code_kernel, codes: view, query: &coded };
+                        (self.walk(&scorer, way, (params.k, accept), &mut scratch), Filled::Codes(codes))
+                    }
+                };
                 if !is_found {
                     let by_code = (codes, self.code_kernel);
                     let mut searched = scan_codes(by_code, (&self.kernel, rows), (query, &coded), params, accept);
@@ -271,7 +308,7 @@ impl VectorIndex for HnswIndex {
                     return searched;
                 }
                 scratch.query = coded;
-                scratch.buffers.scored += self.rerank(codes, &exact, &scratch, &mut best, accept);
+                scratch.buffers.scored += self.rerank(filled, &exact, &scratch, &mut best, accept);
             }
             None => {
                 if !self.walk(&exact, way, (params.k, accept), &mut scratch) {

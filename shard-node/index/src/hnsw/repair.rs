@@ -70,7 +70,7 @@ pub(super) fn connect(
         control.check()?;
         let mut target = std::mem::take(&mut scratch.target);
         geometry.aim(&mut target, row);
-        search_graph(graph.view(), &geometry.scorer(&target), NEAR, scratch);
+        search_graph(graph.view(), &geometry.scorer(&target), NEAR.into(), scratch);
         scratch.target = target;
         let near: Vec<Found> = scratch.beam.found().collect();
         // The descent may start from a row that is not reachable itself: only reached rows count.

@@ -3,14 +3,16 @@
 
 use vicinal_common::distance::Kernel;
 
-use super::beam::{Found, ScoreBuffers, Scratch};
+use super::beam::{Found, ScoreBuffers, Scratch, Width};
 use super::graph::{GraphView, Layer, NONE};
 use crate::Rows;
-use crate::codes::{CodeKernel, CodedQuery, CodesView};
+use crate::codes::{CodeKernel, CodedQuery, CodesView, ShortCodes, ShortQuery};
 use crate::prefetch::prefetch;
 
 /// Distance of rows to the one thing that is searched for.
 pub(super) trait Scorer {
+    /// How many nodes a beam must keep for each hit that is asked for, because distances are estimates.
+    const KEPT_PER_HIT: usize = 1;
     /// The distances of rows, in order, into `buffers.distances`.
     fn score(&self, rows: &[u32], buffers: &mut ScoreBuffers);
     /// Asks for what scoring the row needs, ahead of it.
@@ -63,6 +65,29 @@ impl Scorer for CodeScorer<'_> {
     }
 }
 
+/// The same by 4-bit codes.
+pub(super) struct ShortScorer<'a> {
+    pub(super) kernel: CodeKernel,
+    pub(super) codes: &'a ShortCodes,
+    pub(super) query: &'a ShortQuery,
+}
+
+impl Scorer for ShortScorer<'_> {
+    /// Of the ten nearest of 200,000 rows 0.3 % are not among the twenty nearest by 4-bit codes.
+    const KEPT_PER_HIT: usize = 2;
+
+    fn score(&self, rows: &[u32], buffers: &mut ScoreBuffers) {
+        buffers.scored += rows.len() as u64;
+        let ScoreBuffers { distances, products, .. } = buffers;
+        self.codes.score(self.kernel, self.query, rows, products, distances);
+    }
+
+    #[inline]
+    fn prefetch(&self, row: u32) {
+        self.codes.prefetch(row);
+    }
+}
+
 /// Scores nodes of a layer: those of the upper layers are named differently from the rows they stand for.
 #[inline]
 fn score_nodes<S: Scorer>(layer: Layer<'_>, scorer: &S, nodes: &[u32], buffers: &mut ScoreBuffers) {
@@ -99,16 +124,16 @@ pub(super) fn greedy<S: Scorer>(layer: Layer<'_>, scorer: &S, start: Found, buff
     }
 }
 
-/// Fills `scratch.beam` with the `ef` nodes nearest by the graph, starting from `scratch.entries`.
-pub(super) fn search_layer<S: Scorer>(layer: Layer<'_>, scorer: &S, ef: usize, scratch: &mut Scratch) {
-    start_layer(layer, ef, scratch);
+/// Fills `scratch.beam` with the nodes nearest by the graph, starting from `scratch.entries`.
+pub(super) fn search_layer<S: Scorer>(layer: Layer<'_>, scorer: &S, width: Width, scratch: &mut Scratch) {
+    start_layer(layer, width, scratch);
     walk_layer(layer, scorer, usize::MAX, scratch);
 }
 
-/// Makes `scratch.entries` the beginning of a walk with a beam of `ef`.
-pub(super) fn start_layer(layer: Layer<'_>, ef: usize, scratch: &mut Scratch) {
+/// Makes `scratch.entries` the beginning of a walk.
+pub(super) fn start_layer(layer: Layer<'_>, width: Width, scratch: &mut Scratch) {
     let Scratch { beam, visited, entries, .. } = scratch;
-    beam.reset(ef);
+    beam.reset(width);
     visited.reset(layer.links.len() / layer.degree);
     for &entry in entries.iter() {
         if visited.insert(entry.node) {
@@ -195,10 +220,10 @@ pub(super) fn search_accepted<S: Scorer>(
     }
 }
 
-/// Leaves in the beam the accepted ones among the rows that a walk visited, not expanded, `ef` of them at most.
+/// Leaves in the beam the accepted ones among the rows that a walk visited, not expanded, as many as fit.
 pub(super) fn keep_accepted<S: Scorer>(
     scorer: &S,
-    ef: usize,
+    width: Width,
     is_accepted: impl Fn(u32) -> bool,
     scratch: &mut Scratch,
 ) {
@@ -207,7 +232,7 @@ pub(super) fn keep_accepted<S: Scorer>(
     accepted.extend(visited.since(0).iter().copied().filter(|node| is_accepted(*node)));
     // Scored once more, a share of the few: cheaper than to remember the distances of all walks.
     scorer.score(accepted, buffers);
-    beam.reset(ef);
+    beam.reset(width);
     for (node, distance) in accepted.iter().zip(&buffers.distances) {
         beam.insert(Found { distance: *distance, node: *node });
     }
@@ -229,7 +254,7 @@ pub(super) fn descend<S: Scorer>(graph: GraphView<'_>, scorer: &S, scratch: &mut
 }
 
 /// From the entry point down, then a beam search of layer 0. The graph must not be empty.
-pub(super) fn search_graph<S: Scorer>(graph: GraphView<'_>, scorer: &S, ef: usize, scratch: &mut Scratch) {
+pub(super) fn search_graph<S: Scorer>(graph: GraphView<'_>, scorer: &S, width: Width, scratch: &mut Scratch) {
     descend(graph, scorer, scratch);
-    search_layer(graph.base(), scorer, ef, scratch);
+    search_layer(graph.base(), scorer, width, scratch);
 }

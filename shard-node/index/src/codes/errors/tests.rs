@@ -5,26 +5,38 @@ use vicinal_common::distance::Kernel;
 
 use super::*;
 use crate::Rows;
-use crate::codes::{CodeKernel, Codes, Packing};
+use crate::codes::{CodeKernel, Codes, Packing, ShortQuery};
 use crate::hnsw::tests::{METRICS, clustered};
 
-/// For each row its distance by code, the limit at its exact distance, and the looser limit for any row.
-fn limits(data: &[f32], dim: usize, metric: Metric, query: &[f32]) -> Vec<[f32; 3]> {
+/// For each row its distance by code, the limit at its exact distance, and the looser limit for any row; by 8-bit codes, then by
+/// 4-bit ones where there are any.
+fn limits(data: &[f32], dim: usize, metric: Metric, query: &[f32]) -> Vec<Vec<[f32; 3]>> {
     let rows = Rows { data, dim };
     let (kernel, code_kernel) = (Kernel::new(metric), CodeKernel::new());
-    let codes = Codes::of(rows, metric, Packing::Dense).unwrap();
+    let mut codes = Codes::of(rows, metric, Packing::Dense).unwrap();
+    codes.add_short().unwrap();
     let mut coded = CodedQuery::default();
     codes.coder.query(code_kernel, query, &mut coded);
     let limits = CodeLimits::new(&codes.coder, codes.errors, query, &coded);
     let all: Vec<u32> = (0..rows.len() as u32).collect();
     let (mut products, mut by_code) = (Vec::new(), Vec::new());
     codes.view().score(code_kernel, &coded, &all, &mut products, &mut by_code);
-    let of_row = |row: u32| {
-        let exact = kernel.distance(query, rows.row(row));
-        let step = codes.view().terms[row as usize].scale;
-        [by_code[row as usize], limits.of(exact, step), limits.of_any(exact)]
+    let of_all = |limits: &CodeLimits, by_code: &[f32]| {
+        let of_row = |row: u32| {
+            let exact = kernel.distance(query, rows.row(row));
+            let step = codes.view().terms[row as usize].scale;
+            [by_code[row as usize], limits.of(exact, step), limits.of_any(exact)]
+        };
+        all.iter().map(|row| of_row(*row)).collect()
     };
-    all.into_iter().map(of_row).collect()
+    let mut both = vec![of_all(&limits, &by_code)];
+    if let Some(short) = &codes.short {
+        let mut query_short = ShortQuery::default();
+        short.query(&coded, &mut query_short);
+        short.score(code_kernel, &query_short, &all, &mut products, &mut by_code);
+        both.push(of_all(&CodeLimits::new(&codes.coder, short.errors(), query, &coded), &by_code));
+    }
+    both
 }
 
 proptest! {
@@ -41,7 +53,7 @@ proptest! {
             let mut data = data.clone();
             data.chunks_exact_mut(dim).for_each(|row| metric.prepare(row));
             let (query, rows) = data.split_at(dim);
-            for (row, [by_code, limit, any]) in limits(rows, dim, metric, query).into_iter().enumerate() {
+            for (row, [by_code, limit, any]) in limits(rows, dim, metric, query).into_iter().flat_map(|of| of.into_iter().enumerate()) {
                 prop_assert!(by_code <= limit, "{metric:?} row {row}: {by_code} by code, the limit is {limit}");
                 prop_assert!(limit <= any, "{metric:?} row {row}: {limit}, but {any} for any row");
             }
@@ -55,7 +67,7 @@ fn limits_are_near_what_is_limited() {
     for metric in METRICS {
         let data = clustered(metric, 400, dim, 5);
         let (query, rows) = data.split_at(dim);
-        let distances = limits(rows, dim, metric, query);
+        let distances = limits(rows, dim, metric, query).swap_remove(0);
         let mean = |of: &dyn Fn(&[f32; 3]) -> f32| distances.iter().map(of).sum::<f32>() / distances.len() as f32;
         let spread = mean(&|[by_code, ..]| (by_code - mean(&|[by_code, ..]| *by_code)).abs());
         let gap = mean(&|[by_code, limit, _]| limit - by_code);
@@ -67,7 +79,7 @@ fn limits_are_near_what_is_limited() {
 fn what_has_no_bound_rules_nothing_out() {
     let data = [f32::MAX, -f32::MAX, 1.0, 2.0, f32::MAX, 3.0];
     for metric in METRICS {
-        for [by_code, limit, any] in limits(&data, 2, metric, &[f32::MAX, f32::MIN]) {
+        for [by_code, limit, any] in limits(&data, 2, metric, &[f32::MAX, f32::MIN]).swap_remove(0) {
             assert!(by_code <= limit && by_code <= any, "{metric:?}: {by_code} {limit} {any}");
         }
     }

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::{CodeRows, LINE, Table};
 
-pub(super) static TABLE: Table = Table { dot: dots, sad: sads, spread, quantize };
+pub(super) static TABLE: Table = Table { dot: dots, nibble_dot: nibble_dots, sad: sads, spread, quantize };
 
 const LANES: usize = 32;
 
@@ -120,6 +120,51 @@ fn ahead(codes: CodeRows<'_>, next: &[u32], bytes: usize) {
 
 kernel!(dots, i8, dot_query, dot_step, reduce_words4, reduce_words);
 kernel!(sads, u8, sad_query, sad_step, reduce_longs4, reduce_longs);
+
+/// One step over 32 bytes of 4-bit codes: products of u4 and i8 and their pairs are far from the ends of 16 bits.
+#[target_feature(enable = "avx2")]
+fn nibble_step(acc: __m256i, [low, high]: [__m256i; 2], c: __m256i) -> __m256i {
+    let lower = _mm256_set1_epi8(0x0F);
+    let lows = _mm256_maddubs_epi16(_mm256_and_si256(c, lower), low);
+    let highs = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(c), lower), high);
+    _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(lows, highs), _mm256_set1_epi16(1)))
+}
+
+/// Four rows at a time, and those of the next four are asked for meanwhile.
+#[target_feature(enable = "avx2")]
+fn nibble_dots(query: &[i8], codes: CodeRows<'_>, rows: &[u32], out: &mut [i32]) {
+    let bytes = query.len() / 2;
+    let query = query.as_ptr();
+    let query_at = |at: usize| {
+        let low = at / LINE * 2 * LINE + at % LINE;
+        // SAFETY: the query has two lines for each line of codes.
+        unsafe { [low, low + LINE].map(|at| _mm256_loadu_si256(query.add(at).cast())) }
+    };
+    let (quads, rest) = rows.as_chunks::<4>();
+    let (out_quads, out_rest) = out.as_chunks_mut::<4>();
+    for (i, (quad, out)) in quads.iter().zip(out_quads).enumerate() {
+        ahead(codes, &rows[4 * (i + 1)..], bytes);
+        let starts = quad.map(|row| codes.start(row));
+        let mut sums = [_mm256_setzero_si256(); 4];
+        for at in (0..bytes).step_by(LANES) {
+            let q = query_at(at);
+            for (sum, start) in sums.iter_mut().zip(starts) {
+                // SAFETY: at + LANES <= bytes, at most the length of a row.
+                *sum = nibble_step(*sum, q, unsafe { _mm256_loadu_si256(start.add(at).cast()) });
+            }
+        }
+        *out = reduce_words4(sums);
+    }
+    for (row, out) in rest.iter().zip(out_rest) {
+        let start = codes.start(*row);
+        let mut sum = _mm256_setzero_si256();
+        for at in (0..bytes).step_by(LANES) {
+            // SAFETY: as above.
+            sum = nibble_step(sum, query_at(at), unsafe { _mm256_loadu_si256(start.add(at).cast()) });
+        }
+        *out = reduce_words(sum);
+    }
+}
 
 #[target_feature(enable = "avx2")]
 fn spread(vector: &[f32], mean: &[f32]) -> f32 {

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::{CodeRows, LINE, Table};
 
-pub(super) static TABLE: Table = Table { dot: dots, sad: sads, spread, quantize };
+pub(super) static TABLE: Table = Table { dot: dots, nibble_dot: nibble_dots, sad: sads, spread, quantize };
 
 /// Defines the kernel over all rows from the step over one line and the reduction of one row's sums.
 macro_rules! kernel {
@@ -92,6 +92,47 @@ fn reduce_longs4(sums: [__m512i; 4]) -> [i32; 4] {
 
 kernel!(dots, i8, |acc, q, c| _mm512_dpbusd_epi32(acc, c, q), reduce_words4, reduce_words);
 kernel!(sads, u8, |acc, q, c| _mm512_add_epi64(acc, _mm512_sad_epu8(c, q)), reduce_longs4, reduce_longs);
+
+/// One line of a row meets two of the query. Four rows at a time, and those of the next four are asked for meanwhile.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn nibble_dots(query: &[i8], codes: CodeRows<'_>, rows: &[u32], out: &mut [i32]) {
+    let lines = query.len() / (2 * LINE);
+    let query = query.as_ptr();
+    let lower = _mm512_set1_epi8(0x0F);
+    let step = |sum: __m512i, q: [__m512i; 2], c: __m512i| {
+        let low = _mm512_dpbusd_epi32(sum, _mm512_and_si512(c, lower), q[0]);
+        _mm512_dpbusd_epi32(low, _mm512_and_si512(_mm512_srli_epi16::<4>(c), lower), q[1])
+    };
+    // SAFETY: the query has twice as many lines as a row.
+    let query_at =
+        |line: usize| unsafe { [2 * line, 2 * line + 1].map(|line| _mm512_loadu_si512(query.add(line * LINE).cast())) };
+    let (quads, rest) = rows.as_chunks::<4>();
+    let (out_quads, out_rest) = out.as_chunks_mut::<4>();
+    for (i, (quad, out)) in quads.iter().zip(out_quads).enumerate() {
+        ahead(codes, &rows[4 * (i + 1)..], lines);
+        let starts = quad.map(|row| codes.start(row));
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for line in 0..lines {
+            let q = query_at(line);
+            for (sum, start) in sums.iter_mut().zip(starts) {
+                // SAFETY: every row has at least `lines` lines.
+                let c = unsafe { _mm512_loadu_si512(start.add(line * LINE).cast()) };
+                *sum = step(*sum, q, c);
+            }
+        }
+        *out = reduce_words4(sums);
+    }
+    for (row, out) in rest.iter().zip(out_rest) {
+        let start = codes.start(*row);
+        let mut sum = _mm512_setzero_si512();
+        for line in 0..lines {
+            // SAFETY: as above.
+            let c = unsafe { _mm512_loadu_si512(start.add(line * LINE).cast()) };
+            sum = step(sum, query_at(line), c);
+        }
+        *out = reduce_words(sum);
+    }
+}
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn spread(vector: &[f32], mean: &[f32]) -> f32 {

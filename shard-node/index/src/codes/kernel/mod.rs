@@ -40,6 +40,9 @@ impl CodeRows<'_> {
 ///
 /// SAFETY contract: the CPU has the instruction set of the table; `query.len()` is a multiple of [`LINE`]; so many bytes
 /// can be read from the start of every row of `rows`; `out` is as long as `rows`.
+///
+/// Of 4-bit codes (`nibble_dot`) a line of a row is met by two lines of the query: the first for the lower halves of its
+/// bytes, the second for the upper ones. `query.len()` is a multiple of two [`LINE`]s, and half as many bytes of each row are read.
 type DotFn = unsafe fn(query: &[i8], codes: CodeRows<'_>, rows: &[u32], out: &mut [i32]);
 type SadFn = unsafe fn(query: &[u8], codes: CodeRows<'_>, rows: &[u32], out: &mut [i32]);
 
@@ -52,6 +55,7 @@ type QuantizeFn = unsafe fn(vector: &[f32], mean: &[f32], inverse: f32, out: &mu
 /// The kernels of one instruction set.
 pub(super) struct Table {
     dot: DotFn,
+    nibble_dot: DotFn,
     sad: SadFn,
     spread: SpreadFn,
     quantize: QuantizeFn,
@@ -129,6 +133,16 @@ impl CodeKernel {
         check(query.len(), codes, rows, out);
         // SAFETY: checked just above; with_isa() gives out tables of this machine only.
         unsafe { (self.table.dot)(query, codes, rows, out) }
+    }
+
+    /// The inner products of a signed query with codes of 4 bits, in the order described at [`DotFn`]. Panics when a row or a
+    /// length does not fit.
+    #[inline]
+    pub(crate) fn nibble_dots(self, query: &[i8], codes: CodeRows<'_>, rows: &[u32], out: &mut [i32]) {
+        assert!(query.len().is_multiple_of(2 * LINE), "a query is whole pairs of lines");
+        check(query.len() / 2, codes, rows, out);
+        // SAFETY: checked just above; with_isa() gives out tables of this machine only.
+        unsafe { (self.table.nibble_dot)(query, codes, rows, out) }
     }
 
     /// The largest distance of a component from that of `mean`, at most `f32::MAX`.

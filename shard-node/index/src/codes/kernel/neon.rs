@@ -2,9 +2,9 @@
 
 use std::arch::aarch64::*;
 
-use super::{CodeRows, Table};
+use super::{CodeRows, LINE, Table};
 
-pub(super) static TABLE: Table = Table { dot: dots, sad: sads, spread, quantize };
+pub(super) static TABLE: Table = Table { dot: dots, nibble_dot: nibble_dots, sad: sads, spread, quantize };
 
 const LANES: usize = 16;
 
@@ -25,6 +25,29 @@ fn dots(query: &[i8], codes: CodeRows<'_>, rows: &[u32], out: &mut [i32]) {
             }
         }
         *out = vaddvq_s32(vaddq_s32(sums[0], sums[1]));
+    }
+}
+
+/// A 4-bit code is below 2^7, so its 8 bits are the same number signed.
+#[target_feature(enable = "neon")]
+fn nibble_dots(query: &[i8], codes: CodeRows<'_>, rows: &[u32], out: &mut [i32]) {
+    for (row, out) in rows.iter().zip(out) {
+        let start = codes.start(*row);
+        let mut sum = vdupq_n_s32(0);
+        for at in (0..query.len() / 2).step_by(LANES) {
+            let low = at / LINE * 2 * LINE + at % LINE;
+            // SAFETY: the query has two lines for each line of codes, and a row at least half as many bytes as the query.
+            let (q, c) = unsafe {
+                let q = [low, low + LINE].map(|at| vld1q_s8(query.as_ptr().add(at)));
+                (q, vld1q_u8(start.add(at)))
+            };
+            let c = [vandq_u8(c, vdupq_n_u8(0x0F)), vshrq_n_u8::<4>(c)].map(|c| vreinterpretq_s8_u8(c));
+            for (q, c) in q.into_iter().zip(c) {
+                sum = vpadalq_s16(sum, vmull_s8(vget_low_s8(q), vget_low_s8(c)));
+                sum = vpadalq_s16(sum, vmull_high_s8(q, c));
+            }
+        }
+        *out = vaddvq_s32(sum);
     }
 }
 

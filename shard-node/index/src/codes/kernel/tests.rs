@@ -45,8 +45,18 @@ proptest! {
             .iter()
             .map(|r| row(*r).iter().zip(&unsigned).map(|(c, q)| i32::from(c.abs_diff(*q))).sum())
             .collect();
+        // Two bytes of the query for each of a row: for its lower half, and a line later for its upper one.
+        let twice: Vec<i8> = signed.iter().chain(&signed).map(|q| q.wrapping_add(1)).collect();
+        let nibble = |row: &[u8], line: usize, at: usize| {
+            let (code, query) = (i32::from(row[line * LINE + at]), &twice[2 * line * LINE + at..]);
+            i32::from(query[0]) * (code % 16) + i32::from(query[LINE]) * (code / 16)
+        };
+        let row_nibbles = |r: u32| (0..stride).map(|i| nibble(row(r), i / LINE, i % LINE)).sum();
+        let nibbles: Vec<i32> = order.iter().map(|r| row_nibbles(*r)).collect();
         for (isa, kernel) in kernels() {
             let mut out = vec![1; order.len()];
+            kernel.nibble_dots(&twice, codes, &order, &mut out);
+            prop_assert_eq!(&out, &nibbles, "{:?}", isa);
             kernel.dots(&signed, codes, &order, &mut out);
             prop_assert_eq!(&out, &dots, "{:?}", isa);
             kernel.sads(&unsigned, codes, &order, &mut out);
