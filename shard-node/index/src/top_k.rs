@@ -29,6 +29,7 @@ impl Ord for Ranked {
 }
 
 /// Keeps the `k` smallest hits by [`Hit::cmp_total`]; equal distances are decided by row.
+#[derive(Default)]
 pub struct TopK {
     k: usize,
     heap: BinaryHeap<Ranked>,

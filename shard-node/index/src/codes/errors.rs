@@ -121,30 +121,64 @@ impl CodeLimits {
         CodeLimits { metric, errors, query_error, query_norm, squared_lengths, offset, slack, relative }
     }
 
-    /// A row of this step can only be as near as `distance` (exact, internal) when its distance by code is at most this.
-    pub(crate) fn of(&self, distance: f32, step: f32) -> f32 {
-        let step = f64::from(step);
-        let row_error = f64::from(self.errors.error_steps) * step + f64::from(TINY);
-        let reach = self.query_error + row_error;
+    /// The limits of rows that are as near as `distance` (exact, internal).
+    pub(crate) fn at(&self, distance: f32) -> RowLimits {
         let distance = f64::from(distance);
-        let limit = match self.metric {
+        let CodeErrors { error_steps, norm_steps, step_max, .. } = self.errors;
+        let (error_steps, norm_steps) = (f64::from(error_steps), f64::from(norm_steps));
+        let reach = self.query_error + f64::from(TINY);
+        let (is_squared, base, per_step) = match self.metric {
             // |a - b|^2 = |a|^2 + |b|^2 - 2 <a, b>.
             Metric::Cosine => {
-                ((self.squared_lengths + 2.0 * distance).max(0.0).sqrt() * (1.0 + self.relative) + reach).powi(2)
+                let root = (self.squared_lengths + 2.0 * distance).max(0.0).sqrt();
+                (true, root * (1.0 + self.relative) + reach, error_steps)
             }
-            Metric::Euclid => (distance.sqrt() * (1.0 + self.relative) + reach).powi(2),
+            Metric::Euclid => (true, distance.sqrt() * (1.0 + self.relative) + reach, error_steps),
             Metric::Dot => {
-                distance + self.query_norm * row_error + self.query_error * f64::from(self.errors.norm_steps) * step
+                let base = distance + self.query_norm * f64::from(TINY);
+                (false, base, self.query_norm * error_steps + self.query_error * norm_steps)
             }
-            Metric::Manhattan => (distance + reach) * (1.0 + self.relative),
+            Metric::Manhattan => {
+                (false, (distance + reach) * (1.0 + self.relative), error_steps * (1.0 + self.relative))
+            }
         };
-        let limit = (limit + self.offset + self.slack) as f32;
-        if limit.is_nan() { f32::INFINITY } else { limit.next_up() }
+        let most = base + per_step * f64::from(step_max);
+        let largest = if is_squared { most * most } else { base.abs() + most.abs() };
+        let add = self.offset + self.slack;
+        // Limits are computed in f32, from numbers that are rounded to it: six roundings at most.
+        let add = add + 6.0 * f64::from(f32::EPSILON) * (largest + add.abs()) + f64::from(f32::MIN_POSITIVE);
+        let [base, per_step, add] = [base, per_step, add].map(|x| x as f32);
+        if base.is_finite() && per_step.is_finite() && add.is_finite() {
+            RowLimits { is_squared, base, per_step, add }
+        } else {
+            RowLimits { is_squared: false, base: f32::INFINITY, per_step: 0.0, add: 0.0 }
+        }
+    }
+}
+
+/// How far by code rows may be that are as near as some distance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowLimits {
+    /// Whether the limit is a square plus `add`, or a sum.
+    is_squared: bool,
+    base: f32,
+    per_step: f32,
+    add: f32,
+}
+
+impl RowLimits {
+    /// A row of this step can only be that near when its distance by code is at most this. NaN: no limit.
+    #[inline(always)]
+    pub(crate) fn of(&self, step: f32) -> f32 {
+        let reach = self.base + self.per_step * step;
+        if self.is_squared { reach * reach + self.add } else { reach + self.add }
     }
 
-    /// The same for a row of any step.
-    pub(crate) fn of_any(&self, distance: f32) -> f32 {
-        self.of(distance, self.errors.step_max)
+    /// Whether a row of this step and at this distance by code is certainly not that near.
+    #[inline(always)]
+    pub(crate) fn rule_out(&self, by_code: f32, step: f32) -> bool {
+        // With NaN nothing is certain.
+        by_code > self.of(step)
     }
 }
 

@@ -10,6 +10,7 @@ use std::io;
 use rayon::prelude::*;
 use vicinal_common::metric::Metric;
 
+use super::errors::RowLimits;
 use super::{CodeErrors, CodeKernel, CodeRows, CodedQuery, CodesView, LINE, RowTerms};
 use crate::array::HugeBytes;
 use crate::hnsw::mix;
@@ -92,6 +93,17 @@ pub(crate) struct ShortQuery {
     length: f32,
 }
 
+impl ShortQuery {
+    /// The distance to a row, from its product.
+    #[inline(always)]
+    #[expect(clippy::manual_clamp, reason = "clamp() would let a NaN through")]
+    fn distance(&self, terms: RowTerms, product: i32) -> f32 {
+        let distance = terms.add + self.scale * terms.scale * (2 * product - self.shift) as f32;
+        // What overflows is as far as can be; NaN too, since min() returns the other operand.
+        distance.min(f32::MAX).max(f32::MIN)
+    }
+}
+
 impl ShortCodes {
     /// Whether vectors have such codes: where distances are made of inner products, and of enough dimensions for errors to
     /// even out.
@@ -158,6 +170,19 @@ impl ShortCodes {
         self.errors
     }
 
+    /// A query that was coded.
+    pub(crate) fn query_of(&self, coded: &CodedQuery) -> ShortQuery {
+        let mut query = ShortQuery::default();
+        self.query(coded, &mut query);
+        query
+    }
+
+    /// Whether a row at a distance by code is certainly beyond a limit.
+    #[inline(always)]
+    pub(crate) fn rules_out(&self, limit: RowLimits, row: u32, by_code: f32) -> bool {
+        limit.rule_out(by_code, self.terms(row).scale)
+    }
+
     /// Prepares a query that was coded.
     pub(crate) fn query(&self, coded: &CodedQuery, query: &mut ShortQuery) {
         let (mut sum, mut squares) = (0i32, 0f64);
@@ -198,22 +223,42 @@ impl ShortCodes {
         products: &mut Vec<i32>,
         out: &mut Vec<f32>,
     ) {
-        products.resize(rows.len(), 0);
+        self.products(kernel, query, rows, products);
         out.clear();
+        out.extend(rows.iter().zip(products.iter()).map(|(row, product)| query.distance(self.terms(*row), *product)));
+    }
+
+    /// Leaves in `left` those of the rows, in order, that a limit does not rule out. `products` is working memory.
+    pub(crate) fn sift(
+        &self,
+        kernel: CodeKernel,
+        (query, limit): (&ShortQuery, RowLimits),
+        rows: &[u32],
+        products: &mut Vec<i32>,
+        left: &mut Vec<u32>,
+    ) {
+        self.products(kernel, query, rows, products);
+        left.resize(rows.len(), 0);
+        let mut count = 0;
+        // Every row is written and most are written over by the next: no branch can be guessed wrong.
+        for (row, product) in rows.iter().zip(products.iter()) {
+            let terms = self.terms(*row);
+            left[count] = *row;
+            count += usize::from(!limit.rule_out(query.distance(terms, *product), terms.scale));
+        }
+        left.truncate(count);
+    }
+
+    #[inline(always)]
+    fn products(&self, kernel: CodeKernel, query: &ShortQuery, rows: &[u32], products: &mut Vec<i32>) {
+        products.resize(rows.len(), 0);
         let codes = CodeRows { data: &self.data, stride: self.layout.stride };
         kernel.nibble_dots(&query.bytes, codes, rows, products);
-        #[expect(clippy::manual_clamp, reason = "clamp() would let a NaN through")]
-        out.extend(rows.iter().zip(products.iter()).map(|(row, product)| {
-            let terms = self.terms(*row);
-            let distance = terms.add + query.scale * terms.scale * (2 * product - query.shift) as f32;
-            // What overflows is as far as can be; NaN too, since min() returns the other operand.
-            distance.min(f32::MAX).max(f32::MIN)
-        }));
     }
 
     /// What the row's terms are.
     #[inline(always)]
-    pub(crate) fn terms(&self, row: u32) -> RowTerms {
+    fn terms(&self, row: u32) -> RowTerms {
         let at = row as usize * self.layout.stride + self.layout.terms_at;
         bytemuck::pod_read_unaligned(&self.data[at..at + size_of::<RowTerms>()])
     }

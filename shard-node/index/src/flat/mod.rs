@@ -1,6 +1,7 @@
 //! The exact index: every accepted row is scored, by its vector or, faster, by a code that rules most rows out for certain.
 //! Also what a graph falls back to when few rows are accepted.
 
+mod by_code;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -10,7 +11,8 @@ use std::io;
 use vicinal_common::distance::Kernel;
 use vicinal_common::metric::Metric;
 
-pub(crate) use self::scan::{scan, scan_codes};
+pub(crate) use self::by_code::scan_codes;
+pub(crate) use self::scan::scan;
 use crate::codes::{CodeKernel, CodedQuery, Codes, Packing};
 use crate::{Accept, Rows, SearchParams, Searched, VectorIndex};
 

@@ -1,5 +1,4 @@
-//! Scans: over the vectors, or over codes that leave only few vectors to be read. Both give the same hits. A scan may be
-//! spread over threads: they take chunks of rows until there is none left.
+//! Scans: in chunks of rows that threads take until there is none left; over the vectors.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,17 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use vicinal_common::distance::Kernel;
 
-use crate::codes::{CodeKernel, CodeLimits, CodedQuery, Codes, ShortCodes, ShortQuery};
+use super::by_code::CodeBuffers;
 use crate::prefetch::prefetch;
 use crate::{Accept, Hit, Rows, SearchParams, Searched, TopK};
 
 /// Bytes that a thread takes at a time: some ten microseconds of reading, so that no thread waits long for another.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Rows scored in one go.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
 /// The best of what `scan` finds in all chunks of the rows, on up to `params.threads` threads.
-fn in_chunks(
+pub(super) fn in_chunks(
     (rows, row_bytes): (usize, usize),
     params: SearchParams,
     scan: impl Fn(Range<usize>, &mut Worker) + Sync,
@@ -57,27 +56,40 @@ fn in_chunks(
 }
 
 /// What one thread scans with.
-struct Worker {
-    best: TopK,
-    distances: u64,
-    block: Vec<u32>,
-    coded: Vec<f32>,
-    products: Vec<i32>,
-    /// Rows of the block that 4-bit codes did not rule out.
-    left: Vec<u32>,
+#[derive(Default)]
+pub(super) struct Worker {
+    pub(super) best: TopK,
+    /// Distances computed.
+    pub(super) distances: u64,
+    /// The rows to score.
+    pub(super) block: Vec<u32>,
+    /// What a scan of codes works in.
+    pub(super) buffers: CodeBuffers,
 }
 
 impl Worker {
     fn new(k: usize, rows: usize) -> Worker {
-        let (block, coded, products, left) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Worker { best: TopK::new(k, rows), distances: 0, block, coded, products, left }
+        Worker { best: TopK::new(k, rows), ..Worker::default() }
     }
 
-    /// Calls `score` with block after block of the rows.
-    fn for_each_block(&mut self, mut rows: impl Iterator<Item = u32>, mut score: impl FnMut(&mut Worker)) {
+    /// Calls `score` with block after block of the accepted ones of a range of rows, which begins at a multiple of 64. Blocks
+    /// have `first` rows until there are as many hits as are wanted.
+    pub(super) fn for_each_block(
+        &mut self,
+        rows: Range<usize>,
+        (accept, first): (Accept<'_>, usize),
+        mut score: impl FnMut(&mut Worker),
+    ) {
+        let mut accepted = accept.iter_in(rows.clone());
+        let mut all = rows.start as u32..rows.end as u32;
         loop {
+            let size = if self.best.worst().is_none() { first } else { BLOCK };
             self.block.clear();
-            self.block.extend(rows.by_ref().take(BLOCK));
+            match accept {
+                // A range is written down much faster than bits are looked for.
+                Accept::All => self.block.extend(all.by_ref().take(size)),
+                Accept::Rows { .. } | Accept::Test { .. } => self.block.extend(accepted.by_ref().take(size)),
+            }
             if self.block.is_empty() {
                 return;
             }
@@ -126,62 +138,6 @@ pub(crate) fn scan(
         return Searched::default();
     }
     in_chunks((rows.len(), 4 * rows.dim), params, |chunk, worker| {
-        worker.for_each_block(accept.iter_in(chunk), |worker| worker.score_block(kernel, rows, query));
-    })
-}
-
-/// The same by codes: the vectors of those rows alone are read that could be among the best. Where there are 4-bit codes they
-/// say first which of the 8-bit ones are read.
-pub(crate) fn scan_codes(
-    (codes, code_kernel): (&Codes, CodeKernel),
-    (kernel, rows): (&Kernel, Rows<'_>),
-    (query, coded): (&[f32], &CodedQuery),
-    params: SearchParams,
-    accept: Accept<'_>,
-) -> Searched {
-    if params.k == 0 {
-        return Searched::default();
-    }
-    let view = codes.view();
-    let limits = CodeLimits::new(&codes.coder, codes.errors, query, coded);
-    let short = codes.short.as_ref().map(|short| {
-        let mut by_short = ShortQuery::default();
-        short.query(coded, &mut by_short);
-        (short, by_short, CodeLimits::new(&codes.coder, short.errors(), query, coded))
-    });
-    let stride = short.as_ref().map_or(codes.stride(), |_| ShortCodes::row_bytes(rows.dim));
-    in_chunks((rows.len(), stride), params, |chunk, worker| {
-        let mut worst = worker.best.worst().map(|hit| hit.distance);
-        let mut limit = worst.map_or(f32::INFINITY, |worst| limits.of_any(worst));
-        worker.for_each_block(accept.iter_in(chunk), |worker| {
-            let Worker { best, distances, block, coded: by_code, products, left } = worker;
-            let left = match &short {
-                Some((short, query, limits)) if let Some(worst) = worst => {
-                    short.score(code_kernel, query, block, products, by_code);
-                    let limit = limits.of_any(worst);
-                    left.clear();
-                    let by_short = block.iter().zip(by_code.iter()).filter(|(_, by_code)| **by_code <= limit);
-                    let by_row =
-                        by_short.filter(|(row, by_code)| **by_code <= limits.of(worst, short.terms(**row).scale));
-                    left.extend(by_row.map(|(row, _)| *row));
-                    *distances += left.len() as u64;
-                    &*left
-                }
-                _ => &*block,
-            };
-            view.score(code_kernel, coded, left, products, by_code);
-            for (row, by_code) in left.iter().zip(by_code.iter()) {
-                let is_out = |worst| *by_code > limits.of(worst, view.terms[*row as usize].scale);
-                if *by_code > limit || worst.is_some_and(is_out) {
-                    continue;
-                }
-                *distances += 1;
-                let distance = kernel.distance(query, rows.row(*row));
-                if best.push(Hit { distance, row: *row }) {
-                    worst = best.worst().map(|hit| hit.distance);
-                    limit = worst.map_or(f32::INFINITY, |worst| limits.of_any(worst));
-                }
-            }
-        });
+        worker.for_each_block(chunk, (accept, BLOCK), |worker| worker.score_block(kernel, rows, query));
     })
 }

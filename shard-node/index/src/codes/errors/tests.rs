@@ -8,9 +8,9 @@ use crate::Rows;
 use crate::codes::{CodeKernel, Codes, Packing, ShortQuery};
 use crate::hnsw::tests::{METRICS, clustered};
 
-/// For each row its distance by code, the limit at its exact distance, and the looser limit for any row; by 8-bit codes, then by
+/// For each row its distance by code, the limit at its exact distance, and whether that rules it out; by 8-bit codes, then by
 /// 4-bit ones where there are any.
-fn limits(data: &[f32], dim: usize, metric: Metric, query: &[f32]) -> Vec<Vec<[f32; 3]>> {
+fn limits(data: &[f32], dim: usize, metric: Metric, query: &[f32]) -> Vec<Vec<(f32, f32, bool)>> {
     let rows = Rows { data, dim };
     let (kernel, code_kernel) = (Kernel::new(metric), CodeKernel::new());
     let mut codes = Codes::of(rows, metric, Packing::Dense).unwrap();
@@ -25,7 +25,7 @@ fn limits(data: &[f32], dim: usize, metric: Metric, query: &[f32]) -> Vec<Vec<[f
         let of_row = |row: u32| {
             let exact = kernel.distance(query, rows.row(row));
             let step = codes.view().terms[row as usize].scale;
-            [by_code[row as usize], limits.of(exact, step), limits.of_any(exact)]
+            (by_code[row as usize], limits.at(exact).of(step), limits.at(exact).rule_out(by_code[row as usize], step))
         };
         all.iter().map(|row| of_row(*row)).collect()
     };
@@ -53,9 +53,10 @@ proptest! {
             let mut data = data.clone();
             data.chunks_exact_mut(dim).for_each(|row| metric.prepare(row));
             let (query, rows) = data.split_at(dim);
-            for (row, [by_code, limit, any]) in limits(rows, dim, metric, query).into_iter().flat_map(|of| of.into_iter().enumerate()) {
-                prop_assert!(by_code <= limit, "{metric:?} row {row}: {by_code} by code, the limit is {limit}");
-                prop_assert!(limit <= any, "{metric:?} row {row}: {limit}, but {any} for any row");
+            let all = limits(rows, dim, metric, query).into_iter().flat_map(|of| of.into_iter().enumerate());
+            for (row, (by_code, limit, is_out)) in all {
+                prop_assert!(by_code <= limit || limit.is_nan(), "{metric:?} row {row}: {by_code} by code, the limit is {limit}");
+                prop_assert!(!is_out, "{metric:?} row {row}: {by_code} is ruled out by {limit}");
             }
         }
     }
@@ -68,9 +69,10 @@ fn limits_are_near_what_is_limited() {
         let data = clustered(metric, 400, dim, 5);
         let (query, rows) = data.split_at(dim);
         let distances = limits(rows, dim, metric, query).swap_remove(0);
-        let mean = |of: &dyn Fn(&[f32; 3]) -> f32| distances.iter().map(of).sum::<f32>() / distances.len() as f32;
-        let spread = mean(&|[by_code, ..]| (by_code - mean(&|[by_code, ..]| *by_code)).abs());
-        let gap = mean(&|[by_code, limit, _]| limit - by_code);
+        let mean =
+            |of: &dyn Fn(&(f32, f32, bool)) -> f32| distances.iter().map(of).sum::<f32>() / distances.len() as f32;
+        let spread = mean(&|(by_code, ..)| (by_code - mean(&|(by_code, ..)| *by_code)).abs());
+        let gap = mean(&|(by_code, limit, _)| limit - by_code);
         assert!(gap < 0.25 * spread, "{metric:?}: limits are {gap} away, distances {spread} apart");
     }
 }
@@ -79,8 +81,9 @@ fn limits_are_near_what_is_limited() {
 fn what_has_no_bound_rules_nothing_out() {
     let data = [f32::MAX, -f32::MAX, 1.0, 2.0, f32::MAX, 3.0];
     for metric in METRICS {
-        for [by_code, limit, any] in limits(&data, 2, metric, &[f32::MAX, f32::MIN]).swap_remove(0) {
-            assert!(by_code <= limit && by_code <= any, "{metric:?}: {by_code} {limit} {any}");
+        let query = [f32::MAX, f32::MIN];
+        for (by_code, limit, is_out) in limits(&data, 2, metric, &query).swap_remove(0) {
+            assert!(!is_out, "{metric:?}: {by_code} is ruled out by {limit}");
         }
     }
 }

@@ -21,7 +21,7 @@ proptest! {
         let mut seen: Vec<usize> = layout.blocks().flatten().flatten().collect();
         seen.sort_unstable();
         prop_assert_eq!(seen, (0..dim).collect::<Vec<_>>());
-        prop_assert!(layout.terms_at % 8 == 0 && layout.stride % 8 == 0);
+        prop_assert!(layout.terms_at.is_multiple_of(8) && layout.stride.is_multiple_of(8));
         prop_assert!(layout.terms_at >= dim.div_ceil(2) && layout.terms_at < dim.div_ceil(2) + 8);
         prop_assert!(layout.stride >= layout.terms_at + size_of::<RowTerms>());
         // No row touches more lines than it must.
