@@ -1,23 +1,27 @@
 //! From a query to the shards to ask.
 //!
-//! Every centroid among the nearest few hundred gives its shard the mass `exp(-(d / d1 - 1) / tau) * sqrt(weight)`, d being
-//! its distance and d1 that of the nearest; farther ones would add next to nothing. Shards are asked by falling mass until a
-//! share theta of it is reached; the shard of the nearest centroid is asked first, so that a stored point finds itself. How
+//! Every centroid among the nearest few hundred gives its shard the mass `exp(-(d / d1 - 1) / tau) * sqrt(weight) / rank^1.5`,
+//! d being its distance, d1 that of the nearest, and rank 1 for the nearest, 2 for the next and so on; farther ones would add
+//! next to nothing. Where distances hardly differ, as in many dimensions, the rank tells near from far: with it a third fewer
+//! shards are asked on some sets than by distances alone (docs/BENCHMARKS.md). Shards are asked by falling mass until a share
+//! theta of it is reached; the shard of the nearest centroid is asked first, so that a stored point finds itself. How
 //! large theta is for a recall and k was calibrated. Queries unlike those of calibration, filters and large k spread the
 //! answers: then theta is widened, or everything is asked.
 
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use vicinal_index::{Accept, Hit, Rows};
+use vicinal_common::distance::Kernel;
+use vicinal_index::{Hit, Rows};
 
 use crate::decision::{AllBecause, Ask, Decision, Filtered, Goal, Reason, ShardMass, Widening};
-use crate::finder::Finder;
 use crate::map::CentroidMap;
 use crate::space::{QueryScale, norm};
 
 /// Nearest centroids that give mass.
 const NEAREST: usize = 256;
+/// Mass falls with the rank to this power. Measured from 0 to 2: docs/BENCHMARKS.md.
+const RANK_POWER: f32 = 1.5;
 /// What is left out of the mass is divided by this to widen.
 const WIDENING: f32 = 4.0;
 /// A filter leaves a share s of the points: its k nearest are then about the k / s nearest of all. So many times more are
@@ -29,7 +33,9 @@ const BEYOND_K: f64 = 4.0;
 /// Routes by one map.
 pub struct Router {
     map: Arc<CentroidMap>,
-    finder: Finder,
+    kernel: Kernel,
+    /// How much each of the nearest centroids counts by its rank.
+    by_rank: Vec<f32>,
     /// The square root of each weight; 1 each, when none has any.
     shares: Vec<f32>,
     /// The largest radius in each shard.
@@ -61,10 +67,11 @@ impl Ranking {
 }
 
 impl Router {
-    /// Codes the centroids once.
+    /// Prepares what does not depend on queries.
     pub fn new(map: Arc<CentroidMap>) -> Router {
         let parts = map.parts();
-        let finder = Finder::new(map.rows(), parts.metric);
+        let kernel = Kernel::new(parts.metric);
+        let by_rank = (1..=NEAREST).map(|rank| (rank as f32).powf(-RANK_POWER)).collect();
         let is_weighed = parts.weight.iter().any(|weight| *weight > 0.0);
         let shares = parts.weight.iter().map(|weight| if is_weighed { weight.sqrt() } else { 1.0 }).collect();
         let mut radius_max = vec![0f32; parts.shards as usize];
@@ -76,7 +83,7 @@ impl Router {
             counts[*shard as usize] += 1;
             reach = reach.max(norm(map.rows().row(centroid as u32)) + radius);
         }
-        Router { map, finder, shares, radius_max, counts, reach }
+        Router { map, kernel, by_rank, shares, radius_max, counts, reach }
     }
 
     /// The map it routes by.
@@ -88,7 +95,7 @@ impl Router {
     pub fn rank(&self, query: &[f32]) -> Ranking {
         let parts = self.map.parts();
         let scale = QueryScale::new(parts.metric, self.reach, query);
-        let nearest = self.finder.nearest(self.map.rows(), query, NEAREST, Accept::All);
+        let nearest = self.nearest(query);
         // A map has a centroid, and hits are never NaN.
         let first = nearest.first().copied().unwrap_or(Hit { distance: f32::MAX, row: 0 });
         let d1 = scale.length(first.distance);
@@ -100,11 +107,11 @@ impl Router {
         let per_share = 1.0 / (parts.tau * d1.max(f32::MIN_POSITIVE));
         let mut total = 0.0;
         let mut last = d1;
-        for hit in &nearest {
+        for (hit, by_rank) in nearest.iter().zip(&self.by_rank) {
             let (centroid, length) = (hit.row as usize, scale.length(hit.distance));
             // The nearest gives something whatever its weight: a total of zero would have no shares.
             let share = if hit.row == first.row { self.shares[centroid].max(1e-3) } else { self.shares[centroid] };
-            let mass = (-(length - d1) * per_share).exp() * share;
+            let mass = (-(length - d1) * per_share).exp() * share * by_rank;
             let shard = &mut shards[parts.shard_of[centroid] as usize];
             shard.mass += mass;
             shard.bound = shard.bound.min(scale.bound(length, parts.radius[centroid]));
@@ -134,6 +141,21 @@ impl Router {
             left += shard.mass;
         }
         Ranking { shards, d1 }
+    }
+
+    /// The nearest few hundred centroids, best first, ties by number. All distances are computed as they are: for so many hits
+    /// of so few rows a scan of codes would compute most of them too.
+    fn nearest(&self, query: &[f32]) -> Vec<Hit> {
+        let parts = self.map.parts();
+        let mut distances = vec![0.0; self.map.len()];
+        self.kernel.distances(query, &parts.centroids, parts.dim, &mut distances);
+        let mut hits: Vec<Hit> = (0..).zip(distances).map(|(row, distance)| Hit { distance, row }).collect();
+        if hits.len() > NEAREST {
+            hits.select_nth_unstable_by(NEAREST - 1, Hit::cmp_total);
+            hits.truncate(NEAREST);
+        }
+        hits.sort_unstable_by(Hit::cmp_total);
+        hits
     }
 
     /// The rankings of many queries, in order, on the threads of the current pool.
