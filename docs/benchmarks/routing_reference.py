@@ -4,6 +4,8 @@ Written from the description of the algorithm alone and independent of the Rust 
 onto shards under a cap of 1.05 times the mean, copies of border points within a budget, shards asked by mass until a share of it
 is reached. Searches inside a shard are exact, so recall is the share of the true neighbours that some asked shard holds. Prints the
 same lines of JSON as `vicinal bench routing --json`, with "peer": "numpy".
+
+By default mass comes from distances alone, as published rules have it; `--rank-power 1.5 --nearest 256` is Vicinal's rule.
 """
 
 import argparse
@@ -111,11 +113,13 @@ def places(base, centroids, owner, metric):
     return home, other, ratio
 
 
-def ranked(queries, centroids, sizes, owner, shards, metric, tau):
+def ranked(queries, centroids, sizes, owner, shards, metric, tau, rank_power, count):
     """Shards by falling mass, that of the nearest centroid first, and the mass reached after each."""
     far = lengths(queries, centroids, metric)
     near = far.min(1, keepdims=True)
     weight = np.exp(-(far / np.maximum(near, 1e-12) - 1) / tau) * np.sqrt(sizes)[None, :]
+    rank = far.argsort(1, kind="stable").argsort(1, kind="stable") + 1
+    weight *= np.where(rank <= count, rank.astype(np.float64) ** -rank_power, 0)
     mass = np.stack([weight[:, owner == s].sum(1) for s in range(shards)], axis=1)
     mass /= mass.sum(1, keepdims=True)
     key = mass.copy()
@@ -146,7 +150,7 @@ def theta_for(target, *of):
     return high
 
 
-def run(folder, shard_counts, copies, k, query_count, per_shard, tau, seed):
+def run(folder, shard_counts, copies, k, query_count, per_shard, mass_rule, seed):
     name = sets.name_of(folder)
     metric = sets.metric_of(name)
     base = sets.vectors(folder, sets.BASE, metric, None)
@@ -165,7 +169,7 @@ def run(folder, shard_counts, copies, k, query_count, per_shard, tau, seed):
         train_s = time.time() - started
         home, other, ratio = places(base, centroids, owner, metric)
         started = time.time()
-        order, reached = ranked(queries, centroids, sizes, owner, shards, metric, tau)
+        order, reached = ranked(queries, centroids, sizes, owner, shards, metric, *mass_rule)
         route_us = (time.time() - started) / len(queries) * 1e6
         loads = np.bincount(home, minlength=shards)
         for budget in copies:
@@ -179,7 +183,7 @@ def run(folder, shard_counts, copies, k, query_count, per_shard, tau, seed):
                 theta = theta_for(target, order[fit], reached[fit], held[fit], rows)
                 recall, asked, scanned = measure(order[test], reached[test], held[test], rows, theta)
                 line = {
-                    "peer": "numpy",
+                    "peer": "numpy" if mass_rule[1] == 0 else "numpy, by rank",
                     "dataset": name,
                     "n": len(base),
                     "dim": base.shape[1],
@@ -215,6 +219,9 @@ if __name__ == "__main__":
     parser.add_argument("--queries", type=int, default=2000)
     parser.add_argument("--centroids-per-shard", type=int, default=64)
     parser.add_argument("--tau", type=float, default=TAU)
+    parser.add_argument("--rank-power", type=float, default=0.0, help="mass falls with the rank to this power")
+    parser.add_argument("--nearest", type=int, default=1 << 30, help="only so many centroids give mass")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    run(args.data, args.shards, args.copies, args.k, args.queries, args.centroids_per_shard, args.tau, args.seed)
+    rule = (args.tau, args.rank_power, args.nearest)
+    run(args.data, args.shards, args.copies, args.k, args.queries, args.centroids_per_shard, rule, args.seed)
