@@ -2,6 +2,8 @@
 //!
 //! Queries come from two places: stored points (whose own row is no answer), always there, and logged real queries. Each
 //! place alone must reach the target, so that real queries that are harder than points decide, and the other way round.
+//! Whoever expects queries of another kind (mixtures of points, say, which are no farther from centroids than others and
+//! which the guard for far queries therefore does not notice) adds them as a source of their own.
 
 use vicinal_index::Rows;
 

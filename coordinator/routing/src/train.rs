@@ -16,7 +16,7 @@ use crate::theta::ThetaTable;
 const CENTROIDS_MIN: usize = 1_024;
 /// A centroid for so many points at most: fewer points tell nothing of a cell's place and size.
 const POINTS_PER_CENTROID_MIN: usize = 16;
-/// Temperature of the mass. Between 0.03 and 0.08 it hardly matters on the sets measured: docs/BENCHMARKS.md.
+/// Temperature of the mass. Between 0.05 and 0.1 it hardly matters on the sets of docs/BENCHMARKS.md.
 const TAU: f32 = 0.05;
 
 /// How to train.
