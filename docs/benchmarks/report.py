@@ -143,6 +143,13 @@ def markdown(sets, about):
     return "\n".join(out) + "\n"
 
 
+def save_svg(figure, file):
+    """Writes a picture that is the same file each time, without blanks at the ends of lines."""
+    figure.savefig(file, metadata={"Date": None})
+    text = file.read_text()
+    file.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n")
+
+
 def plot(name, lines, files):
     """Draws the frontiers of one data set into each of `files`."""
     import matplotlib
@@ -197,9 +204,7 @@ def plot(name, lines, files):
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     for file in files:
         if file.suffix == ".svg":
-            figure.savefig(file, metadata={"Date": None})
-            text = file.read_text()
-            file.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n")
+            save_svg(figure, file)
         else:
             figure.savefig(file, dpi=130)
     pyplot.close(figure)

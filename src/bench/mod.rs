@@ -1,6 +1,7 @@
 //! `vicinal bench`: measures a running server over REST and prints one line of JSON. The figures hold for server and
-//! client together, on the machines they run on. `vicinal bench index` measures one vector index, and
-//! `vicinal bench json` the reading and writing of JSON, without any server.
+//! client together, on the machines they run on. `vicinal bench index` measures one vector index,
+//! `vicinal bench routing` how many shards a search has to ask, and `vicinal bench json` the reading and writing of JSON,
+//! without any server.
 
 mod data;
 mod index;
@@ -9,6 +10,7 @@ mod json;
 mod npy;
 mod query;
 mod rebuild;
+mod routing;
 mod serve;
 mod timing;
 
@@ -26,6 +28,8 @@ pub(crate) enum Bench {
     Query(query::Query),
     /// Build a vector index over a data set and measure recall and speed of searching it; needs no server
     Index(index::Index),
+    /// Train routing by cluster over a data set and measure how many shards a recall costs; needs no server
+    Routing(routing::Routing),
     /// Measure what reading queries and upserts and writing answers costs; needs no server
     Json(json::Json),
     /// Load a collection of any server of Qdrant's REST API and ask it at chosen concurrencies or rates
@@ -53,6 +57,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Query(query) => on_runtime(query::run(query)),
         // No runtime: nothing may run beside what is measured.
         Bench::Index(index) => index::run(index),
+        Bench::Routing(routing) => routing::run(routing),
         Bench::Json(json) => json::run(json),
         Bench::Serve(serve) => serve::run(serve),
     }

@@ -27,7 +27,7 @@ use self::filter::{FilterKind, Material, Workload};
 use self::report::{Beside, Columns, Format, Run, Yardsticks};
 use self::rounds::{Measured, Rounds, resident_bytes};
 use self::set::MetricName;
-use self::truth::Truth;
+use self::truth::{Origin, Truth};
 use super::npy::Matrix;
 
 /// A sweep ends behind this recall: what follows is only slower.
@@ -199,17 +199,9 @@ impl Index {
 
     /// The exact neighbours: those of the data set if it lists enough for these vectors, computed otherwise.
     fn truth(&self, rows: Rows<'_>, queries: &Matrix<f32>, metric: Metric, threads: usize) -> anyhow::Result<Truth> {
-        if self.limit.is_none()
-            && !self.compute_truth
-            && let Some((path, listed)) = set::listed_neighbours(&self.data, queries.rows())?
-        {
-            let truth = Truth::of_rows(&listed, self.k, rows.len());
-            let truth = truth.and_then(|truth| truth.check(rows, queries, metric).map(|()| truth));
-            return truth.with_context(|| {
-                format!("{} does not fit (another --metric, or --compute-truth, may help)", path.display())
-            });
-        }
-        Ok(Truth::compute(rows, queries, metric, self.k, threads))
+        let is_listed = self.limit.is_none() && !self.compute_truth;
+        let origin = if is_listed { Origin::Listed(&self.data) } else { Origin::Computed };
+        Truth::find(origin, rows, queries, metric, (self.k, threads))
     }
 
     /// The beams to measure. One below k is raised to k by the search, so that several would be one.

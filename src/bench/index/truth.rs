@@ -1,5 +1,6 @@
 //! The exact answers that recall is measured against: read and checked, or computed.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, ensure};
@@ -7,12 +8,22 @@ use vicinal_common::metric::Metric;
 use vicinal_index::{Accept, FlatIndex, Hit, Rows, SearchParams, Searched, VectorIndex};
 
 use super::report::Point;
+use super::set;
 use crate::bench::npy::Matrix;
 
 /// Queries of a file of neighbours that are answered exactly to see whether it fits the vectors and the metric.
 const CHECKED: usize = 5;
 /// Relative difference of two distances that counts as equal: whoever made the file summed in another order.
 const SLACK: f32 = 1e-3;
+
+/// Where exact neighbours may come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::bench) enum Origin<'a> {
+    /// From the data set in this folder if it lists enough of them.
+    Listed(&'a Path),
+    /// The vectors are not those of the set, or its lists are not wanted.
+    Computed,
+}
 
 /// The exact neighbours of each query, nearest first.
 pub(in crate::bench) struct Truth(Vec<Vec<u32>>);
@@ -36,6 +47,26 @@ impl Truth {
             .collect()
         });
         lists.collect::<anyhow::Result<_>>().map(Truth)
+    }
+
+    /// The `k` nearest rows: those that a data set lists, computed on `threads` threads otherwise.
+    pub(in crate::bench) fn find(
+        origin: Origin<'_>,
+        rows: Rows<'_>,
+        queries: &Matrix<f32>,
+        metric: Metric,
+        (k, threads): (usize, usize),
+    ) -> anyhow::Result<Truth> {
+        if let Origin::Listed(folder) = origin
+            && let Some((path, listed)) = set::listed_neighbours(folder, queries.rows())?
+        {
+            let truth = Truth::of_rows(&listed, k, rows.len());
+            let truth = truth.and_then(|truth| truth.check(rows, queries, metric).map(|()| truth));
+            return truth.with_context(|| {
+                format!("{} does not fit (another --metric, or --compute-truth, may help)", path.display())
+            });
+        }
+        Ok(Truth::compute(rows, queries, metric, k, threads))
     }
 
     /// Computed on `threads` threads.

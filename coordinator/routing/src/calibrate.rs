@@ -1,0 +1,287 @@
+//! What a recall costs: for queries whose exact answers are known, the share of the mass at which enough is found.
+//!
+//! Queries come from two places: stored points (whose own row is no answer), always there, and logged real queries. Each
+//! place alone must reach the target, so that real queries that are harder than points decide, and the other way round.
+//! Whoever expects queries of another kind (mixtures of points, say, which are no farther from centroids than others and
+//! which the guard for far queries therefore does not notice) adds them as a source of their own.
+
+use vicinal_index::Rows;
+
+use crate::error::{RoutingError, invalid};
+use crate::map::D1Quantiles;
+use crate::place::Places;
+use crate::router::{Ranking, Router};
+use crate::theta::ThetaTable;
+
+/// Recall may miss its target by so much on other queries.
+const TOLERANCE: f64 = 0.01;
+/// Standard errors that are kept clear of that.
+const ERRORS: f64 = 2.0;
+
+/// Queries of one kind with their exact answers.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// Prepared.
+    pub queries: Rows<'a>,
+    /// Where the exact neighbours of each query live, nearest first, as many as the largest k or all that there are.
+    pub answers: &'a [Vec<Places>],
+}
+
+/// What calibration finds: parts of the next map.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calibration {
+    /// Cut-offs for every k and target.
+    pub thetas: ThetaTable,
+    /// How far the queries are from their nearest centroids.
+    pub d1: D1Quantiles,
+}
+
+/// Calibrates cut-offs for some numbers of neighbours and targets of recall, both ascending. With few queries a target is
+/// raised by as much as chance may mislead by, less one point. Fails when a source has no queries or other than one list of
+/// answers for each.
+pub fn calibrate(
+    router: &Router,
+    sources: &[Source<'_>],
+    ks: &[u32],
+    targets: &[f32],
+) -> Result<Calibration, RoutingError> {
+    let mut thetas = vec![f32::MIN_POSITIVE; ks.len() * targets.len()];
+    let mut d1 = D1Quantiles::default();
+    for source in sources {
+        if source.queries.is_empty() || source.queries.len() != source.answers.len() {
+            return Err(invalid(format!("{} queries, {} answers", source.queries.len(), source.answers.len())));
+        }
+        let rankings = router.rank_all(source.queries);
+        d1 = d1.max(D1Quantiles::of(rankings.iter().map(|ranking| ranking.d1).collect()));
+        for (row, k) in thetas.chunks_exact_mut(targets.len().max(1)).zip(ks) {
+            let curve = Curve::new(&rankings, source.answers, *k as usize);
+            let mut least = 0f32;
+            for (theta, target) in row.iter_mut().zip(targets) {
+                least = least.max(curve.safe_theta(f64::from(*target)));
+                *theta = theta.max(least);
+            }
+        }
+    }
+    let thetas = ThetaTable::new(ks.to_vec(), targets.to_vec(), if sources.is_empty() { Vec::new() } else { thetas });
+    if sources.is_empty() {
+        return Err(invalid("there are no queries to calibrate with"));
+    }
+    Ok(Calibration { thetas: thetas?, d1 })
+}
+
+/// Recall of some queries as a function of theta, exactly.
+pub struct Curve {
+    queries: Vec<Steps>,
+    /// Answers wanted of all queries.
+    wanted: u64,
+    /// The mass left out below which some query asks one more shard, and how many answers it finds there: largest first.
+    gains: Vec<(f32, u32)>,
+    /// Answers found at any theta: in the first shard of each query.
+    first: u64,
+}
+
+/// One query.
+struct Steps {
+    /// Answers found in the first 1, 2, ... shards, and the mass left behind each.
+    found: Vec<(u32, f32)>,
+    wanted: u32,
+}
+
+impl Curve {
+    /// Of rankings and the places of the exact neighbours, of which the nearest `k` count.
+    pub fn new(rankings: &[Ranking], answers: &[Vec<Places>], k: usize) -> Curve {
+        let queries: Vec<Steps> =
+            rankings.iter().zip(answers).map(|(ranking, answers)| Steps::new(ranking, answers, k)).collect();
+        let mut gains = Vec::new();
+        for query in &queries {
+            let pairs = query.found.windows(2).filter(|pair| pair[1].0 > pair[0].0);
+            gains.extend(pairs.map(|pair| (pair[0].1, pair[1].0 - pair[0].0)));
+        }
+        gains.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+        let first = queries.iter().filter_map(|query| query.found.first()).map(|found| u64::from(found.0)).sum();
+        Curve { wanted: queries.iter().map(|query| u64::from(query.wanted)).sum(), queries, gains, first }
+    }
+
+    /// The least theta whose recall is at least `target`; 1 when nothing less will do.
+    pub fn theta(&self, target: f64) -> f32 {
+        let enough = |found: u64| found as f64 >= target * self.wanted as f64;
+        let mut found = self.first;
+        if enough(found) {
+            return f32::MIN_POSITIVE;
+        }
+        for (left, gain) in &self.gains {
+            found += u64::from(*gain);
+            if enough(found) {
+                return theta_below(*left);
+            }
+        }
+        1.0
+    }
+
+    /// [`Curve::theta`], for a target that is raised when there are too few queries to trust it to a point of recall.
+    fn safe_theta(&self, target: f64) -> f32 {
+        let theta = self.theta(target);
+        let margin = (ERRORS * self.standard_error(theta) - TOLERANCE).max(0.0);
+        // Half of what is missing is as careful as it gets: all of it would be everything.
+        if margin > 0.0 { self.theta(target + margin.min((1.0 - target) / 2.0)) } else { theta }
+    }
+
+    /// Recall at a theta.
+    pub fn recall(&self, theta: f32) -> f64 {
+        let found: u64 = self.queries.iter().map(|query| u64::from(query.found(theta))).sum();
+        found as f64 / self.wanted.max(1) as f64
+    }
+
+    /// Standard error of the mean recall at a theta.
+    fn standard_error(&self, theta: f32) -> f64 {
+        let recalls =
+            || self.queries.iter().map(|query| f64::from(query.found(theta)) / f64::from(query.wanted.max(1)));
+        let n = self.queries.len().max(2) as f64;
+        let mean = recalls().sum::<f64>() / n;
+        (recalls().map(|recall| (recall - mean).powi(2)).sum::<f64>() / (n - 1.0) / n).sqrt()
+    }
+}
+
+impl Steps {
+    fn new(ranking: &Ranking, answers: &[Places], k: usize) -> Steps {
+        let answers = &answers[..k.min(answers.len())];
+        let mut is_found = vec![false; answers.len()];
+        let mut count = 0;
+        let found = ranking.shards.iter().map(|shard| {
+            for (is_found, places) in is_found.iter_mut().zip(answers) {
+                if !*is_found && places.is_in(shard.shard) {
+                    *is_found = true;
+                    count += 1;
+                }
+            }
+            (count, shard.left)
+        });
+        Steps { found: found.collect(), wanted: answers.len() as u32 }
+    }
+
+    fn found(&self, theta: f32) -> u32 {
+        if theta >= 1.0 {
+            return self.found.last().map_or(0, |last| last.0);
+        }
+        let enough = self.found.iter().find(|(_, left)| *left <= 1.0 - theta);
+        enough.or(self.found.last()).map_or(0, |found| found.0)
+    }
+}
+
+/// The least theta at which a query that would leave out this mass asks one more shard.
+fn theta_below(left: f32) -> f32 {
+    let mut theta = (1.0 - left).max(f32::MIN_POSITIVE);
+    while theta < 1.0 && left <= 1.0 - theta {
+        theta = theta.next_up();
+    }
+    theta.min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use vicinal_common::metric::Metric;
+    use vicinal_index::{Accept, FlatIndex, SearchParams, VectorIndex};
+
+    use super::*;
+    use crate::decision::{Ask, Filtered, Goal};
+    use crate::map::CentroidMap;
+    use crate::place::Placer;
+    use crate::testing::{METRICS, points};
+    use crate::train::{TrainOptions, train};
+
+    const DIM: usize = 8;
+
+    fn answers(data: &[f32], queries: &[f32], places: &[Places], metric: Metric, k: usize) -> Vec<Vec<Places>> {
+        let (index, rows) = (FlatIndex::new(metric), Rows { data, dim: DIM });
+        let search = |query| index.search(rows, query, SearchParams::new(k, k), Accept::All);
+        queries
+            .chunks_exact(DIM)
+            .map(|query| search(query).iter().map(|hit| places[hit.row as usize]).collect())
+            .collect()
+    }
+
+    #[test]
+    fn targets_hold_on_other_queries() {
+        for metric in METRICS {
+            // Many overlapping places, of which the queries are later points.
+            let mut data = points(9_000, DIM, 300, metric, 6);
+            let queries = data.split_off(8_000 * DIM);
+            let (fit, test) = queries.split_at(500 * DIM);
+            let map = train(Rows { data: &data, dim: DIM }, metric, TrainOptions::new(8, 1)).unwrap();
+            let map = Arc::new(map);
+            let places = Placer::new(map.clone()).place_all(Rows { data: &data, dim: DIM });
+            let of = |queries| answers(&data, queries, &places, metric, 20);
+            let (fit_answers, test_answers) = (of(fit), of(test));
+            let source = Source { queries: Rows { data: fit, dim: DIM }, answers: &fit_answers };
+            let router = Router::new(map.clone());
+            let found = calibrate(&router, &[source], &[1, 10, 20], &[0.8, 0.9, 0.95, 0.99]).unwrap();
+            let mut parts = CentroidMap::clone(&map).into_parts();
+            (parts.thetas, parts.d1) = (found.thetas, found.d1);
+            let router = Router::new(Arc::new(CentroidMap::new(parts).unwrap()));
+            for target in [0.8, 0.87, 0.9, 0.95, 0.99, 1.0] {
+                let (mut hits, mut asked) = (0, 0);
+                for (query, answers) in test.chunks_exact(DIM).zip(&test_answers) {
+                    let ask = Ask { k: 10, goal: Goal::Recall(target), filter: Filtered::No };
+                    let decision = router.route(query, ask);
+                    let is_hit = |places: &&Places| decision.shards().any(|shard| places.is_in(shard));
+                    hits += answers[..10].iter().filter(is_hit).count();
+                    asked += decision.asked;
+                }
+                let recall = hits as f32 / 5_000.0;
+                assert!(recall >= target - 0.015, "{metric:?}: {recall} for {target}");
+                assert!(target < 1.0 || asked == 8 * 500, "{metric:?}: {asked}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_curve_is_what_rankings_give() {
+        let data = points(2_000, DIM, 200, Metric::Euclid, 6);
+        let rows = Rows { data: &data, dim: DIM };
+        let map = Arc::new(train(rows, Metric::Euclid, TrainOptions::new(5, 1)).unwrap());
+        let places = Placer::new(map.clone()).place_all(rows);
+        let queries = points(100, DIM, 200, Metric::Euclid, 8);
+        let answers = answers(&data, &queries, &places, Metric::Euclid, 10);
+        let rankings = Router::new(map).rank_all(Rows { data: &queries, dim: DIM });
+        let curve = Curve::new(&rankings, &answers, 10);
+        let counted = |theta: f32| {
+            let of = |(ranking, answers): (&Ranking, &Vec<Places>)| {
+                let asked = &ranking.shards[..ranking.asked(theta)];
+                answers.iter().filter(|places| asked.iter().any(|shard| places.is_in(shard.shard))).count()
+            };
+            rankings.iter().zip(&answers).map(of).sum::<usize>() as f64 / 1_000.0
+        };
+        for target in [0.3, 0.6, 0.8, 0.9, 0.95, 0.99, 1.0] {
+            let theta = curve.theta(target);
+            assert_eq!(curve.recall(theta), counted(theta));
+            assert!(counted(theta) >= target);
+            assert!(theta <= f32::MIN_POSITIVE || counted(theta - 1e-5) < target || theta == 1.0, "{target} {theta}");
+        }
+        assert_eq!(curve.recall(1.0), 1.0);
+    }
+
+    #[test]
+    fn the_harder_source_decides_and_nonsense_is_refused() {
+        let data = points(2_000, DIM, 200, Metric::Euclid, 6);
+        let rows = Rows { data: &data, dim: DIM };
+        let map = Arc::new(train(rows, Metric::Euclid, TrainOptions::new(5, 1)).unwrap());
+        let places = Placer::new(map.clone()).place_all(rows);
+        let router = Router::new(map);
+        let (easy, hard) = (&data[..100 * DIM], points(100, DIM, 7, Metric::Euclid, 77));
+        let of = |queries| answers(&data, queries, &places, Metric::Euclid, 10);
+        let (easy_answers, hard_answers) = (of(easy), of(&hard));
+        let easy = Source { queries: Rows { data: easy, dim: DIM }, answers: &easy_answers };
+        let hard = Source { queries: Rows { data: &hard, dim: DIM }, answers: &hard_answers };
+        let run = |sources: &[Source<'_>]| calibrate(&router, sources, &[10], &[0.9, 0.95]);
+        let (one, other, both) = (run(&[easy]).unwrap(), run(&[hard]).unwrap(), run(&[easy, hard]).unwrap());
+        for i in 0..2 {
+            assert_eq!(both.thetas.thetas()[i], one.thetas.thetas()[i].max(other.thetas.thetas()[i]));
+        }
+        assert_eq!(both.d1, one.d1.max(other.d1));
+        assert!(run(&[]).is_err());
+        assert!(run(&[Source { answers: &easy_answers[1..], ..easy }]).is_err());
+        assert!(calibrate(&router, &[easy], &[10], &[1.5]).is_err());
+    }
+}
