@@ -18,6 +18,7 @@ pub mod payload;
 pub mod payload_index;
 pub mod point;
 pub mod raft;
+pub mod refusal;
 pub mod ring;
 pub mod rng;
 pub mod telemetry;

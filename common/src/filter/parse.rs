@@ -1,7 +1,6 @@
 //! From the JSON of the REST API to a [`Filter`]. What is not known is refused by name, never skipped: a skipped
 //! condition would return, or delete, the wrong points.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -15,43 +14,22 @@ use super::{
 use crate::error::Error;
 use crate::limits::{FILTER_CONDITIONS_MAX, FILTER_DEPTH_MAX, TEXT_QUERY_BYTES_MAX};
 use crate::point::PointId;
+use crate::refusal::{Parsed as Result, Refusal, at, kind, number, refuse};
 
-type Result<T> = std::result::Result<T, Refusal>;
-
-/// Why JSON is no filter, and where.
-struct Refusal {
-    path: String,
-    message: String,
-}
-
-impl Refusal {
-    fn text(&self) -> String {
-        if self.path.is_empty() {
-            format!("filter: {}", self.message)
-        } else {
-            format!("filter.{}: {}", self.path, self.message)
-        }
+/// The place is counted from the body's `filter`.
+fn said(refusal: &Refusal) -> String {
+    if refusal.path.is_empty() {
+        format!("filter: {}", refusal.message)
+    } else {
+        format!("filter.{}: {}", refusal.path, refusal.message)
     }
-}
-
-fn refuse<T>(message: impl Into<String>) -> Result<T> {
-    Err(Refusal { path: String::new(), message: message.into() })
-}
-
-/// Names the place of a failed step.
-fn at<T>(step: impl Display, result: Result<T>) -> Result<T> {
-    result.map_err(|Refusal { path, message }| {
-        let dot = if path.is_empty() || path.starts_with('[') { "" } else { "." };
-        let path = format!("{step}{dot}{path}");
-        Refusal { path, message }
-    })
 }
 
 impl Filter {
     /// Reads a filter. `BadInput` says where and what is wrong; also beyond [`FILTER_DEPTH_MAX`] levels (a
     /// `nested` condition counts as two) or [`FILTER_CONDITIONS_MAX`] conditions.
     pub fn parse(value: &Value) -> std::result::Result<Filter, Error> {
-        Parser { conditions: 0 }.filter(value, 1).map_err(|refusal| Error::BadInput(refusal.text()))
+        Parser { conditions: 0 }.filter(value, 1).map_err(|refusal| Error::BadInput(said(&refusal)))
     }
 }
 
@@ -62,7 +40,7 @@ impl<'de> Deserialize<'de> for Filter {
         } else {
             serde_json::from_str(&String::deserialize(deserializer)?).map_err(D::Error::custom)?
         };
-        Parser { conditions: 0 }.filter(&value, 1).map_err(|refusal| D::Error::custom(refusal.text()))
+        Parser { conditions: 0 }.filter(&value, 1).map_err(|refusal| D::Error::custom(said(&refusal)))
     }
 }
 
@@ -382,22 +360,6 @@ fn truth(value: &Value) -> Result<bool> {
     value.as_bool().map_or_else(|| refuse(format!("expected true or false, got {}", kind(value))), Ok)
 }
 
-fn number(value: &Value) -> Result<f64> {
-    value.as_f64().map_or_else(|| refuse(format!("expected a number, got {}", kind(value))), Ok)
-}
-
 fn count(value: &Value) -> Result<u64> {
     value.as_u64().map_or_else(|| refuse(format!("expected an integer of at least 0, got {}", kind(value))), Ok)
-}
-
-/// What a value is, in words; short values are shown.
-fn kind(value: &Value) -> String {
-    match value {
-        Value::Null => "null".into(),
-        Value::Bool(truth) => truth.to_string(),
-        Value::Number(number) => number.to_string(),
-        Value::String(_) => "a string".into(),
-        Value::Array(_) => "an array".into(),
-        Value::Object(_) => "an object".into(),
-    }
 }

@@ -271,7 +271,8 @@ impl Shard {
                 StepError::Fatal(Error::from(error))
             }
         })?;
-        let mut bytes = Vec::with_capacity(usize::try_from(built.bytes()).unwrap_or(0) + 4_096);
+        let expected = params.file_bytes(rows.len(), rows.dim);
+        let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 4_096);
         built.encode(&mut bytes);
         drop(built);
 

@@ -1,6 +1,5 @@
 //! The `formula` and the `defaults` of a query.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -8,29 +7,10 @@ use serde::de::{self, Deserializer};
 use serde_json::{Map, Value};
 use vicinal_common::error::Error;
 use vicinal_common::filter::{DateTime, Filter, GeoPoint, KeyPath};
+use vicinal_common::refusal::{Parsed as Result, Refusal, at, kind, number, refuse};
 
 use crate::query::Source;
 use crate::query::formula::{Decay, DecayShape, Defaults, Expression, FormulaQuery, Function, Variable};
-
-type Result<T> = std::result::Result<T, Refusal>;
-
-/// Why JSON is no formula, and where.
-struct Refusal {
-    path: String,
-    message: String,
-}
-
-fn refuse<T>(message: impl Into<String>) -> Result<T> {
-    Err(Refusal { path: String::new(), message: message.into() })
-}
-
-/// Names the place of a failed step.
-fn at<T>(step: impl Display, result: Result<T>) -> Result<T> {
-    result.map_err(|Refusal { path, message }| {
-        let dot = if path.is_empty() || path.starts_with('[') { "" } else { "." };
-        Refusal { path: format!("{step}{dot}{path}"), message }
-    })
-}
 
 /// The result as serde has it, the place counted from the body's `query`.
 fn named<T, E: de::Error>(field: &str, result: Result<T>) -> std::result::Result<T, E> {
@@ -265,22 +245,6 @@ fn key_of(value: Value) -> Result<KeyPath> {
 
 fn key_path(text: &str) -> Result<KeyPath> {
     KeyPath::parse(text).or_else(refuse)
-}
-
-fn number(value: &Value) -> Result<f64> {
-    value.as_f64().map_or_else(|| refuse(format!("expected a number, got {}", kind(value))), Ok)
-}
-
-/// What a value is, in words; short values are shown.
-fn kind(value: &Value) -> String {
-    match value {
-        Value::Null => "null".into(),
-        Value::Bool(truth) => truth.to_string(),
-        Value::Number(number) => number.to_string(),
-        Value::String(_) => "a string".into(),
-        Value::Array(_) => "an array".into(),
-        Value::Object(_) => "an object".into(),
-    }
 }
 
 #[cfg(test)]

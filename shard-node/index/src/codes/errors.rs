@@ -22,6 +22,8 @@ pub(crate) struct CodeErrors {
 const ROUNDED: f32 = 1.001;
 /// Rows whose components are all smaller than this have steps that no division should meet.
 const TINY: f32 = 1e-30;
+/// Lengths of vectors up to which no product or square of two leaves the range of f32.
+const LENGTH_MAX: f64 = 1e18;
 
 impl CodeErrors {
     /// The bounds of one row, whose codes are `codes`.
@@ -83,6 +85,8 @@ pub(crate) struct CodeLimits {
     /// Rounding of sums in f32, those of the exact kernels and those that end in a distance of codes.
     slack: f64,
     relative: f64,
+    /// How far a row may be from its code whose step is too small to divide by.
+    tiny: f64,
 }
 
 impl CodeLimits {
@@ -118,7 +122,12 @@ impl CodeLimits {
             Metric::Manhattan => (0.0, 0.0),
         };
         let query_error = query_error * f64::from(ROUNDED);
-        CodeLimits { metric, errors, query_error, query_norm, squared_lengths, offset, slack, relative }
+        let dim = query.len() as f64;
+        let tiny = f64::from(TINY) * if metric == Metric::Manhattan { dim } else { dim.sqrt() };
+        // Products of longer vectors may leave the range of f32, and a distance by code then says nothing.
+        let is_in_range = metric == Metric::Manhattan || row_norm.max(query_norm).max(mean_norm) < LENGTH_MAX;
+        let slack = if is_in_range { slack } else { f64::INFINITY };
+        CodeLimits { metric, errors, query_error, query_norm, squared_lengths, offset, slack, relative, tiny }
     }
 
     /// The limits of rows that are as near as `distance` (exact, internal).
@@ -126,16 +135,17 @@ impl CodeLimits {
         let distance = f64::from(distance);
         let CodeErrors { error_steps, norm_steps, step_max, .. } = self.errors;
         let (error_steps, norm_steps) = (f64::from(error_steps), f64::from(norm_steps));
-        let reach = self.query_error + f64::from(TINY);
+        let reach = self.query_error + self.tiny;
         let (is_squared, base, per_step) = match self.metric {
             // |a - b|^2 = |a|^2 + |b|^2 - 2 <a, b>.
             Metric::Cosine => {
-                let root = (self.squared_lengths + 2.0 * distance).max(0.0).sqrt();
+                // What rounding may have taken from the difference of nearly equal numbers is added before the root.
+                let root = (self.squared_lengths * (1.0 + self.relative) + 2.0 * distance).max(0.0).sqrt();
                 (true, root * (1.0 + self.relative) + reach, error_steps)
             }
             Metric::Euclid => (true, distance.sqrt() * (1.0 + self.relative) + reach, error_steps),
             Metric::Dot => {
-                let base = distance + self.query_norm * f64::from(TINY);
+                let base = distance + self.query_norm * self.tiny;
                 (false, base, self.query_norm * error_steps + self.query_error * norm_steps)
             }
             Metric::Manhattan => {
@@ -145,7 +155,7 @@ impl CodeLimits {
         let most = base + per_step * f64::from(step_max);
         let largest = if is_squared { most * most } else { base.abs() + most.abs() };
         let add = self.offset + self.slack;
-        // Limits are computed in f32, from numbers that are rounded to it: six roundings at most.
+        // Limits are computed in f32, from numbers that are rounded to it: ten roundings, of half an epsilon each, at most.
         let add = add + 6.0 * f64::from(f32::EPSILON) * (largest + add.abs()) + f64::from(f32::MIN_POSITIVE);
         let [base, per_step, add] = [base, per_step, add].map(|x| x as f32);
         if base.is_finite() && per_step.is_finite() && add.is_finite() {
@@ -167,7 +177,7 @@ pub(crate) struct RowLimits {
 }
 
 impl RowLimits {
-    /// A row of this step can only be that near when its distance by code is at most this. NaN: no limit.
+    /// A row of this step can only be that near when its distance by code is at most this.
     #[inline(always)]
     pub(crate) fn of(&self, step: f32) -> f32 {
         let reach = self.base + self.per_step * step;
@@ -177,7 +187,6 @@ impl RowLimits {
     /// Whether a row of this step and at this distance by code is certainly not that near.
     #[inline(always)]
     pub(crate) fn rule_out(&self, by_code: f32, step: f32) -> bool {
-        // With NaN nothing is certain.
         by_code > self.of(step)
     }
 }

@@ -1,4 +1,5 @@
-//! 8-bit codes of vectors, to walk a graph or scan with: a quarter of the bytes, and integer arithmetic.
+//! 8-bit codes of vectors, to build a graph or scan with: a quarter of the bytes, and integer arithmetic. What searches walk over is
+//! cut from them ([`ShortCodes`]).
 //!
 //! Each vector is centred on the mean of its segment and scaled by a factor of its own, as in LVQ (Aguerrebere et al.,
 //! arXiv 2304.04759): x ~ mean + w * (code - 128), w = max|x - mean| / 127. A query is treated alike, to signed bytes.
@@ -123,7 +124,7 @@ impl Coder {
         Coder { metric, mean, step, ones }
     }
 
-    /// Codes of a row.
+    /// How many codes a row has.
     pub(crate) fn dim(&self) -> usize {
         self.mean.len()
     }
@@ -156,7 +157,7 @@ impl Coder {
                 let cross = self.mean.iter().zip(vector).map(|(m, x)| f64::from(*m) * f64::from(x - m)).sum::<f64>();
                 -cross as f32
             }
-            Metric::Cosine | Metric::Euclid | Metric::Manhattan => scale * scale * squares as f32,
+            Metric::Cosine | Metric::Euclid | Metric::Manhattan => scale * (scale * squares as f32),
         };
         RowTerms { scale, add: add.clamp(f32::MIN, f32::MAX) }
     }
@@ -179,7 +180,8 @@ impl Coder {
         query.scale = -scale * self.factor();
         query.lacking = match self.metric {
             Metric::Cosine | Metric::Euclid => {
-                scale * scale * query.bytes.iter().map(|l| i32::from(*l) * i32::from(*l)).sum::<i32>() as f32
+                // In this order no product is smaller than both of its factors need be.
+                scale * (scale * query.bytes.iter().map(|l| i32::from(*l) * i32::from(*l)).sum::<i32>() as f32)
             }
             Metric::Dot => Kernel::new(Metric::Dot).distance(vector, &self.mean),
             Metric::Manhattan => 0.0,
@@ -249,7 +251,7 @@ impl CodesView<'_> {
         #[expect(clippy::manual_clamp, reason = "clamp() would let a NaN through")]
         out.extend(rows.iter().zip(products.iter()).map(|(row, product)| {
             let terms = self.terms[*row as usize];
-            let distance = query.add + terms.add + query.scale * terms.scale * (product + query.shift) as f32;
+            let distance = query.add + terms.add + query.scale * (terms.scale * (product + query.shift) as f32);
             // What overflows is as far as can be; NaN too, since min() returns the other operand.
             distance.min(f32::MAX).max(f32::MIN)
         }));

@@ -70,7 +70,7 @@ impl Layout {
 pub(crate) struct ShortCodes {
     metric: Metric,
     layout: Layout,
-    /// `rows * stride` bytes and a line more: the last row is read to the end of its last line.
+    /// `rows * stride` bytes. No row is read beyond its stride: a row is whole lines, or a few bytes more than that.
     data: HugeBytes,
     errors: CodeErrors,
     /// By how much less than the distance by code the true one is, at most, for nearly all rows, in steps of the row: in
@@ -98,7 +98,7 @@ impl ShortQuery {
     #[inline(always)]
     #[expect(clippy::manual_clamp, reason = "clamp() would let a NaN through")]
     fn distance(&self, terms: RowTerms, product: i32) -> f32 {
-        let distance = terms.add + self.scale * terms.scale * (2 * product - self.shift) as f32;
+        let distance = terms.add + self.scale * (terms.scale * (2 * product - self.shift) as f32);
         // What overflows is as far as can be; NaN too, since min() returns the other operand.
         distance.min(f32::MAX).max(f32::MIN)
     }
@@ -120,9 +120,9 @@ impl ShortCodes {
     pub(crate) fn of(codes: CodesView<'_>, errors: CodeErrors) -> io::Result<ShortCodes> {
         let layout = Layout::new(codes.coder.dim());
         let rows = codes.terms.len();
-        let mut data = HugeBytes::zeroed(rows * layout.stride + LINE)?;
+        let mut data = HugeBytes::zeroed(rows * layout.stride)?;
         let (chunk, long) = (CHUNK * layout.stride, CHUNK * codes.rows.stride);
-        let all = &mut data.bytes_mut()[..rows * layout.stride];
+        let all = data.bytes_mut();
         let parts = all.par_chunks_mut(chunk).zip(codes.rows.data.par_chunks(long)).zip(codes.terms.par_chunks(CHUNK));
         let metric = codes.coder.metric;
         let bounds = parts.map(|((short, long), terms)| {
@@ -267,7 +267,18 @@ impl ShortCodes {
     /// for Cosine).
     #[inline]
     pub(crate) fn is_beyond(&self, query: &ShortQuery, (row, by_code): (u32, f32), distance: f32) -> bool {
-        let slack = self.slack_steps * self.terms(row).scale;
+        self.is_step_beyond(query, (self.terms(row).scale, by_code), distance)
+    }
+
+    /// The same for any row at that distance by code, or a larger one.
+    #[inline]
+    pub(crate) fn is_all_beyond(&self, query: &ShortQuery, by_code: f32, distance: f32) -> bool {
+        self.is_step_beyond(query, (self.errors.step_max, by_code), distance)
+    }
+
+    #[inline(always)]
+    fn is_step_beyond(&self, query: &ShortQuery, (step, by_code): (f32, f32), distance: f32) -> bool {
+        let slack = self.slack_steps * step;
         let by_code = by_code + query.lacking;
         let squared = match self.metric {
             Metric::Dot => return by_code - slack * query.length > distance,

@@ -17,6 +17,7 @@ const FIRST: usize = 512;
 /// 4-bit codes that leave more than one in so many rows do not pay, and are not asked any more, once that many rows have shown it.
 const LEFT_SHARE: usize = 4;
 const SHOWN: usize = 2048;
+const SHOWN_PER_HIT: usize = 32;
 
 /// What a thread works in.
 #[derive(Default)]
@@ -84,18 +85,27 @@ impl CodeScan<'_> {
     /// Scores the rows of the block.
     fn block(&self, worker: &mut Worker) {
         let CodeBuffers { asked, asked_left, .. } = worker.buffers;
-        let short = self.short.as_ref().filter(|_| asked < SHOWN || asked_left * LEFT_SHARE <= asked);
-        match (short, worker.best.worst()) {
+        // Many hits take long to become good ones.
+        let shown = SHOWN.max(worker.best.capacity().saturating_mul(SHOWN_PER_HIT));
+        let short = self.short.as_ref().filter(|_| asked < shown || asked_left * LEFT_SHARE <= asked);
+        let is_asked = match (short, worker.best.worst()) {
             (Some(short), Some(worst)) => {
                 let CodeBuffers { products, left, .. } = &mut worker.buffers;
                 let limit = short.limits.at(worst.distance);
                 short.codes.sift(self.code_kernel, (&short.query, limit), &worker.block, products, left);
+                true
             }
-            (Some(short), None) if worker.block.len() > worker.best.capacity() => self.first_block(short, worker),
-            (Some(_) | None, _) => worker.buffers.left.clone_from(&worker.block),
-        }
-        let left = worker.buffers.left.len();
-        if short.is_some() {
+            (Some(short), None) if worker.block.len() > worker.best.capacity() => {
+                self.first_block(short, worker);
+                true
+            }
+            (Some(_) | None, _) => {
+                worker.buffers.left.clone_from(&worker.block);
+                false
+            }
+        };
+        if is_asked {
+            let left = worker.buffers.left.len();
             worker.distances += left as u64;
             worker.buffers.asked += worker.block.len();
             worker.buffers.asked_left += left;

@@ -45,7 +45,9 @@ pub(super) fn in_chunks(
             scope.spawn(|_| {
                 // A helper that starts late finds nothing left and costs nothing.
                 if next.load(Ordering::Relaxed) < chunks {
-                    all.lock().merge(work());
+                    // First the work, then the lock: an argument is computed with the lock held.
+                    let found = work();
+                    all.lock().merge(found);
                 }
             });
         }

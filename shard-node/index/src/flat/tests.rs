@@ -69,6 +69,30 @@ fn codes_and_threads_change_nothing() {
 }
 
 #[test]
+fn all_threads_scan_at_the_same_time() {
+    const THREADS: usize = 3;
+    let data = clustered(Metric::Euclid, 10_000, 64, 5);
+    let rows = Rows { data: &data, dim: 64 };
+    let seen = std::sync::Mutex::new(std::collections::HashSet::new());
+    let all_seen = std::sync::Condvar::new();
+    // The first row of each thread waits until every thread has one; those that must wait for each other never meet.
+    let test = |_: u32| {
+        let mut seen = seen.lock().unwrap();
+        if seen.insert(std::thread::current().id()) {
+            all_seen.notify_all();
+            let patience = std::time::Duration::from_secs(20);
+            let waited = all_seen.wait_timeout_while(seen, patience, |seen| seen.len() < THREADS).unwrap();
+            assert!(!waited.1.timed_out(), "{} of {THREADS} threads", waited.0.len());
+        }
+        true
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(THREADS).build().unwrap();
+    let params = SearchParams { threads: THREADS, ..SearchParams::new(10, 0) };
+    let hits = pool.install(|| FlatIndex::new(Metric::Euclid).search(rows, &data[..64], params, Accept::test(&test)));
+    assert_eq!(hits.len(), 10);
+}
+
+#[test]
 fn k_beyond_the_rows_returns_every_row() {
     let data = [1.0, 0.0, 2.0];
     let rows = Rows { data: &data, dim: 1 };

@@ -192,7 +192,7 @@ impl HnswIndex {
             twins: read(3)?,
         };
         verify(&graph.view(), rows.len())?;
-        let codes = match params.over {
+        let mut codes = match params.over {
             Over::Vectors if sections[4..].iter().all(Range::is_empty) => None,
             Over::Vectors => return Err(corrupt("codes that nobody asked for")),
             Over::Codes => {
@@ -218,7 +218,6 @@ impl HnswIndex {
                 Some(codes)
             }
         };
-        let mut codes = codes;
         if let (Some(codes), Residency::Memory) = (&mut codes, residency) {
             add_short(codes, &graph).map_err(no_memory)?;
         }

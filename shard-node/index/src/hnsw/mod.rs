@@ -41,17 +41,18 @@ pub struct HnswParams {
     pub ef_construction: usize,
     /// Decides levels and the order of insertion. The same rows, parameters and seed give the same graph.
     pub seed: u64,
-    /// What the graph is built and walked over.
+    /// What the graph is built over.
     pub over: Over,
 }
 
-/// What a graph is built and walked over.
+/// What a graph is built over, and, in that or a shorter form, walked over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Over {
     /// The vectors themselves.
     #[default]
     Vectors,
-    /// 8-bit codes of them; the last candidates are scored again with the vectors.
+    /// 8-bit codes of them; searches walk over 4-bit ones where they are in memory, and score the last candidates again with the
+    /// vectors.
     Codes,
 }
 
@@ -201,7 +202,7 @@ impl HnswIndex {
             ),
         };
         let make_codes = || Codes::of(rows, metric, Packing::Lines).map_err(BuildError::from);
-        let codes = match (params.over, &pool) {
+        let mut codes = match (params.over, &pool) {
             (Over::Vectors, _) => None,
             (Over::Codes, Some(pool)) => Some(pool.install(make_codes)?),
             (Over::Codes, None) => Some(make_codes()?),
@@ -212,7 +213,6 @@ impl HnswIndex {
         };
         let geometry = Geometry::new(rows, metric, space);
         let graph = StoredGraph::new(build::build(rows, geometry, pool.as_ref(), &params, &control)?)?;
-        let mut codes = codes;
         match (&mut codes, &pool) {
             (Some(codes), Some(pool)) => pool.install(|| add_short(codes, &graph))?,
             (Some(codes), None) => add_short(codes, &graph)?,

@@ -193,7 +193,12 @@ impl HnswIndex {
                         (found.distance + scratch.query.lacking) * codes.near_ratio > limit
                     }
                     Filled::Short(codes) => {
-                        codes.is_beyond(&scratch.short, (found.node, found.distance), worst.distance)
+                        let is_end = codes.is_all_beyond(&scratch.short, found.distance, worst.distance);
+                        if !is_end && codes.is_beyond(&scratch.short, (found.node, found.distance), worst.distance) {
+                            // Only this one: errors are larger where steps are.
+                            continue;
+                        }
+                        is_end
                     }
                 };
                 if is_beyond {

@@ -87,3 +87,51 @@ fn what_has_no_bound_rules_nothing_out() {
         }
     }
 }
+
+/// A near-duplicate whose distance is less than its own rounding: the difference of two numbers that are nearly one.
+#[test]
+fn near_duplicates_on_the_border_of_two_codes_are_not_ruled_out() {
+    for dim in [32, 64, 128] {
+        for seed in 0..300u64 {
+            let bit = |i: usize| crate::hnsw::mix(seed << 20 | i as u64);
+            // Levels far from 0 and just below the border to the next.
+            let row: Vec<f32> = (0..dim)
+                .map(|i| {
+                    let level = (bit(i) % 120) as f32 + 0.4985;
+                    if bit(i + dim) % 2 == 0 { level } else { -level }
+                })
+                .collect();
+            let query: Vec<f32> = row.iter().map(|x| x + 0.006 * x.signum()).collect();
+            let mut rows = [row.clone(), row.iter().map(|x| -x).collect()].concat();
+            let mut query = query;
+            rows.chunks_exact_mut(dim).for_each(|row| Metric::Cosine.prepare(row));
+            Metric::Cosine.prepare(&mut query);
+            for (by_code, limit, is_out) in limits(&rows, dim, Metric::Cosine, &query).into_iter().flatten() {
+                assert!(!is_out, "dim {dim} seed {seed}: {by_code} is ruled out by {limit}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_smallest_and_the_largest_vectors_are_not_ruled_out() {
+    for (scale, dim) in [(1e-20f32, 4096), (1e-20, 96), (0.99e-30, 96), (3e21, 64), (1e19, 64)] {
+        for metric in METRICS {
+            let value = |i: u64| scale * ((crate::hnsw::mix(i) % 240) as f32 - 120.49);
+            let mut data: Vec<f32> = (0..8 * dim as u64).map(value).collect();
+            data[..dim].fill(scale.min(1.0));
+            data.chunks_exact_mut(dim).for_each(|row| metric.prepare(row));
+            for (row, (by_code, limit, is_out)) in
+                limits(&data, dim, metric, &data[..dim]).into_iter().flatten().enumerate()
+            {
+                assert!(!is_out, "{metric:?} {scale} {row}: {by_code} is ruled out by {limit}");
+            }
+        }
+    }
+    // Orthogonal, and each too long for its product.
+    let mut data = vec![0.0; 3 * 64];
+    (data[0], data[64], data[128 + 1]) = (3e21, -3e21, 3e21);
+    for (by_code, limit, is_out) in limits(&data, 64, Metric::Dot, &data[..64]).into_iter().flatten() {
+        assert!(!is_out, "{by_code} is ruled out by {limit}");
+    }
+}

@@ -149,7 +149,7 @@ fn nibble_dots(query: &[i8], codes: CodeRows<'_>, rows: &[u32], out: &mut [i32])
         for at in (0..bytes).step_by(LANES) {
             let q = query_at(at);
             for (sum, start) in sums.iter_mut().zip(starts) {
-                // SAFETY: at + LANES <= bytes, at most the length of a row.
+                // SAFETY: at + LANES <= bytes, and so many can be read of every row: `check` saw to it.
                 *sum = nibble_step(*sum, q, unsafe { _mm256_loadu_si256(start.add(at).cast()) });
             }
         }

@@ -1,4 +1,4 @@
-//! Integer kernels over rows of 8-bit codes: one prepared query against several rows per call, one file per instruction
+//! Integer kernels over rows of codes of 8 and of 4 bits: one prepared query against several rows per call, one file per instruction
 //! set. Every result is an exact integer, so all instruction sets agree to the bit.
 //!
 //! A query is padded to whole cache lines and a row is read as far as the query goes, beyond its end into the next one if

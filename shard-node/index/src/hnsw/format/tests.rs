@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::tests::{build_default, build_with, clustered, kinds};
 use super::*;
+use crate::FlatIndex;
 use crate::codes::ShortCodes;
 use crate::{Accept, SearchParams, VectorIndex};
 
@@ -151,5 +152,33 @@ proptest! {
                 Err(error) => prop_assert!(matches!(error, Error::Corrupt(_)), "byte {}: {}", at, error),
             }
         }
+    }
+}
+
+/// With dimensions enough for 4-bit codes, which are in no file.
+#[test]
+fn codes_cut_when_opening_are_those_of_the_build() {
+    const DIM: usize = 40;
+    for metric in [Metric::Euclid, Metric::Cosine, Metric::Dot] {
+        let data = clustered(metric, 3_000, DIM, 31);
+        let rows = Rows { data: &data, dim: DIM };
+        let built = build_default(rows, metric, Over::Codes);
+        let mut bytes = Vec::new();
+        built.encode(&mut bytes);
+        let open = |residency| HnswIndex::open(mapping(&bytes), rows, residency).unwrap();
+        let (memory, mapped) = (open(Residency::Memory), open(Residency::Mapped));
+        let short =
+            |index: &HnswIndex| index.codes.as_ref().and_then(|codes| codes.short.as_ref()).map(ShortCodes::bytes);
+        assert_eq!(short(&memory), Some((3_000 * ShortCodes::row_bytes(DIM)) as u64));
+        assert_eq!((short(&mapped), memory.bytes()), (None, built.bytes()));
+        let flat = FlatIndex::new(metric);
+        let (mut found, params) = (0, SearchParams::new(10, 64));
+        for query in clustered(metric, 40, DIM, 32).chunks_exact(DIM) {
+            let hits = memory.search(rows, query, params, Accept::All);
+            assert_eq!(hits, built.search(rows, query, params, Accept::All), "{metric:?}");
+            let exact = flat.search(rows, query, params, Accept::All);
+            found += mapped.search(rows, query, params, Accept::All).iter().filter(|hit| exact.contains(hit)).count();
+        }
+        assert!(found >= 380, "{metric:?}: {found} of 400 by the codes of the file");
     }
 }
