@@ -14,7 +14,7 @@ const COLLECTION: &str = "replicate";
 const BASE: u64 = 1_500;
 const SETTLE: Duration = Duration::from_secs(40);
 /// How long the load runs before a node is killed, and after the last change.
-const CALM: Duration = Duration::from_secs(2);
+const CALM: Duration = Duration::from_secs(3);
 
 /// How many replicas have each role, all of them active but those on nodes that are `away`.
 fn is_spread(replicas: &[ReplicaView], nodes: usize, voters: usize, away: &[&str]) -> bool {
@@ -42,7 +42,7 @@ async fn reads(cluster: &Cluster, name: &str) -> u64 {
     let is_read = |line: &&str| {
         line.starts_with("vicinal_hop_requests_total{")
             && line.contains("side=\"server\"")
-            && (line.contains("operation=\"search\"") || line.contains("operation=\"retrieve\""))
+            && (line.contains("operation=\"shard/search\"") || line.contains("operation=\"shard/retrieve\""))
     };
     let number = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0);
     page.as_str().unwrap().lines().filter(is_read).map(number).sum::<f64>() as u64
