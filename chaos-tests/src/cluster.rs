@@ -95,6 +95,14 @@ impl Cluster {
         options.arg("--coordinators", &urls.join(",")).arg("--seal-bytes", SEAL_BYTES)
     }
 
+    /// Starts one shard node more and waits until it is ready.
+    pub async fn add_node(&mut self, name: &str) -> anyhow::Result<()> {
+        let mut member = Member::start(self.node_options(name))?;
+        let ready = member.ready(READY_WAIT).await;
+        self.members.push(member);
+        ready
+    }
+
     /// Waits until every running process is ready.
     pub async fn ready(&mut self) -> anyhow::Result<()> {
         for member in self.members.iter_mut().filter(|member| member.is_running()) {
@@ -141,11 +149,18 @@ impl Cluster {
 
     /// Creates a collection that the workloads understand, and what its clients share.
     pub async fn create(&self, collection: &str, options: CollectionOptions) -> anyhow::Result<Arc<Site>> {
-        let body = json!({
-            "vectors": {"size": DIM, "distance": "Euclid"},
-            "shard_number": options.shards, "replication_factor": options.replicas,
-            "optimizers_config": {"indexing_threshold": INDEXING_THRESHOLD},
-        });
+        self.create_with(collection, json!({"shard_number": options.shards, "replication_factor": options.replicas}))
+            .await
+    }
+
+    /// As [`Cluster::create`], with a replica on each node.
+    pub async fn create_replicated(&self, collection: &str) -> anyhow::Result<Arc<Site>> {
+        self.create_with(collection, json!({"routing": {"method": "replicate"}})).await
+    }
+
+    async fn create_with(&self, collection: &str, mut body: Value) -> anyhow::Result<Arc<Site>> {
+        body["vectors"] = json!({"size": DIM, "distance": "Euclid"});
+        body["optimizers_config"] = json!({"indexing_threshold": INDEXING_THRESHOLD});
         let answer = self.rest().call(reqwest::Method::PUT, &format!("/collections/{collection}"), &body).await?;
         anyhow::ensure!(answer.status == 200, "the collection was not created: {}", answer.body);
         // The coordinator that was asked knows it; the others hear of it a moment later.

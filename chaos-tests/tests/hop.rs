@@ -7,7 +7,7 @@ mod hop {
     pub(super) mod nodes;
 }
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,13 +103,16 @@ async fn every_operation_answers_over_the_wire_as_directly() {
         assert_eq!(over.replicas[0].voters, voters);
     }
 
-    let alone = nodes.members(&[leader]);
-    let wrong = remote[follower].change_members(ChangeMembers { shard: SHARD, voters: alone.clone() }).await;
+    let alone = ChangeMembers {
+        shard: SHARD,
+        voters: nodes.members(&[leader]),
+        learners: BTreeMap::new(),
+        filled: BTreeSet::new(),
+    };
+    let wrong = remote[follower].change_members(alone.clone()).await;
     assert!(matches!(wrong, Err(Error::WrongLeader { .. })), "{wrong:?}");
     let deadline = Instant::now() + Duration::from_secs(20);
-    while remote[leader].change_members(ChangeMembers { shard: SHARD, voters: alone.clone() }).await
-        != Ok(MembersChange::Done)
-    {
+    while remote[leader].change_members(alone.clone()).await != Ok(MembersChange::Done) {
         assert!(Instant::now() < deadline, "the follower was not let go");
         sleep(Duration::from_millis(50)).await;
     }

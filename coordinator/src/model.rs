@@ -19,7 +19,7 @@ use vicinal_common::point::{Point, PointId, UNNAMED, Vectors};
 use vicinal_common::ring::TokenTable;
 use vicinal_common::tuning::{GraphPlacement, Tuning};
 
-use crate::meta::{Collection, CollectionState, Shard, StrictMode};
+use crate::meta::{Collection, CollectionState, Routing, Shard, StrictMode};
 use crate::shard_client::NodeDirectory;
 use crate::shards::ShardAccess;
 
@@ -106,6 +106,7 @@ impl ModelCluster {
         let placed = (0..shards).map(|shard| Shard {
             id: ShardId(shard),
             replicas: (0..replicas).map(|replica| NodeId((shard + replica) % 3 + 1)).collect(),
+            learners: Vec::new(),
         });
         let placed: Vec<Shard> = placed.collect();
         let ids: Vec<ShardId> = placed.iter().map(|shard| shard.id).collect();
@@ -129,6 +130,7 @@ impl ModelCluster {
             epoch: Epoch(1),
             tokens: TokenTable::propose(&ids).unwrap(),
             shards: placed,
+            routing: Routing::Hash,
             replication_factor: replicas as u32,
             write_consistency_factor: 1,
             config_json: "{}".into(),

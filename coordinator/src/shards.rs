@@ -1,7 +1,7 @@
 //! What this coordinator has learned about shards: who leads each, how far its writes have been acknowledged, and which
 //! replicas refused of late.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ use crate::shard_client::{Ended, Health, NodeDirectory};
 
 /// How long a replica that refused is asked after the others.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+/// Log entries that a replica may be behind the one furthest along before it is asked after the others. Reads are not older for
+/// it: they wait.
+const LAG_MAX: u64 = 10_000;
 /// How long a probe waits for an answer.
 const PROBE_TIME: Duration = Duration::from_secs(1);
 
@@ -31,6 +34,16 @@ pub struct ShardAccess {
     leaders: RwLock<BTreeMap<ShardId, Lead>>,
     floors: RwLock<BTreeMap<ShardId, LogIndex>>,
     refusals: RwLock<BTreeMap<(ShardId, NodeId), Instant>>,
+    heard: RwLock<Heard>,
+}
+
+/// How far replicas are, by the signs of life of their nodes.
+#[derive(Debug, Default)]
+struct Heard {
+    /// What anybody has applied of the shard.
+    most: BTreeMap<ShardId, LogIndex>,
+    /// Replicas that were far behind that; mostly none.
+    behind: BTreeSet<(ShardId, NodeId)>,
 }
 
 /// Who leads, and the highest term heard of.
@@ -123,6 +136,24 @@ impl ShardAccess {
         at.is_some_and(|at| now.saturating_duration_since(at) < REFUSAL_PAUSE)
     }
 
+    /// Notes how far a node's replica of the shard is, from a sign of life.
+    pub fn note_applied(&self, shard: ShardId, node: NodeId, applied: LogIndex) {
+        let floor = self.floor(shard).unwrap_or_default();
+        let mut heard = self.heard.write();
+        let most = heard.most.entry(shard).or_default();
+        *most = (*most).max(applied).max(floor);
+        let lag = most.0 - applied.0;
+        match lag > LAG_MAX {
+            true => heard.behind.insert((shard, node)),
+            false => heard.behind.remove(&(shard, node)),
+        };
+    }
+
+    /// Whether a node's replica of the shard was far behind when it was last heard of: a read would wait for it.
+    pub fn is_behind(&self, shard: ShardId, node: NodeId) -> bool {
+        self.heard.read().behind.contains(&(shard, node))
+    }
+
     /// Asks nodes that failed for a sign of life, where that is due, without waiting for it: no client's request is spent
     /// on finding out.
     pub(crate) fn probe(&self, nodes: impl Iterator<Item = NodeId>, now: Instant) {
@@ -147,6 +178,10 @@ impl ShardAccess {
         self.leaders.write().retain(|shard, _| known.contains(shard));
         self.floors.write().retain(|shard, _| known.contains(shard));
         self.refusals.write().retain(|(shard, _), _| known.contains(shard));
+        let mut heard = self.heard.write();
+        heard.most.retain(|shard, _| known.contains(shard));
+        heard.behind.retain(|(shard, node)| known.contains(shard) && state.nodes.contains_key(node));
+        drop(heard);
         self.health.retain(|node| state.nodes.contains_key(&node) || self.nodes.get(node).is_some());
     }
 }
@@ -189,6 +224,27 @@ mod tests {
         access.note_read(S, LogIndex(7));
         access.note_ack(S, LogIndex(6));
         assert_eq!(access.floor(S), Some(LogIndex(7)));
+    }
+
+    #[test]
+    fn a_replica_far_behind_is_known_until_it_has_caught_up() {
+        let access = ShardAccess::default();
+        let (one, two) = (NodeId(1), NodeId(2));
+        access.note_applied(S, two, LogIndex(5));
+        access.note_applied(S, one, LogIndex(LAG_MAX + 5));
+        access.note_applied(S, two, LogIndex(5));
+        assert!(!access.is_behind(S, two), "it may be that far behind");
+        access.note_applied(S, one, LogIndex(LAG_MAX + 6));
+        access.note_applied(S, two, LogIndex(5));
+        assert!(access.is_behind(S, two) && !access.is_behind(S, one));
+        access.note_applied(S, two, LogIndex(7));
+        assert!(!access.is_behind(S, two));
+        // What was acknowledged counts as well, before anybody has said so.
+        access.note_ack(S, LogIndex(3 * LAG_MAX));
+        access.note_applied(S, one, LogIndex(LAG_MAX + 6));
+        assert!(access.is_behind(S, one));
+        access.retain(&MetaState::default());
+        assert!(!access.is_behind(S, one));
     }
 
     #[test]

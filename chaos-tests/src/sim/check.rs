@@ -31,6 +31,8 @@ pub(super) struct Checker {
     /// The coordinators' machines.
     pub(super) coordinators: Vec<Arc<Site>>,
     pub(super) client: Client,
+    /// Nodes, when each must have a replica of each shard.
+    pub(super) nodes: Option<usize>,
     pub(super) work: Arc<Work>,
 }
 
@@ -79,7 +81,11 @@ impl Checker {
         let collection = state.resolve(COLLECTION).map_err(|e| e.to_string())?;
         let mut digests = BTreeMap::new();
         for shard in &collection.shards {
-            let asked = shard.replicas.iter().map(|node| self.digest(&state, collection, shard.id, *node));
+            let readers = shard.readers().count();
+            if let Some(nodes) = self.nodes.filter(|nodes| *nodes != readers) {
+                return Err(format!("shard {} has a replica on {readers} of {nodes} nodes", shard.id));
+            }
+            let asked = shard.readers().map(|node| self.digest(&state, collection, shard.id, node));
             let answers = join_all(asked).await.into_iter().collect::<Result<BTreeMap<_, _>, String>>()?;
             digests.insert(shard.id, answers);
         }

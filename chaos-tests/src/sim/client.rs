@@ -73,13 +73,11 @@ impl Client {
     }
 
     /// Makes the collection, again and again until it is there.
-    pub(super) async fn create_collection(&self, shards: u32) {
-        let body = json!({
-            "vectors": {"size": 4, "distance": "Euclid"},
-            "shard_number": shards, "replication_factor": 3,
-            // Low enough that segments get indexes.
-            "optimizers_config": {"indexing_threshold": 1},
-        });
+    pub(super) async fn create_collection(&self, layout: &Json) {
+        let mut body = layout.clone();
+        body["vectors"] = json!({"size": 4, "distance": "Euclid"});
+        // Low enough that segments get indexes.
+        body["optimizers_config"] = json!({"indexing_threshold": 1});
         loop {
             let answer = self.call("PUT", &format!("/collections/{COLLECTION}"), &body).await;
             // Another try may have made it.

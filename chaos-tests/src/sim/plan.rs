@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::entropy;
 
-/// The shard nodes.
-pub(super) const NODES: [&str; 3] = ["n1", "n2", "n3"];
+/// The shard nodes, of which the last one is there when each node gets a replica.
+const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
+/// One seed of so many has a collection with a replica on each node: three vote and one learns.
+const REPLICATED_EVERY: u64 = 4;
+/// Which one: none that failed once with a replication factor.
+const REPLICATED: u64 = 2;
 /// The coordinators, of which the first ones exist.
 pub(super) const COORDINATORS: [&str; 3] = ["c1", "c2", "c3"];
 /// The clients.
@@ -36,7 +42,10 @@ pub(super) enum Fault {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) coordinators: &'static [&'static str],
+    pub(super) nodes: &'static [&'static str],
     pub(super) shards: u32,
+    /// There is one shard, with a replica on each node.
+    pub(super) is_replicated: bool,
     pub(super) latency_max: Duration,
     /// Longest time that a piece of work off the async threads takes.
     pub(super) work_max: Duration,
@@ -61,17 +70,28 @@ impl Draw {
 }
 
 impl Plan {
+    /// What the body that creates the collection says of shards and replicas.
+    pub(super) fn layout(&self) -> Value {
+        match self.is_replicated {
+            true => json!({"routing": {"method": "replicate"}}),
+            false => json!({"shard_number": self.shards, "replication_factor": 3}),
+        }
+    }
+
     /// The plan of a seed. There is at least one partition and one crash of a shard node in it.
     pub(super) fn draw(seed: u64) -> Plan {
         let mut draw = Draw(seed);
         let coordinators = &COORDINATORS[..draw.of(&[1, 2, 3, 3])];
-        let servers: Vec<&'static str> = NODES.iter().chain(coordinators).copied().collect();
-        let mut faults = vec![draw.partition(&NODES), draw.crash(&NODES)];
+        // Not drawn: what seeds decide otherwise stays as it was.
+        let is_replicated = seed % REPLICATED_EVERY == REPLICATED;
+        let nodes = if is_replicated { &NODES[..] } else { &NODES[..3] };
+        let servers: Vec<&'static str> = nodes.iter().chain(coordinators).copied().collect();
+        let mut faults = vec![draw.partition(nodes), draw.crash(nodes)];
         for _ in 0..1 + draw.below(4) {
             let more = match draw.below(5) {
                 0 | 1 => draw.partition(&servers),
                 2 | 3 => draw.crash(&servers),
-                _ => draw.both(),
+                _ => draw.both(nodes),
             };
             faults.push(more);
         }
@@ -82,6 +102,8 @@ impl Plan {
         }
         Plan {
             coordinators,
+            nodes,
+            is_replicated,
             shards: 1 + draw.below(3) as u32,
             latency_max: draw.of(&[2, 5, 20, 60].map(Duration::from_millis)),
             work_max: draw.of(&[1, 3, 10, 30].map(Duration::from_millis)),
@@ -100,12 +122,13 @@ impl Draw {
         Fault::Crash { victim: self.of(of), operations: self.below(60), lasts: self.millis(500, 4_000) }
     }
 
-    fn both(&mut self) -> Fault {
-        let cut_off = self.below(3) as usize;
-        let crashed = (cut_off + 1 + self.below(2) as usize) % 3;
+    fn both(&mut self, of: &[&'static str]) -> Fault {
+        let count = of.len() as u64;
+        let cut_off = self.below(count);
+        let crashed = (cut_off + 1 + self.below(count - 1)) % count;
         Fault::Both {
-            cut_off: NODES[cut_off],
-            crashed: NODES[crashed],
+            cut_off: of[cut_off as usize],
+            crashed: of[crashed as usize],
             operations: self.below(60),
             lasts: self.millis(1_500, 4_000),
         }

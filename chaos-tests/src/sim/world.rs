@@ -9,7 +9,7 @@ use vicinal_common::disk::{Disk, Fault as DiskFault};
 
 use super::check::Checker;
 use super::client::{Client, Work};
-use super::plan::{CLIENTS, Direction, Fault, NODES, Plan};
+use super::plan::{CLIENTS, Direction, Fault, Plan};
 use super::site::{Links, Site, epoch};
 use super::trace::Trace;
 use super::{entropy, processes};
@@ -60,18 +60,18 @@ impl World<'_> {
             servers.push(site.clone());
             sim.host(*name, move || processes::coordinator(site.clone(), first));
         }
-        for name in NODES {
+        for name in plan.nodes {
             let (site, coordinators) = (site(name), plan.coordinators.to_vec());
             servers.push(site.clone());
-            sim.host(name, move || processes::shard_node(site.clone(), coordinators.clone()));
+            sim.host(*name, move || processes::shard_node(site.clone(), coordinators.clone()));
         }
         for (number, name) in (1..).zip(CLIENTS) {
             let client =
                 Client::new(site(name), number, plan.coordinators.to_vec(), work.clone(), seed ^ (number << 32));
-            let (work, shards) = (work.clone(), plan.shards);
+            let (work, layout) = (work.clone(), plan.layout());
             sim.client(name, async move {
                 if number == 1 {
-                    client.create_collection(shards).await;
+                    client.create_collection(&layout).await;
                     work.is_ready.store(true, Ordering::Relaxed);
                 }
                 client.run().await;
@@ -115,7 +115,8 @@ impl World<'_> {
         let coordinators = self.servers.iter().take(self.plan.coordinators.len()).cloned().collect();
         let all = self.plan.coordinators.to_vec();
         let client = Client::new(site.clone(), 0, all, self.work.clone(), self.seed);
-        let checker = Checker { site, coordinators, client, work: self.work.clone() };
+        let nodes = self.plan.is_replicated.then_some(self.plan.nodes.len());
+        let checker = Checker { site, coordinators, client, nodes, work: self.work.clone() };
         self.sim.client("checker", async move {
             checker.run().await;
             Ok(())

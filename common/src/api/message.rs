@@ -1,6 +1,6 @@
 //! The messages of [`super::ShardApi`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -47,8 +47,13 @@ pub struct FoundGroup {
 pub struct ChangeMembers {
     /// The shard.
     pub shard: ShardId,
-    /// Who shall vote, with their addresses; nobody else shall be a member.
+    /// Who shall vote, with their addresses.
     pub voters: BTreeMap<NodeId, Address>,
+    /// Who shall follow without a vote, with their addresses; nobody else shall be a member.
+    pub learners: BTreeMap<NodeId, Address>,
+    /// Those of the learners that must hold nearly all there is before the change is done. The others may be behind, or
+    /// away.
+    pub filled: BTreeSet<NodeId>,
 }
 
 /// How far a change of members is.

@@ -46,6 +46,7 @@ pub(super) async fn create(State(coordinator): Shared, params: Params, body: Jso
     let create = CreateCollection {
         name: params.collection().to_owned(),
         schema: new.schema,
+        routing: new.routing,
         shard_number,
         replication_factor: new.replication_factor,
         write_consistency_factor: new.write_consistency_factor,

@@ -13,7 +13,7 @@ use vicinal_common::ids::{NodeId, ShardId};
 use vicinal_common::payload_index::PayloadIndex;
 use vicinal_common::tuning::GraphPlacement;
 
-use crate::meta::{Collection, is_single};
+use crate::meta::{Collection, Shard, is_single};
 use crate::shards::ShardAccess;
 
 /// Longest time one node may take to say how it is: the others' replicas speak for one that is paused.
@@ -35,7 +35,7 @@ pub(super) async fn survey(
     patience: Patience,
     deadline: Instant,
 ) -> BTreeMap<ShardId, ReplicaStatus> {
-    let nodes: BTreeSet<NodeId> = collection.shards.iter().flat_map(|shard| shard.replicas.iter().copied()).collect();
+    let nodes: BTreeSet<NodeId> = collection.shards.iter().flat_map(Shard::readers).collect();
     let until = deadline.min(Instant::now() + STATUS_TIME_MAX);
     let ask = |node| async move {
         let Some(api) = access.nodes.get(node) else { return (node, Vec::new()) };
@@ -90,6 +90,7 @@ pub(super) fn config(collection: &Collection) -> Result<Value> {
     let GraphPlacement { on_disk, vectors } = &collection.tuning.graphs;
     config["hnsw_config"]["on_disk"] = json!(on_disk);
     config["strict_mode_config"] = collection.strict.shown();
+    config["routing"] = json!({"method": collection.routing.name()});
     let shown = &mut config["params"]["vectors"];
     let is_single = is_single(shown);
     for (name, own) in vectors {

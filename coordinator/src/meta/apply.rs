@@ -11,7 +11,7 @@ use vicinal_common::tuning::{GraphPlacement, Tuning};
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply, MetaRequest};
 use super::state::{
     ALIASES_MAX, COLLECTIONS_MAX, Collection, CollectionState, MetaState, Operation, OperationId, OperationKind,
-    REPLIES_MAX, collection_missing,
+    REPLIES_MAX, Routing, Shard, collection_missing,
 };
 
 impl MetaState {
@@ -77,6 +77,8 @@ impl MetaState {
                 Ok(())
             }),
             MetaCommand::ChangeCollection { collection, change } => self.change_collection(*collection, change),
+            MetaCommand::AddLearner { collection, shard, node } => self.add_learner(*collection, *shard, *node),
+            MetaCommand::PromoteLearner { collection, shard, node } => self.promote_learner(*collection, *shard, *node),
         }
     }
 
@@ -112,8 +114,11 @@ impl MetaState {
         let Some(next_shard) = last.id.0.checked_add(1) else {
             return refuse(Error::Internal("shard ids are used up".into()));
         };
-        let nodes = create.shards.iter().flat_map(|shard| &shard.replicas);
-        if let Some(unknown) = nodes.into_iter().find(|node| !self.nodes.contains_key(node)) {
+        if create.routing == Routing::Replicate && create.shards.len() > 1 {
+            return refuse(Error::BadInput("a collection that is replicated to each node has one shard".into()));
+        }
+        let mut nodes = create.shards.iter().flat_map(Shard::readers);
+        if let Some(unknown) = nodes.find(|node| !self.nodes.contains_key(node)) {
             return refuse(Error::BadInput(format!("node {unknown} is not registered")));
         }
         self.next_shard = next_shard;
@@ -130,6 +135,7 @@ impl MetaState {
             epoch: Epoch(1),
             shards: create.shards.clone(),
             tokens: create.tokens.clone(),
+            routing: create.routing,
             replication_factor: create.replication_factor,
             write_consistency_factor: create.write_consistency_factor,
             config_json: create.config_json.clone(),
@@ -153,7 +159,7 @@ impl MetaState {
         }
         Arc::make_mut(collection).state = CollectionState::Deleting;
         let name = collection.name.clone();
-        let replicas = collection.shards.iter().map(|shard| shard.replicas.len()).sum();
+        let replicas = collection.shards.iter().map(|shard| shard.readers().count()).sum();
         // The name is free at once: a new collection may take it while the old one's replicas are being dropped.
         self.names.remove(&name);
         self.aliases.retain(|_, target| *target != name);

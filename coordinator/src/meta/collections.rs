@@ -8,6 +8,7 @@ use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
+use vicinal_common::limits::GROUPS_PER_NODE_MAX;
 use vicinal_common::payload_index::PayloadIndex;
 use vicinal_common::ring::TokenTable;
 use vicinal_common::tuning::GraphPlacement;
@@ -15,8 +16,8 @@ use vicinal_common::tuning::GraphPlacement;
 use super::catalog::Catalog;
 use super::change::CollectionChange;
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply};
-use super::state::{CollectionState, MetaState, Registration, Shard, StrictMode};
-use crate::placement::{Load, place};
+use super::state::{CollectionState, MetaState, Registration, Routing, Shard, StrictMode};
+use crate::placement::{Load, place, voters_wanted};
 
 /// Longest wait for the replicas of a deleted collection to be dropped. The collection is gone for clients at once; the
 /// wait is for the room it takes.
@@ -29,9 +30,11 @@ pub struct CreateCollection {
     pub name: String,
     /// What its shards are created from.
     pub schema: CollectionSchema,
-    /// Number of shards, at least 1.
+    /// How points are spread over the shards.
+    pub routing: Routing,
+    /// Number of shards, at least 1; always 1 where points are not spread.
     pub shard_number: u32,
-    /// Replicas per shard, at least 1.
+    /// Replicas per shard, at least 1; of no account where there is one on each node.
     pub replication_factor: u32,
     /// Replicas a write waits for, at least 1.
     pub write_consistency_factor: u32,
@@ -170,8 +173,20 @@ fn plan(
             load.insert(node, Load { replicas, zone: info.zone.clone() });
         }
     }
-    let nodes = place(&load, create.shard_number, create.replication_factor)?;
-    let shards: Vec<Shard> = (first..).map(ShardId).zip(nodes).map(|(id, replicas)| Shard { id, replicas }).collect();
+    let replication = match create.routing {
+        Routing::Hash => create.replication_factor,
+        Routing::Replicate => {
+            // Nodes without room for one more are left out; what is left gets a replica sooner or later.
+            let with_room = |of: &Load| of.replicas < GROUPS_PER_NODE_MAX;
+            if load.values().any(with_room) {
+                load.retain(|_, of| with_room(of));
+            }
+            voters_wanted(load.len()).max(1)
+        }
+    };
+    let nodes = place(&load, create.shard_number, replication)?;
+    let shard = |(id, replicas)| Shard { id, replicas, learners: Vec::new() };
+    let shards: Vec<Shard> = (first..).map(ShardId).zip(nodes).map(shard).collect();
     let ids: Vec<ShardId> = shards.iter().map(|shard| shard.id).collect();
     Ok(CreateCommand {
         id,
@@ -179,6 +194,7 @@ fn plan(
         schema: create.schema.clone(),
         shards,
         tokens: TokenTable::propose(&ids)?,
+        routing: create.routing,
         replication_factor: create.replication_factor,
         write_consistency_factor: create.write_consistency_factor,
         config_json: create.config_json.clone(),

@@ -12,7 +12,7 @@ use vicinal_common::ring::TokenTable;
 use vicinal_common::tuning::GraphPlacement;
 
 use super::change::CollectionChange;
-use super::state::{OperationId, Registration, Shard, StrictMode};
+use super::state::{OperationId, Registration, Routing, Shard, StrictMode};
 
 /// A log entry: a command and the identity by which it is applied at most once, however often it is proposed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,6 +108,24 @@ pub enum MetaCommand {
         /// The change.
         change: Box<CollectionChange>,
     },
+    /// Notes that a shard's group has a member more, which follows without a vote and was filled.
+    AddLearner {
+        /// The collection.
+        collection: CollectionId,
+        /// Its shard.
+        shard: ShardId,
+        /// The member that came.
+        node: NodeId,
+    },
+    /// Notes that a learner of a shard's group votes now.
+    PromoteLearner {
+        /// The collection.
+        collection: CollectionId,
+        /// Its shard.
+        shard: ShardId,
+        /// The member.
+        node: NodeId,
+    },
 }
 
 /// A new collection, with its placement and token table decided.
@@ -127,6 +145,8 @@ pub struct CreateCommand {
     pub shards: Vec<Shard>,
     /// Which shard a point belongs to; names the ids of `shards` only.
     pub tokens: TokenTable,
+    /// How points are spread over the shards.
+    pub routing: Routing,
     /// Replicas per shard.
     pub replication_factor: u32,
     /// Replicas a write waits for.
@@ -195,6 +215,8 @@ impl fmt::Display for MetaRequest {
             MetaCommand::CreateIndex { .. } => "create payload index",
             MetaCommand::DropIndex { .. } => "drop payload index",
             MetaCommand::ChangeCollection { .. } => "change collection",
+            MetaCommand::AddLearner { .. } => "add learner",
+            MetaCommand::PromoteLearner { .. } => "promote learner",
         };
         write!(f, "{what} ({})", self.request)
     }

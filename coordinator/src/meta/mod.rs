@@ -11,6 +11,7 @@ mod command;
 mod disk_store;
 mod greet;
 mod identity;
+mod learners;
 mod membership;
 mod network;
 mod nodes;
@@ -42,7 +43,7 @@ pub use opening::{CatalogOptions, Loaded};
 pub use sled_store::SledStore;
 pub use state::{
     ALIASES_MAX, COLLECTIONS_MAX, Collection, CollectionState, MetaState, NodeInfo, Operation, OperationId,
-    OperationKind, REPLIES_MAX, Registration, Shard, StrictMode,
+    OperationKind, REPLIES_MAX, Registration, Routing, Shard, StrictMode,
 };
 pub use store::{Change, MetaStore, Record, Stored};
 pub use strict::{MultivectorLimits, SparseLimits};

@@ -42,18 +42,28 @@ impl MetaState {
         if !self.nodes.contains_key(&to) {
             return refuse(Error::BadInput(format!("node {to} is not registered")));
         }
-        let gone = || Error::NotFound(format!("shard {shard} of collection {collection} does not exist any more"));
-        let Some(collection) = self.collections.get_mut(&collection) else { return refuse(gone()) };
-        let Some(place) = collection.shards.iter().position(|found| found.id == shard) else { return refuse(gone()) };
-        let replicas = &collection.shards[place].replicas;
-        let Some(at) = replicas.iter().position(|node| *node == from) else {
+        let (found, place) = match self.shard_place(collection, shard) {
+            Ok(found) => found,
+            Err(error) => return refuse(error),
+        };
+        let known = &found.shards[place];
+        if !known.is_on(from) {
             // Done before, by a command whose answer was lost.
             return MetaReply::Done;
-        };
-        if replicas.contains(&to) {
+        }
+        if known.replicas.contains(&from) && known.replicas.contains(&to) {
             return refuse(Error::Conflict(format!("node {to} holds a replica of shard {shard} already")));
         }
-        Arc::make_mut(collection).shards[place].replicas[at] = to;
+        let is_voter_already = known.replicas.contains(&to);
+        let known = &mut Arc::make_mut(found).shards[place];
+        known.learners.retain(|node| *node != to);
+        let members = known.replicas.iter_mut().chain(&mut known.learners);
+        for member in members.filter(|member| **member == from) {
+            *member = to;
+        }
+        if is_voter_already {
+            known.learners.retain(|node| *node != to);
+        }
         MetaReply::Done
     }
 
@@ -66,7 +76,7 @@ impl MetaState {
             Some(_) => {}
         }
         let shards = self.collections.values().flat_map(|collection| &collection.shards);
-        if let Some(shard) = shards.into_iter().find(|shard| shard.replicas.contains(&node)) {
+        if let Some(shard) = shards.into_iter().find(|shard| shard.is_on(node)) {
             return refuse(Error::Conflict(format!("node {node} still holds a replica of shard {}", shard.id)));
         }
         // Nodes it had replaced itself now have the one that replaced it.

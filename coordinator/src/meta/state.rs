@@ -98,7 +98,9 @@ pub struct Collection {
     pub shards: Vec<Shard>,
     /// Which shard a point belongs to.
     pub tokens: TokenTable,
-    /// Replicas per shard, as asked for.
+    /// How points are spread over its shards.
+    pub routing: Routing,
+    /// Replicas per shard, as asked for; 1 where nobody was asked, because there is one on each node.
     pub replication_factor: u32,
     /// Replicas a write waits for, as asked for. Raft's majority is the least in any case.
     pub write_consistency_factor: u32,
@@ -136,13 +138,47 @@ pub enum CollectionState {
     Deleting,
 }
 
+/// How points are spread over the shards of a collection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Routing {
+    /// By their ids, over as many shards as were asked for.
+    #[default]
+    Hash,
+    /// Not at all: one shard, of which each node gets a replica.
+    Replicate,
+}
+
+impl Routing {
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Routing::Hash => "hash",
+            Routing::Replicate => "replicate",
+        }
+    }
+}
+
 /// A shard and the nodes that hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
     /// The shard.
     pub id: ShardId,
-    /// Nodes with a replica, distinct. The first one founds the group.
+    /// Nodes with a replica that votes, distinct. The first one founds the group.
     pub replicas: Vec<NodeId>,
+    /// Nodes with a replica that follows without a vote and was filled once, distinct and none of the voters.
+    pub learners: Vec<NodeId>,
+}
+
+impl Shard {
+    /// Whom a read may be sent to: all nodes with a replica, those that vote first.
+    pub fn readers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.replicas.iter().chain(&self.learners).copied()
+    }
+
+    /// Whether the node has a replica, with a vote or without.
+    pub fn is_on(&self, node: NodeId) -> bool {
+        self.readers().any(|reader| reader == node)
+    }
 }
 
 /// Identity of an operation.
@@ -230,8 +266,8 @@ impl MetaState {
     pub fn replicas_per_node(&self) -> BTreeMap<NodeId, usize> {
         let mut count: BTreeMap<NodeId, usize> = self.nodes.keys().map(|node| (*node, 0)).collect();
         let shards = self.collections.values().flat_map(|collection| &collection.shards);
-        for node in shards.flat_map(|shard| &shard.replicas) {
-            *count.entry(*node).or_default() += 1;
+        for node in shards.flat_map(Shard::readers) {
+            *count.entry(node).or_default() += 1;
         }
         count
     }

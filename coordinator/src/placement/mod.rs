@@ -5,8 +5,9 @@ mod reconcile;
 #[cfg(test)]
 mod reconcile_tests;
 mod replace;
+mod spread;
 mod tuning;
 
-pub use plan::{Load, place};
+pub use plan::{Load, place, voters_wanted};
 pub use reconcile::Reconciler;
 pub use tuning::{announce_tuning, wait_for_indexes};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::NodeId;
-use vicinal_common::limits::GROUPS_PER_NODE_MAX;
+use vicinal_common::limits::{GROUPS_PER_NODE_MAX, REPLICATION_MAX};
 
 /// What a node carries, and where it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,6 +68,18 @@ pub fn place(load: &BTreeMap<NodeId, Load>, shards: u32, replication: u32) -> Re
     Ok(placed)
 }
 
+/// How many of `nodes` replicas of one shard vote: all while there are up to three, then as many as survive the same
+/// losses with the fewest syncs. With two a write waits for both: it is safer with one of them lost, not more available.
+pub fn voters_wanted(nodes: usize) -> u32 {
+    match nodes {
+        0 => 0,
+        1 => 1,
+        2 => 2,
+        3 | 4 => 3,
+        _ => REPLICATION_MAX,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -105,6 +117,12 @@ mod tests {
         assert!(text.contains("replication_factor 3") && text.contains("the cluster has 2"), "{text}");
         assert!(place(&nodes(&[0]), 0, 1).is_err());
         assert!(place(&nodes(&[0]), 1, 0).is_err());
+    }
+
+    #[test]
+    fn voters_are_few_and_odd_where_they_can_be() {
+        assert_eq!((0..8).map(voters_wanted).collect::<Vec<_>>(), [0, 1, 2, 3, 3, 5, 5, 5]);
+        assert_eq!(voters_wanted(1_000), REPLICATION_MAX);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Makes replicas match the metadata: creates those of new collections, drops those of deleted ones, moves those of
-//! replaced nodes. Runs on every coordinator and acts on the one that leads the metadata group.
+//! replaced nodes, and gives new nodes theirs of replicated collections. Runs on every coordinator and acts on the one that leads the metadata group.
 //!
 //! Every step can be repeated, and what is still to do is read from the metadata each time: a crash or a change of the
 //! leader at any point only means that the next one does it again. Two coordinators may act at once for a moment; what a
@@ -21,6 +21,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 use vicinal_common::transport::Address;
 
+use super::replace::address;
 use super::tuning::{announce_tuning, outdated};
 use crate::members::Members;
 use crate::meta::{Catalog, Collection, CollectionState, MetaCommand, MetaState, Shard};
@@ -93,6 +94,8 @@ impl Reconciler {
                         running.insert(collection.id, works.spawn(self.clone().work(collection.id)));
                     } else if self.needs_move(&state, collection) {
                         running.insert(collection.id, works.spawn(self.clone().move_replicas(collection.id)));
+                    } else if self.needs_spread(&state, collection) {
+                        running.insert(collection.id, works.spawn(self.clone().spread(collection.id)));
                     }
                 }
                 let forgettable = Reconciler::forgettable(&state);
@@ -310,7 +313,7 @@ fn report(error: &impl Display) {
 pub(super) fn all_replicas(collection: &Collection) -> Vec<(ShardId, NodeId)> {
     let mut replicas = Vec::new();
     for shard in &collection.shards {
-        replicas.extend(shard.replicas.iter().map(|node| (shard.id, *node)));
+        replicas.extend(shard.readers().map(|node| (shard.id, node)));
     }
     replicas
 }
@@ -330,9 +333,5 @@ fn all(results: Vec<Result<()>>, before: usize) -> Result<usize, Failed> {
 }
 
 fn voters(state: &MetaState, shard: &Shard) -> Result<BTreeMap<NodeId, Address>> {
-    let address = |node: &NodeId| {
-        let info = state.nodes.get(node).ok_or_else(|| Error::Internal(format!("node {node} is not registered")))?;
-        Ok((*node, info.address.clone()))
-    };
-    shard.replicas.iter().map(address).collect()
+    shard.replicas.iter().map(|node| address(state, *node)).collect()
 }

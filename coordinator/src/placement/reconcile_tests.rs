@@ -24,7 +24,7 @@ use vicinal_common::tuning::GraphPlacement;
 
 use super::Reconciler;
 use crate::members::Members;
-use crate::meta::{Catalog, CatalogOptions, CreateCollection, DiskStore, Founding, Registration, StrictMode};
+use crate::meta::{Catalog, CatalogOptions, CreateCollection, DiskStore, Founding, Registration, Routing, StrictMode};
 use crate::shard_client::NodeDirectory;
 
 /// A node that keeps a list of replicas. Every `fail_every`-th call fails.
@@ -37,7 +37,11 @@ struct ListNode {
     replicas: Mutex<BTreeMap<ShardId, (CollectionId, Option<usize>)>>,
     /// The newest revision that each was told.
     tunings: Mutex<BTreeMap<ShardId, u64>>,
+    /// Members that any node was asked for.
+    changes: Changes,
 }
+
+type Changes = Arc<Mutex<Vec<ChangeMembers>>>;
 
 impl ListNode {
     fn answer(&self) -> Result<()> {
@@ -72,9 +76,15 @@ impl ShardApi for ListNode {
         Ok(())
     }
 
-    async fn change_members(&self, _: ChangeMembers) -> Result<MembersChange> {
+    async fn change_members(&self, request: ChangeMembers) -> Result<MembersChange> {
         self.answer()?;
-        Ok(MembersChange::Done)
+        let behind = request.filled.iter().find(|node| node.0 == SLOWLY_FILLED);
+        let asked_before = self.changes.lock().iter().filter(|before| **before == request).count() as u64;
+        self.changes.lock().push(request.clone());
+        Ok(match behind {
+            Some(_) if asked_before < 3 => MembersChange::CatchingUp { entries: 300 - asked_before },
+            _ => MembersChange::Done,
+        })
     }
 
     async fn tune(&self, request: Tune) -> Result<()> {
@@ -127,9 +137,14 @@ impl ShardApi for ListNode {
     }
 }
 
+/// A node that is not filled at once.
+const SLOWLY_FILLED: u64 = 4;
+
 struct World {
     catalog: Catalog,
+    directory: NodeDirectory,
     nodes: Vec<Arc<ListNode>>,
+    changes: Changes,
     members: Arc<Members>,
     stop: CancellationToken,
 }
@@ -150,20 +165,46 @@ async fn world_with(count: u64, fail_every: usize, members: Members) -> World {
         cluster: None,
     };
     let catalog = Catalog::open(options, Founding::IfNew).await.unwrap();
-    let directory = NodeDirectory::default();
-    let mut nodes = Vec::new();
+    let (directory, stop, members) = (NodeDirectory::default(), CancellationToken::new(), Arc::new(members));
+    let (nodes, changes) = (Vec::new(), Changes::default());
+    let mut world = World { catalog, directory, nodes, changes, members, stop };
     for node in 1..=count {
-        let api = Arc::new(ListNode { node, fail_every, ..ListNode::default() });
-        directory.insert(NodeId(node), api.clone());
-        let address = Address(format!("local:{node}"));
-        let registration = Registration { name: format!("n{node}"), address, zone: None };
-        catalog.register_node(NodeId(node), registration, within(5_000)).await.unwrap();
-        nodes.push(api);
+        world.join(node, &format!("n{node}"), fail_every).await;
     }
-    let stop = CancellationToken::new();
-    let members = Arc::new(members);
-    tokio::spawn(Reconciler::new(catalog.clone(), directory, members.clone()).run(stop.clone()));
-    World { catalog, nodes, members, stop }
+    let World { catalog, directory, members, stop, .. } = &world;
+    tokio::spawn(Reconciler::new(catalog.clone(), directory.clone(), members.clone()).run(stop.clone()));
+    world
+}
+
+impl World {
+    async fn join(&mut self, node: u64, name: &str, fail_every: usize) {
+        self.join_as(ListNode { node, fail_every, ..ListNode::default() }, name).await;
+    }
+
+    async fn join_as(&mut self, api: ListNode, name: &str) -> Arc<ListNode> {
+        let node = api.node;
+        let api = Arc::new(ListNode { changes: self.changes.clone(), ..api });
+        self.directory.insert(NodeId(node), api.clone());
+        let registration = Registration { name: name.into(), address: Address(format!("local:{node}")), zone: None };
+        self.catalog.register_node(NodeId(node), registration, within(5_000)).await.unwrap();
+        self.nodes.push(api.clone());
+        api
+    }
+
+    /// Waits until a replicated collection is on these nodes, so many of them voters.
+    async fn is_on(&self, name: &str, voters: usize, nodes: &[u64]) {
+        let until = within(20_000);
+        loop {
+            let shard = self.catalog.state().resolve(name).unwrap().shards[0].clone();
+            let mut on: Vec<u64> = shard.readers().map(|node| node.0).collect();
+            on.sort_unstable();
+            if on == nodes && shard.replicas.len() == voters {
+                return;
+            }
+            assert!(Instant::now() < until, "{voters} voters on {nodes:?} are wanted: {shard:?}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 fn within(millis: u64) -> Instant {
@@ -179,6 +220,7 @@ fn wanted(name: &str, shard_number: u32, replication_factor: u32) -> CreateColle
             hnsw: HnswConfig::default(),
             indexing_threshold_kib: 1,
         },
+        routing: Routing::Hash,
         shard_number,
         replication_factor,
         write_consistency_factor: 1,
@@ -286,7 +328,7 @@ async fn new_collections_go_to_nodes_that_are_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sign_of_life_with_an_old_revision_is_answered_with_the_newest() {
-    let World { catalog, nodes, members, stop } = world_with(3, 5, Members::new()).await;
+    let World { catalog, nodes, members, stop, .. } = world_with(3, 5, Members::new()).await;
     catalog.create_collection(wanted("c", 2, 3), |_| true, within(20_000)).await.unwrap();
     let id = catalog.state().resolve("c").unwrap().id;
     for (field, of) in [("a", FieldType::Keyword), ("b", FieldType::Geo)] {
@@ -312,4 +354,62 @@ async fn a_sign_of_life_with_an_old_revision_is_answered_with_the_newest() {
         sleep(Duration::from_millis(20)).await;
     }
     stop.cancel();
+}
+
+fn replicated(name: &str) -> CreateCollection {
+    CreateCollection { routing: Routing::Replicate, ..wanted(name, 1, 1) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_node_that_comes_gets_its_replica_of_a_replicated_collection() {
+    let mut world = world(1, 0).await;
+    world.catalog.create_collection(replicated("a"), |_| true, within(5_000)).await.unwrap();
+    world.is_on("a", 1, &[1]).await;
+    for (node, voters) in [(2, 2), (3, 3), (4, 3), (5, 5), (6, 5), (7, 5)] {
+        world.join(node, &format!("n{node}"), 0).await;
+        world.is_on("a", voters, &(1..=node).collect::<Vec<_>>()).await;
+    }
+    for change in world.changes.lock().iter() {
+        assert!([1, 2, 3, 5].contains(&change.voters.len()), "{change:?}");
+        assert!(change.filled.iter().all(|node| change.learners.contains_key(node)), "{change:?}");
+    }
+    let slow = world.changes.lock().iter().filter(|change| change.filled.contains(&NodeId(SLOWLY_FILLED))).count();
+    assert_eq!(slow, 4, "it was waited for");
+
+    // A learner's node and a voter's come back with nothing.
+    for (node, name) in [(16, "n6"), (11, "n1")] {
+        world.join(node, name, 0).await;
+    }
+    world.is_on("a", 5, &[2, 3, 4, 5, 7, 11, 16]).await;
+    let last = world.changes.lock().last().cloned().unwrap();
+    assert_eq!((last.voters.len(), last.learners.keys().any(|node| *node == NodeId(7))), (5, true), "{last:?}");
+    let until = within(5_000);
+    while world.catalog.state().nodes.len() > 7 {
+        assert!(Instant::now() < until, "the replaced nodes are not forgotten");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let shard = world.catalog.state().resolve("a").unwrap().shards[0].id;
+    let there = |node: &&Arc<ListNode>| node.replicas.lock().contains_key(&shard);
+    assert_eq!(world.nodes.iter().filter(there).count(), 9, "each of them has had one");
+    assert!(world.catalog.delete_collection("a", within(5_000)).await.unwrap());
+    let left: Vec<u64> = world.nodes.iter().filter(there).map(|node| node.node).collect();
+    assert!(left.iter().all(|node| [1, 6].contains(node)), "only the two that were replaced are not asked: {left:?}");
+    world.stop.cancel();
+    world.catalog.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_away_keeps_no_other_from_its_replica() {
+    let mut world = world(3, 4).await;
+    world.catalog.create_collection(replicated("a"), |_| true, within(20_000)).await.unwrap();
+    world.is_on("a", 3, &[1, 2, 3]).await;
+    let away = world.join_as(ListNode { node: 4, away: true.into(), ..ListNode::default() }, "n4").await;
+    world.join(5, "n5", 4).await;
+    world.is_on("a", 3, &[1, 2, 3, 5]).await;
+    away.away.store(false, Ordering::SeqCst);
+    world.is_on("a", 5, &[1, 2, 3, 4, 5]).await;
+    world.catalog.create_collection(replicated("b"), |node| node != NodeId(1), within(20_000)).await.unwrap();
+    world.is_on("b", 5, &[1, 2, 3, 4, 5]).await;
+    world.stop.cancel();
+    world.catalog.shutdown().await;
 }

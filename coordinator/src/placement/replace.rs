@@ -1,7 +1,7 @@
 //! Moves the replicas of a node whose data is gone to the node that came under its name, and tells groups the new
 //! addresses of their members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,34 +25,66 @@ const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 /// that a large one does not keep them waiting.
 const ROUNDS_MAX: usize = 100;
 
+/// Who shall be in a shard's group, with their addresses.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Group {
+    pub(super) voters: BTreeMap<NodeId, Address>,
+    pub(super) learners: BTreeMap<NodeId, Address>,
+}
+
 impl Reconciler {
     /// Whether a replica of the collection is on a replaced node, or a group knows an old address of a member.
     pub(super) fn needs_move(&self, state: &MetaState, collection: &Collection) -> bool {
         collection.shards.iter().any(|shard| {
             let is_replaced = |node: &NodeId| state.successor(*node) != *node;
-            shard.replicas.iter().any(is_replaced) || self.has_old_address(state, shard)
+            shard.replicas.iter().any(is_replaced)
+                || !self.moving_learners(state, shard).is_empty()
+                || self.has_old_address(state, shard)
         })
+    }
+
+    /// Learners on replaced nodes, each with the node it moves to. While that is away nothing waits for it: the group does
+    /// without a learner.
+    fn moving_learners(&self, state: &MetaState, shard: &Shard) -> Vec<(NodeId, NodeId)> {
+        let pairs = shard.learners.iter().map(|node| (*node, state.successor(*node)));
+        pairs.filter(|(from, to)| from != to && self.members.liveness(*to) == Liveness::Up).collect()
     }
 
     /// Whether the shard's leader reaches a member by another address than the one it registered with.
     fn has_old_address(&self, state: &MetaState, shard: &Shard) -> bool {
-        let Some((_, voters)) = self.leader_of(shard) else { return false };
+        let Some((_, status)) = self.leader_of(shard) else { return false };
         let registered = |node: &NodeId| state.nodes.get(node).map(|info| &info.address);
-        voters.iter().any(|(node, address)| registered(node).is_some_and(|registered| registered != address))
+        let mut members = status.voters.iter().chain(&status.learners);
+        members.any(|(node, address)| registered(node).is_some_and(|registered| registered != address))
     }
 
-    /// The node that leads the shard and the members it knows, from its last sign of life.
-    fn leader_of(&self, shard: &Shard) -> Option<(NodeId, BTreeMap<NodeId, Address>)> {
-        let led =
-            shard.replicas.iter().filter(|node| self.members.liveness(**node) == Liveness::Up).filter_map(|node| {
-                let seen = self.members.seen(*node)?;
-                let leads = |of: &&ReplicaStatus| of.shard == shard.id && of.role == ReplicaRole::Leader;
-                let leading = seen.status.replicas.iter().find(leads)?;
-                Some((leading.term, *node, leading.voters.clone()))
-            });
+    /// The node that leads the shard and what it said of it in its last sign of life.
+    pub(super) fn leader_of(&self, shard: &Shard) -> Option<(NodeId, ReplicaStatus)> {
+        let up = shard.readers().filter(|node| self.members.liveness(*node) == Liveness::Up);
+        let led = up.filter_map(|node| {
+            let seen = self.members.seen(node)?;
+            let leads = |of: &&ReplicaStatus| of.shard == shard.id && of.role == ReplicaRole::Leader;
+            Some((node, seen.status.replicas.iter().find(leads)?.clone()))
+        });
         // Two may believe that they lead for a moment; the later term is right.
-        let (_, node, voters) = led.max_by_key(|(term, node, _)| (*term, *node))?;
-        Some((node, voters))
+        led.max_by_key(|(node, status)| (status.term, *node))
+    }
+
+    /// The members as the metadata wants them, the successors of replaced voters among them. A learner that votes already,
+    /// which the metadata was not told yet, keeps its vote. Learners on replaced nodes are left out: their data is gone.
+    pub(super) fn group(&self, state: &MetaState, shard: &Shard) -> Result<Group> {
+        let voting = self.leader_of(shard).map(|(_, status)| status.voters).unwrap_or_default();
+        let (more, learners): (Vec<NodeId>, Vec<NodeId>) = shard
+            .learners
+            .iter()
+            .copied()
+            .filter(|node| state.successor(*node) == *node)
+            .partition(|node| voting.contains_key(node));
+        let voters: Vec<NodeId> = shard.replicas.iter().map(|node| state.successor(*node)).chain(more).collect();
+        let learners = learners.into_iter().filter(|node| !voters.contains(node));
+        let learners = learners.map(|node| address(state, node)).collect::<Result<_>>()?;
+        let voters = voters.iter().map(|node| address(state, *node)).collect::<Result<_>>()?;
+        Ok(Group { voters, learners })
     }
 
     /// Works on one collection until none of its replicas has to move, or another coordinator leads.
@@ -88,22 +120,53 @@ impl Reconciler {
     async fn move_shard(&self, state: &MetaState, collection: &Arc<Collection>, shard: &Shard) -> Result<()> {
         let moves: Vec<(NodeId, NodeId)> =
             shard.replicas.iter().map(|node| (*node, state.successor(*node))).filter(|(from, to)| from != to).collect();
-        if moves.is_empty() && !self.has_old_address(state, shard) {
+        if !moves.is_empty() || self.has_old_address(state, shard) {
+            for (from, to) in &moves {
+                self.create_successor(state, collection, shard, *from, *to).await?;
+            }
+            let group = self.group(state, shard)?;
+            done(self.change_members(shard, &group, &BTreeSet::new()).await?, shard)?;
+            self.note_moves(collection, shard, moves).await?;
+        }
+        // After the voters, and apart from them: one of these that is not filled keeps none of those waiting.
+        let moves = self.moving_learners(state, shard);
+        if moves.is_empty() {
             return Ok(());
         }
+        let mut group = self.group(state, shard)?;
+        let mut filled = BTreeSet::new();
         for (from, to) in &moves {
-            let name = state.nodes.get(to).map_or_else(|| to.to_string(), |info| info.name.clone());
-            tracing::info!("shard {} gets a new replica on node `{name}` ({to}) in place of {from}", shard.id);
-            let (schema, epoch) = (collection.schema.clone(), collection.epoch);
-            let spec = ReplicaSpec { shard: shard.id, collection: collection.id, schema, epoch };
-            self.call(*to, |api| async move { api.create_replica(spec).await }).await?;
+            if !group.voters.contains_key(to) {
+                self.create_successor(state, collection, shard, *from, *to).await?;
+                group.learners.extend([address(state, *to)?]);
+                filled.insert(*to);
+            }
         }
-        let address = |node: NodeId| {
-            let info = state.nodes.get(&node).ok_or_else(|| Error::Internal(format!("node {node} is not registered")));
-            Ok((node, info?.address.clone()))
-        };
-        let voters = shard.replicas.iter().map(|node| address(state.successor(*node)));
-        self.change_members(shard, voters.collect::<Result<BTreeMap<NodeId, Address>>>()?).await?;
+        done(self.change_members(shard, &group, &filled).await?, shard)?;
+        self.note_moves(collection, shard, moves).await
+    }
+
+    async fn create_successor(
+        &self,
+        state: &MetaState,
+        collection: &Collection,
+        shard: &Shard,
+        from: NodeId,
+        to: NodeId,
+    ) -> Result<()> {
+        let name = state.nodes.get(&to).map_or_else(|| to.to_string(), |info| info.name.clone());
+        tracing::info!("shard {} gets a new replica on node `{name}` ({to}) in place of {from}", shard.id);
+        self.create_member(collection, shard, to).await
+    }
+
+    /// Has a node make an empty replica, which the group's leader fills once it is a member.
+    pub(super) async fn create_member(&self, collection: &Collection, shard: &Shard, node: NodeId) -> Result<()> {
+        let (schema, epoch) = (collection.schema.clone(), collection.epoch);
+        let spec = ReplicaSpec { shard: shard.id, collection: collection.id, schema, epoch };
+        self.call(node, |api| async move { api.create_replica(spec).await }).await
+    }
+
+    async fn note_moves(&self, collection: &Collection, shard: &Shard, moves: Vec<(NodeId, NodeId)>) -> Result<()> {
         for (from, to) in moves {
             let command = MetaCommand::ReplaceReplica { collection: collection.id, shard: shard.id, from, to };
             self.change(command).await?;
@@ -112,21 +175,26 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Has the shard's leader, wherever it is, make `voters` the members.
-    async fn change_members(&self, shard: &Shard, voters: BTreeMap<NodeId, Address>) -> Result<()> {
-        let candidates: Vec<NodeId> = shard.replicas.clone();
+    /// Has the shard's leader, wherever it is, make `group` the members; of its learners `filled` shall hold nearly all
+    /// there is. When new members are not as far yet, after a while, that is the answer.
+    pub(super) async fn change_members(
+        &self,
+        shard: &Shard,
+        group: &Group,
+        filled: &BTreeSet<NodeId>,
+    ) -> Result<MembersChange> {
+        let candidates: Vec<NodeId> = shard.readers().collect();
         let mut node = self.leader_of(shard).map(|(node, _)| node);
-        let mut failure = Error::Unavailable(format!("shard {} has no leader at the moment", shard.id));
+        let mut ended = Err(Error::Unavailable(format!("shard {} has no leader at the moment", shard.id)));
+        let Group { voters, learners } = group.clone();
+        let request = ChangeMembers { shard: shard.id, voters, learners, filled: filled.clone() };
         for round in 0..ROUNDS_MAX {
             let to = node.take().unwrap_or(candidates[round % candidates.len()]);
-            let request = ChangeMembers { shard: shard.id, voters: voters.clone() };
+            let request = request.clone();
             match self.call(to, |api| async move { api.change_members(request).await }).await {
-                Ok(MembersChange::Done) => return Ok(()),
+                Ok(MembersChange::Done) => return Ok(MembersChange::Done),
                 Ok(MembersChange::CatchingUp { entries }) => {
-                    failure = Error::Unavailable(format!(
-                        "the new replica of shard {} still misses {entries} log entries",
-                        shard.id
-                    ));
+                    ended = Ok(MembersChange::CatchingUp { entries });
                     node = Some(to);
                     sleep(CATCHING_UP).await;
                 }
@@ -135,7 +203,7 @@ impl Reconciler {
                     sleep(CATCHING_UP).await;
                 }
                 Err(error) => {
-                    failure = error;
+                    ended = Err(error);
                     // Every replica is asked once before the attempt is given up.
                     if round >= candidates.len() {
                         break;
@@ -143,7 +211,7 @@ impl Reconciler {
                 }
             }
         }
-        Err(failure)
+        ended
     }
 
     /// Replaced nodes that hold nothing any more.
@@ -161,6 +229,22 @@ impl Reconciler {
                 Ok(()) => tracing::info!("the identity {node}, which another one has replaced, is forgotten"),
                 Err(error) => tracing::debug!(%error, "a replaced node is not forgotten yet"),
             }
+        }
+    }
+}
+
+/// A node with the address it registered with.
+pub(super) fn address(state: &MetaState, node: NodeId) -> Result<(NodeId, Address)> {
+    let info = state.nodes.get(&node).ok_or_else(|| Error::Internal(format!("node {node} is not registered")));
+    Ok((node, info?.address.clone()))
+}
+
+/// An error when new members are not as far yet.
+pub(super) fn done(change: MembersChange, shard: &Shard) -> Result<()> {
+    match change {
+        MembersChange::Done => Ok(()),
+        MembersChange::CatchingUp { entries } => {
+            Err(Error::Unavailable(format!("the new replica of shard {} still misses {entries} log entries", shard.id)))
         }
     }
 }

@@ -11,7 +11,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 
 use super::reconcile::{Reconciler, all_replicas};
-use crate::meta::{Collection, CollectionState, MetaState};
+use crate::meta::{Collection, CollectionState, MetaState, Shard};
 use crate::shard_client::NodeDirectory;
 
 /// Longest time of one call to a node.
@@ -90,7 +90,7 @@ pub async fn announce_tuning(nodes: &NodeDirectory, collection: &Collection) {
 /// Waits until every replica that answers, and one of each shard, has built the collection's indexes. `false` when that
 /// is not so at the deadline.
 pub async fn wait_for_indexes(nodes: &NodeDirectory, collection: &Collection, deadline: Instant) -> bool {
-    let holders: BTreeSet<NodeId> = collection.shards.iter().flat_map(|shard| shard.replicas.iter().copied()).collect();
+    let holders: BTreeSet<NodeId> = collection.shards.iter().flat_map(Shard::readers).collect();
     let revision = collection.tuning.revision;
     let mut pause = PAUSE_FIRST;
     loop {

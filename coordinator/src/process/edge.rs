@@ -127,8 +127,11 @@ impl Edge {
             self.check_name(&state, &beat)?;
             catalog.register_node(beat.node, registration, Instant::now() + REGISTER).await?;
         }
-        for replica in beat.status.replicas.iter().filter(|replica| replica.role == ReplicaRole::Leader) {
-            shards.note_leader_at(replica.shard, beat.node, replica.term);
+        for replica in &beat.status.replicas {
+            if replica.role == ReplicaRole::Leader {
+                shards.note_leader_at(replica.shard, beat.node, replica.term);
+            }
+            shards.note_applied(replica.shard, beat.node, replica.applied);
         }
         shards.health.heard(beat.node, Instant::now());
         if beat.leaving {

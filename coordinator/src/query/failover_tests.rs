@@ -10,6 +10,7 @@ use vicinal_common::error::Result;
 use vicinal_common::ids::{NodeId, RequestId, ShardId};
 
 use super::*;
+use crate::meta::Routing;
 use crate::model::{ModelCluster, nodes};
 use crate::session::Session;
 use crate::shards::ShardAccess;
@@ -245,6 +246,66 @@ async fn a_late_answer_still_counts_when_it_comes_first() {
     let began = Instant::now();
     assert_eq!(plain(&cluster, 20_000).await, Ok(10));
     assert!(began.elapsed() < ms(3_000), "{:?}", began.elapsed());
+}
+
+/// The first replica of each shard votes, the others do not.
+fn with_learners(mut cluster: ModelCluster) -> ModelCluster {
+    let collection = std::sync::Arc::make_mut(&mut cluster.collection);
+    collection.routing = Routing::Replicate;
+    for shard in &mut collection.shards {
+        shard.learners = shard.replicas.split_off(1);
+    }
+    cluster
+}
+
+#[tokio::test]
+async fn learners_take_their_share_of_reads_unless_they_are_far_behind() {
+    let cluster = with_learners(filled(1, 10).await);
+    let reads_of = async |n: usize| {
+        cluster.model.lock().reads.clear();
+        for _ in 0..n {
+            assert_eq!(plain(&cluster, 5_000).await, Ok(10));
+        }
+        cluster.model.lock().reads.clone()
+    };
+    let reads = reads_of(30).await;
+    assert_eq!(reads.len(), 3, "{reads:?}");
+    let shard = ShardId(0);
+    cluster.access.note_applied(shard, NodeId(1), vicinal_common::ids::LogIndex(50_000));
+    cluster.access.note_applied(shard, NodeId(2), vicinal_common::ids::LogIndex(1));
+    let reads = reads_of(30).await;
+    assert!(reads.len() == 2 && !reads.contains_key(&NodeId(2)), "{reads:?}");
+    // Better than none.
+    cluster.model.lock().dead.extend([NodeId(1), NodeId(3)]);
+    assert_eq!(plain(&cluster, 5_000).await, Ok(10));
+}
+
+#[tokio::test]
+async fn a_new_coordinator_trusts_no_learner_and_no_only_voter() {
+    let cluster = with_learners(filled(1, 10).await);
+    let access = ShardAccess::new(nodes(&cluster.model));
+    cluster.model.lock().behind.extend([(NodeId(2), 1), (NodeId(3), 1)]);
+    let count = count_all(&access, &cluster, spec(&Session::default(), 5_000)).await;
+    assert_eq!(count, Ok(10), "only the voter knows of the write");
+    assert_eq!(access.floor(ShardId(0)), cluster.access.floor(ShardId(0)));
+    // The metadata is old: others have got votes, and another one leads.
+    let mut cluster = cluster;
+    for shard in &mut std::sync::Arc::make_mut(&mut cluster.collection).shards {
+        shard.learners.clear();
+    }
+    lead(&cluster, Some(2), 2);
+    cluster.model.lock().behind = [(NodeId(1), 1)].into();
+    let access = ShardAccess::new(nodes(&cluster.model));
+    let count = count_all(&access, &cluster, spec(&Session::default(), 300)).await;
+    assert!(count.is_err(), "an answer would be too old: {count:?}");
+}
+
+#[tokio::test]
+async fn a_leader_that_the_metadata_takes_for_a_learner_is_written_to() {
+    let cluster = with_learners(filled(1, 10).await);
+    lead(&cluster, Some(3), 2);
+    write(&cluster, 2, 20, &Session::default()).await;
+    assert_eq!(plain(&cluster, 5_000).await, Ok(20));
 }
 
 /// What may be wrong with one node of three.

@@ -10,7 +10,7 @@ use vicinal_common::error::Error;
 use vicinal_common::ids::{LogIndex, NodeId, ShardId};
 
 use super::scatter::ReadSpec;
-use crate::meta::Shard;
+use crate::meta::{Routing, Shard};
 use crate::shard_client::Ended;
 use crate::shards::ShardAccess;
 
@@ -21,7 +21,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_m
 
 /// A shard that has not answered.
 pub(super) struct OpenShard {
-    /// Nodes that hold a replica.
+    /// Nodes that hold a replica, those without a vote among them.
     pub(super) replicas: Vec<NodeId>,
     /// Only the leader can answer, after it has confirmed that it leads.
     pub(super) needs_leader: bool,
@@ -53,12 +53,14 @@ pub(super) enum Exhausted {
 
 impl OpenShard {
     /// A coordinator that knows no floor of a replicated shard cannot tell a current replica from one that missed the
-    /// last writes: then only the leader can answer.
-    pub(super) fn new(access: &ShardAccess, spec: ReadSpec<'_>, shard: &Shard) -> OpenShard {
+    /// last writes: then only the leader can answer. Where replicas come by themselves, the only one that its metadata
+    /// knows may be one of several by now.
+    pub(super) fn new(access: &ShardAccess, spec: ReadSpec<'_>, routing: Routing, shard: &Shard) -> OpenShard {
         let floor = access.floor(shard.id).max(spec.session.floor(shard.id));
-        let is_blind = floor.is_none() && shard.replicas.len() > 1;
+        let replicas: Vec<NodeId> = shard.readers().collect();
+        let is_blind = floor.is_none() && (replicas.len() > 1 || routing == Routing::Replicate);
         OpenShard {
-            replicas: shard.replicas.clone(),
+            replicas,
             needs_leader: is_blind || spec.consistency == Consistency::Linearizable,
             floor: floor.unwrap_or_default(),
             tried: BTreeSet::new(),

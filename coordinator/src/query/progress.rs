@@ -86,7 +86,7 @@ impl<'a, T> Progress<'a, T> {
         let mut missing = BTreeMap::new();
         for id in shards {
             match collection.shard(*id) {
-                Some(shard) => drop(open.insert(*id, OpenShard::new(access, spec, shard))),
+                Some(shard) => drop(open.insert(*id, OpenShard::new(access, spec, collection.routing, shard))),
                 None => drop(missing.insert(*id, Error::NoSuchShard(*id))),
             }
         }
@@ -262,7 +262,7 @@ impl<'a, T> Progress<'a, T> {
         });
         let candidates = replicas.filter(|node| self.access.nodes.get(**node).is_some()).map(|node| {
             let mut standing = self.access.health.standing(*node, work, now);
-            if self.access.has_refused(id, *node, now) {
+            if self.access.has_refused(id, *node, now) || self.access.is_behind(id, *node) {
                 standing.tier = standing.tier.max(Tier::Busy);
             }
             Candidate { node: *node, standing }

@@ -27,7 +27,10 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// A part of a write on its way.
 struct Delivery<'a> {
     access: &'a ShardAccess,
+    /// Those that vote.
     replicas: &'a [NodeId],
+    /// One that has just got its vote leads before the metadata says so.
+    learners: &'a [NodeId],
     request: &'a WriteRequest,
     work: Work,
     give_up: Instant,
@@ -48,13 +51,16 @@ struct Attempt {
 
 /// Writes one part.
 pub(super) async fn deliver(access: &ShardAccess, collection: &Collection, request: &WriteRequest) -> Result<WriteAck> {
-    let replicas = collection.shard(request.shard).map_or(&[][..], |shard| &shard.replicas);
+    let shard = collection.shard(request.shard);
+    let (replicas, learners) =
+        shard.map_or((&[][..], &[][..]), |shard| (shard.replicas.as_slice(), shard.learners.as_slice()));
     if replicas.is_empty() {
         return Err(Error::Unavailable("it has no replica".into()));
     }
     let mut delivery = Delivery {
         access,
         replicas,
+        learners,
         request,
         work: Work::new(WorkKind::Write, request.op.bytes() / 1024),
         give_up: request.deadline.min(Instant::now() + PATIENCE),
@@ -127,10 +133,13 @@ impl Delivery<'_> {
         let is_free = |node: &NodeId| !self.tried.contains(node) && !self.under_way.contains_key(node);
         let tier = |node: NodeId| self.access.health.standing(node, self.work, now).tier;
         let best = self.replicas.iter().copied().filter(is_free).min_by_key(|node| tier(*node))?;
-        let leader =
-            self.access.leader(self.request.shard).filter(|node| self.replicas.contains(node) && is_free(node));
+        let leader = self.access.leader(self.request.shard).filter(|node| self.may_lead(node) && is_free(node));
         let is_well = |node: &NodeId| tier(*node) < Tier::Suspect || tier(*node) == tier(best);
         Some(leader.filter(is_well).unwrap_or(best))
+    }
+
+    fn may_lead(&self, node: &NodeId) -> bool {
+        self.replicas.contains(node) || self.learners.contains(node)
     }
 
     /// All replicas were asked in vain: waits for a moment, or for what is late, or gives up.
@@ -205,7 +214,7 @@ impl Delivery<'_> {
         match &error {
             Error::WrongLeader { hint, term, .. } => {
                 access.forget_leader(shard, node);
-                if let Some(leader) = hint.filter(|hint| *hint != node && self.replicas.contains(hint)) {
+                if let Some(leader) = hint.filter(|hint| *hint != node && self.may_lead(hint)) {
                     access.note_leader_at(shard, leader, *term);
                 }
             }

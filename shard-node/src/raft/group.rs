@@ -307,11 +307,12 @@ impl Group {
         self.wake.notify_one();
     }
 
-    /// Whether this replica is the only voter.
+    /// Whether nobody else votes. A learner is never alone: it follows somebody.
     fn is_alone(&self) -> bool {
         let state = self.state.borrow();
         let State::Up(raft) = &*state else { return false };
-        raft.voter_ids().count() <= 1
+        let own = self.parts.node.0;
+        raft.voter_ids().all(|voter| voter == own)
     }
 
     /// Gives the lead to the replica that is the furthest, if this one leads and is not alone. Waits a moment for it.

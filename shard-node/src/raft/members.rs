@@ -6,7 +6,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, RaftMetrics, ServerState};
-use vicinal_common::api::{MembersChange, ReplicaRole, ReplicaStatus};
+use vicinal_common::api::{ChangeMembers as Wanted, MembersChange, ReplicaRole, ReplicaStatus};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{LogIndex, NodeId};
 use vicinal_common::raft::RaftNode;
@@ -15,7 +15,8 @@ use vicinal_common::transport::Address;
 use super::command::ShardRaft;
 use super::group::{Group, STARTING, State};
 
-/// A learner gets its vote once it misses no more entries than this: the last ones arrive while the change is agreed on.
+/// A learner gets its vote, or counts as filled, once it misses no more entries than this: the last ones arrive while the
+/// change is agreed on.
 const CAUGHT_UP_ENTRIES: u64 = 64;
 
 type Metrics = RaftMetrics<ShardRaft>;
@@ -47,10 +48,14 @@ impl Group {
         status
     }
 
-    /// Brings the members one step nearer to `wanted`, all of them voters. `WrongLeader` when this replica does not lead.
-    pub async fn change_members(&self, wanted: &BTreeMap<NodeId, Address>) -> Result<MembersChange> {
-        if wanted.is_empty() {
-            return Err(Error::BadInput(format!("shard {} must keep at least one replica", self.id())));
+    /// Brings the members one step nearer to what is wanted. `WrongLeader` when this replica does not lead.
+    pub async fn change_members(&self, wanted: &Wanted) -> Result<MembersChange> {
+        let Wanted { shard: _, voters, learners, filled } = wanted;
+        if voters.is_empty() {
+            return Err(Error::BadInput(format!("shard {} must keep at least one replica that votes", self.id())));
+        }
+        if let Some(node) = learners.keys().find(|node| voters.contains_key(node)) {
+            return Err(Error::BadInput(format!("shard {}: node {node} cannot be voter and learner", self.id())));
         }
         let raft = self.raft()?;
         let metrics = raft.metrics().borrow_watched().clone();
@@ -59,9 +64,13 @@ impl Group {
             return Err(Error::WrongLeader { shard: self.id(), hint, term: metrics.current_term });
         }
         let mut status = self.status();
+        if let Some(node) = learners.keys().find(|node| status.voters.contains_key(node)) {
+            return Err(Error::Conflict(format!("shard {}: node {node} votes, which is not taken away", self.id())));
+        }
         let known = |node: &NodeId| status.voters.get(node).or_else(|| status.learners.get(node)).cloned();
-        let set: BTreeMap<u64, RaftNode> = wanted
+        let set: BTreeMap<u64, RaftNode> = voters
             .iter()
+            .chain(learners)
             .filter(|(node, address)| known(node).as_ref() != Some(*address))
             .map(|(node, address)| (node.0, member(*node, address)))
             .collect();
@@ -71,26 +80,25 @@ impl Group {
             self.agreed(raft.change_membership(ChangeMembers::SetNodes(set), true).await.map(|_| ()))?;
             status = self.status();
         }
-        let new = wanted.keys().filter(|node| !status.voters.contains_key(node));
-        let missing = |node: &NodeId| {
-            let matched = status.matched.get(node).copied().unwrap_or_default();
-            status.last_log.0.saturating_sub(matched.0)
-        };
-        if let Some(entries) = new.map(missing).max().filter(|entries| *entries > CAUGHT_UP_ENTRIES) {
+        let new = voters.keys().filter(|node| !status.voters.contains_key(node));
+        if let Some(entries) = most_behind(&status, new) {
             return Ok(MembersChange::CatchingUp { entries });
         }
         let is_joint = metrics.membership_config.membership().get_joint_config().len() > 1;
-        if is_joint || !status.voters.keys().eq(wanted.keys()) {
-            let voters: BTreeSet<u64> = wanted.keys().map(|node| node.0).collect();
+        if is_joint || !status.voters.keys().eq(voters.keys()) {
+            // Those that lose their vote leave the group; learners stay in it.
+            let voters: BTreeSet<u64> = voters.keys().map(|node| node.0).collect();
             self.agreed(raft.change_membership(voters, false).await.map(|_| ()))?;
             status = self.status();
         }
-        let strays: BTreeSet<u64> =
-            status.learners.keys().filter(|node| !wanted.contains_key(node)).map(|node| node.0).collect();
+        let is_wanted = |node: &NodeId| voters.contains_key(node) || learners.contains_key(node);
+        let strays: BTreeSet<u64> = status.learners.keys().filter(|node| !is_wanted(node)).map(|node| node.0).collect();
         if !strays.is_empty() {
             self.agreed(raft.change_membership(ChangeMembers::RemoveNodes(strays), false).await.map(|_| ()))?;
         }
-        Ok(MembersChange::Done)
+        let filled = filled.iter().filter(|node| learners.contains_key(node));
+        let behind = most_behind(&status, filled);
+        Ok(behind.map_or(MembersChange::Done, |entries| MembersChange::CatchingUp { entries }))
     }
 
     fn agreed(&self, result: Result<(), RaftError<ShardRaft, ClientWriteError<ShardRaft>>>) -> Result<()> {
@@ -107,6 +115,17 @@ impl Group {
             Err(RaftError::Fatal(error)) => Err(self.fatal(&error)),
         }
     }
+}
+
+/// What the one of `nodes` furthest behind misses of the leader's log, when it has not caught up.
+fn most_behind<'a>(status: &ReplicaStatus, nodes: impl Iterator<Item = &'a NodeId>) -> Option<u64> {
+    let missing = nodes.filter_map(|node| {
+        let matched = status.matched.get(node).copied().unwrap_or_default();
+        let missing = status.last_log.0.saturating_sub(matched.0);
+        // In a short log one that was never reached misses little, too.
+        (missing > CAUGHT_UP_ENTRIES || matched == LogIndex(0)).then_some(missing)
+    });
+    missing.max()
 }
 
 /// A member as the membership entry names it.
@@ -138,3 +157,6 @@ fn describe(metrics: &Metrics, status: &mut ReplicaStatus) {
         status.matched.insert(NodeId(*node), LogIndex(index));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ impl ShardApi for ShardNode {
 
     async fn change_members(&self, request: ChangeMembers) -> Result<MembersChange> {
         self.check_open()?;
-        self.group(request.shard)?.change_members(&request.voters).await
+        self.group(request.shard)?.change_members(&request).await
     }
 
     async fn drop_replica(&self, shard: ShardId) -> Result<()> {

@@ -91,7 +91,8 @@ proptest! {
         let collection = spec.collection;
         request_survives(spec);
         request_survives(FoundGroup { shard, voters: members.clone() });
-        request_survives(ChangeMembers { shard, voters: members });
+        let filled = members.keys().copied().take(1).collect();
+        request_survives(ChangeMembers { shard, voters: members.clone(), learners: members, filled });
         request_survives(DropReplica(shard));
         let text = PayloadIndex::text(Tokenization { stopwords: vec!["x".into()], ..Tokenization::default() });
         let payload_indexes = [("a[].b".to_owned(), FieldType::Geo.into()), ("c".to_owned(), text)].into();

@@ -50,9 +50,8 @@ async fn compare(
     let mut rounds = 1;
     let (answers, verdict) = loop {
         let asked = shard
-            .replicas
-            .iter()
-            .map(|node| async move { (*node, ask(coordinator, collection, shard, *node, floor, deadline).await) });
+            .readers()
+            .map(|node| async move { (node, ask(coordinator, collection, shard, node, floor, deadline).await) });
         let answers = join_all(asked).await;
         let verdict = Verdict::of(&answers);
         let is_last = rounds == ROUNDS_MAX || Instant::now() + PAUSE >= deadline;

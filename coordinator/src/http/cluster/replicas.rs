@@ -53,7 +53,7 @@ pub(in crate::http) fn replicas(survey: &Survey, collection: &Collection) -> Vec
 
 fn of_shard(survey: &Survey, shard: &Shard) -> Vec<Replica> {
     let leader = leader(survey, shard);
-    let mut members = shard.replicas.clone();
+    let mut members: Vec<NodeId> = shard.readers().collect();
     // A replica that is being moved here is a member of the group before the metadata says so.
     let joining = leader.iter().flat_map(|(_, status)| status.voters.keys().chain(status.learners.keys()));
     for node in joining.copied().collect::<Vec<_>>() {
@@ -61,7 +61,7 @@ fn of_shard(survey: &Survey, shard: &Shard) -> Vec<Replica> {
             members.push(node);
         }
     }
-    members.into_iter().map(|node| row(survey, shard.id, node, leader.map(|(_, status)| status))).collect()
+    members.into_iter().map(|node| row(survey, shard, node, leader.map(|(_, status)| status))).collect()
 }
 
 /// The node that leads the shard and what it says. Of several that believe so, the one of the latest term.
@@ -77,9 +77,9 @@ fn status(survey: &Survey, node: NodeId, shard: ShardId) -> Result<Option<&Repli
     Ok(status.replicas.iter().find(|replica| replica.shard == shard))
 }
 
-fn row(survey: &Survey, shard: ShardId, node: NodeId, leader: Option<&ReplicaStatus>) -> Replica {
+fn row(survey: &Survey, shard: &Shard, node: NodeId, leader: Option<&ReplicaStatus>) -> Replica {
     let bare = Replica {
-        shard,
+        shard: shard.id,
         node: survey.name(node),
         node_id: node,
         role: "down",
@@ -92,7 +92,7 @@ fn row(survey: &Survey, shard: ShardId, node: NodeId, leader: Option<&ReplicaSta
         state: State::Unreachable,
         reason: None,
     };
-    let status = match status(survey, node, shard) {
+    let status = match status(survey, node, shard.id) {
         Err(reason) => return Replica { reason: Some(reason), ..bare },
         Ok(None) => {
             let reason = Some("it is not created yet on this node".to_owned());
@@ -101,7 +101,7 @@ fn row(survey: &Survey, shard: ShardId, node: NodeId, leader: Option<&ReplicaSta
         Ok(Some(status)) => status,
     };
     let lag = leader.map(|leader| leader.applied.0.saturating_sub(status.applied.0));
-    let (state, reason) = judge(status, lag);
+    let (state, reason) = judge(status, lag, shard.learners.contains(&node));
     Replica {
         role: role(status.role),
         term: Some(status.term),
@@ -116,7 +116,8 @@ fn row(survey: &Survey, shard: ShardId, node: NodeId, leader: Option<&ReplicaSta
     }
 }
 
-fn judge(status: &ReplicaStatus, lag: Option<u64>) -> (State, Option<String>) {
+/// `stays_learner`: it was filled once, and has no vote because there are enough.
+fn judge(status: &ReplicaStatus, lag: Option<u64>, stays_learner: bool) -> (State, Option<String>) {
     if let Some(reason) = &status.failed {
         return (State::Failed, Some(reason.clone()));
     }
@@ -124,9 +125,13 @@ fn judge(status: &ReplicaStatus, lag: Option<u64>) -> (State, Option<String>) {
         (ReplicaRole::Down, _) => return (State::Failed, Some("its part in the shard's group does not run".into())),
         (_, None) => "the shard has no leader at the moment".to_owned(),
         (ReplicaRole::Candidate, _) => "it asks for votes: it does not hear its leader".to_owned(),
-        (ReplicaRole::Learner, Some(lag)) => format!("it is new and being filled, {lag} log entries to go"),
-        (ReplicaRole::Follower, Some(lag)) if lag > LAG_ACTIVE_MAX => format!("it is {lag} log entries behind"),
-        (ReplicaRole::Leader | ReplicaRole::Follower, Some(_)) => return (State::Active, None),
+        (ReplicaRole::Learner, Some(lag)) if !stays_learner => {
+            format!("it is new and being filled, {lag} log entries to go")
+        }
+        (ReplicaRole::Follower | ReplicaRole::Learner, Some(lag)) if lag > LAG_ACTIVE_MAX => {
+            format!("it is {lag} log entries behind")
+        }
+        (ReplicaRole::Leader | ReplicaRole::Follower | ReplicaRole::Learner, Some(_)) => return (State::Active, None),
     };
     (State::CatchingUp, Some(behind))
 }
@@ -161,7 +166,7 @@ impl Replica {
 
 /// Replicas being filled by their leaders, as the API lists transfers.
 pub(in crate::http) fn transfers(replicas: &[Replica]) -> Vec<Value> {
-    let filled = replicas.iter().filter(|replica| replica.role == "learner");
+    let filled = replicas.iter().filter(|replica| replica.role == "learner" && replica.state != State::Active);
     let transfer = |to: &Replica| {
         let from = replicas.iter().find(|from| from.shard == to.shard && from.role == "leader")?;
         let ids = (from.node_id, to.node_id);
@@ -199,11 +204,14 @@ mod tests {
             (Learner, Some(7), State::CatchingUp, "7 log entries to go"),
             (Down, Some(0), State::Failed, "does not run"),
         ] {
-            let (found, reason) = judge(&status(role), lag);
+            let (found, reason) = judge(&status(role), lag, false);
             assert_eq!(found, state, "{role:?} {lag:?}");
             assert!(reason.unwrap_or_default().contains(part), "{role:?} {lag:?}");
         }
         let broken = ReplicaStatus { failed: Some("checksum".into()), ..status(Leader) };
-        assert_eq!(judge(&broken, Some(0)), (State::Failed, Some("checksum".into())));
+        assert_eq!(judge(&broken, Some(0), false), (State::Failed, Some("checksum".into())));
+        assert_eq!(judge(&status(Learner), Some(7), true), (State::Active, None), "it is filled");
+        let (state, reason) = judge(&status(Learner), Some(LAG_ACTIVE_MAX + 1), true);
+        assert_eq!((state, reason.as_deref()), (State::CatchingUp, Some("it is 1001 log entries behind")));
     }
 }

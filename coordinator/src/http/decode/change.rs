@@ -13,11 +13,12 @@ use super::super::answer::Failure;
 use super::collection::{check_write_factor, metadata};
 use super::hnsw::HnswBody;
 use super::quantization::{Quantization, QuantizationBody};
+use super::routing::{RoutingBody, check_replicated};
 use super::settings::{Memory, OptimizersBody, PayloadBody, none, object, only};
 use super::strict::{StrictModeBody, check_names};
 use super::update::Object;
 use super::{Unsupported, refuse_all};
-use crate::meta::{Collection, CollectionChange, is_single};
+use crate::meta::{Collection, CollectionChange, Routing, is_single};
 
 /// Body that changes a collection. Vectors are named, the unnamed one by the empty name.
 #[derive(Deserialize)]
@@ -34,6 +35,8 @@ pub(in super::super) struct ChangeBody {
     #[serde(default, deserialize_with = "object")]
     strict_mode_config: Option<StrictModeBody>,
     metadata: Option<Map<String, Value>>,
+    #[serde(default, deserialize_with = "object")]
+    routing: Option<RoutingBody>,
     #[serde(default)]
     sparse_vectors: Unsupported,
 }
@@ -64,6 +67,7 @@ impl ChangeBody {
     /// The change, checked against the collection it is meant for.
     pub(in super::super) fn into_change(self, collection: &Collection) -> Result<CollectionChange, Failure> {
         refuse_all(&[("sparse_vectors", self.sparse_vectors)])?;
+        self.routing.map_or(Ok(()), |routing| routing.check_same(collection.routing))?;
         let stored: Value = serde_json::from_str(&collection.config_json)
             .map_err(|e| Error::Corrupt(format!("the collection's stored configuration: {e}")))?;
         let schema = &collection.schema;
@@ -182,6 +186,9 @@ impl VectorChangeBody {
 impl ParamsBody {
     /// The new number of replicas that a write waits for, and how the parameters are shown.
     fn check(self, collection: &Collection) -> Result<(Option<u32>, Value), Failure> {
+        if collection.routing == Routing::Replicate {
+            check_replicated("params.", self.replication_factor, self.write_consistency_factor)?;
+        }
         let why = "replicas are neither added nor removed; a node that is gone is replaced";
         only("params.replication_factor", self.replication_factor, &[collection.replication_factor], why)?;
         let why = "slow reads go to a second replica by themselves";

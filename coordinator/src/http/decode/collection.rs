@@ -8,9 +8,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorKind, VectorSchema};
 use vicinal_common::error::Error;
-use vicinal_common::limits::{
-    BATCH_OPERATIONS_MAX, DIM_MAX, NAME_BYTES_MAX, REPLICATION_MAX, SHARDS_PER_COLLECTION_MAX, VECTOR_NAMES_MAX,
-};
+use vicinal_common::limits::{BATCH_OPERATIONS_MAX, DIM_MAX, NAME_BYTES_MAX, REPLICATION_MAX, VECTOR_NAMES_MAX};
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::UNNAMED;
@@ -21,10 +19,11 @@ use super::super::answer::Failure;
 use super::Unsupported;
 use super::hnsw::HnswBody;
 use super::quantization::{Quantization, QuantizationBody};
+use super::routing::{Layout, RoutingBody, layout};
 use super::settings::{Memory, OptimizersBody, PayloadBody, WalBody, none, object, unsupported};
 use super::strict::{StrictModeBody, check_names};
 use super::update::Object;
-use crate::meta::{AliasChange, StrictMode, check_metadata_size};
+use crate::meta::{AliasChange, Routing, StrictMode, check_metadata_size};
 
 /// Body that creates a collection.
 #[derive(Deserialize)]
@@ -32,6 +31,8 @@ use crate::meta::{AliasChange, StrictMode, check_metadata_size};
 pub(in super::super) struct CreateBody {
     vectors: Option<Value>,
     shard_number: Option<u32>,
+    #[serde(default, deserialize_with = "object")]
+    routing: Option<RoutingBody>,
     sharding_method: Option<String>,
     replication_factor: Option<u32>,
     write_consistency_factor: Option<u32>,
@@ -71,7 +72,9 @@ struct VectorBody {
 pub(in super::super) struct NewCollection {
     /// Its schema.
     pub(in super::super) schema: CollectionSchema,
-    /// Shards, when the client chose.
+    /// How points are spread over the shards.
+    pub(in super::super) routing: Routing,
+    /// Shards, when the client chose, or has no choice.
     pub(in super::super) shard_number: Option<u32>,
     /// Replicas per shard.
     pub(in super::super) replication_factor: u32,
@@ -90,7 +93,7 @@ pub(super) fn invalid(field: impl Into<String>, value: impl std::fmt::Display, b
     Error::Validation { field: field.into(), message }.into()
 }
 
-fn in_range(field: &str, value: u32, most: u32) -> Result<(), Failure> {
+pub(super) fn in_range(field: &str, value: u32, most: u32) -> Result<(), Failure> {
     match value {
         0 => Err(invalid(field, value, "1 or larger")),
         _ if value > most => Err(invalid(field, value, &format!("{most} or smaller"))),
@@ -134,13 +137,8 @@ impl CreateBody {
                 return Err(Failure::new(StatusCode::BAD_REQUEST, text));
             }
         }
-        if let Some(shards) = self.shard_number {
-            in_range("shard_number", shards, SHARDS_PER_COLLECTION_MAX)?;
-        }
-        let replication_factor = self.replication_factor.unwrap_or(1);
-        in_range("replication_factor", replication_factor, REPLICATION_MAX)?;
-        let write_consistency_factor = self.write_consistency_factor.unwrap_or(1);
-        check_write_factor("write_consistency_factor", write_consistency_factor, replication_factor)?;
+        let Layout { routing, shard_number, replication_factor, write_consistency_factor } =
+            layout(self.routing, self.shard_number, self.replication_factor, self.write_consistency_factor)?;
         let given = self.hnsw_config.unwrap_or_default();
         let hnsw = given.shape_over(HnswConfig::default(), "")?.unwrap_or_default();
         let threshold = self.optimizers_config.map(OptimizersBody::threshold).transpose()?.flatten();
@@ -170,6 +168,12 @@ impl CreateBody {
             "wal_config": WalBody::shown(),
             "quantization_config": quantized,
         });
+        if routing == Routing::Replicate
+            && let Value::Object(params) = &mut config["params"]
+        {
+            // It follows the number of nodes.
+            params.remove("replication_factor");
+        }
         if let Some(payload) = self.payload.map(|body| body.check("payload")).transpose()?.flatten() {
             config["params"]["payload"] = payload;
         }
@@ -182,8 +186,16 @@ impl CreateBody {
         }
         let schema = CollectionSchema { vectors, hnsw, indexing_threshold_kib };
         check_names(&strict, &schema)?;
-        let shard_number = self.shard_number;
-        Ok(NewCollection { schema, shard_number, replication_factor, write_consistency_factor, strict, graphs, config })
+        Ok(NewCollection {
+            schema,
+            routing,
+            shard_number,
+            replication_factor,
+            write_consistency_factor,
+            strict,
+            graphs,
+            config,
+        })
     }
 }
 

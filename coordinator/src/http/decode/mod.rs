@@ -11,6 +11,7 @@ mod older;
 mod points;
 mod quantization;
 mod query;
+mod routing;
 mod search;
 mod settings;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use vicinal_common::tuning::Tuning;
 use super::super::answer::Failure;
 use super::change::ChangeBody;
 use super::collection::{CreateBody, NewCollection};
-use crate::meta::{Collection, CollectionChange, CollectionState};
+use crate::meta::{Collection, CollectionChange, CollectionState, Routing};
 
 fn create(body: Value) -> Result<NewCollection, Failure> {
     let malformed = |e: serde_json::Error| Failure::new(axum::http::StatusCode::BAD_REQUEST, e.to_string());
@@ -31,6 +31,7 @@ fn created(body: Value) -> Collection {
         epoch: Epoch(1),
         shards: Vec::new(),
         tokens: TokenTable::propose(&[ShardId(1)]).unwrap(),
+        routing: new.routing,
         replication_factor: new.replication_factor,
         write_consistency_factor: new.write_consistency_factor,
         config_json: new.config.to_string(),
@@ -244,6 +245,57 @@ fn a_change_that_cannot_be_made_is_refused() {
     }
 }
 
+#[test]
+fn routing_decides_what_may_be_said_of_shards_and_replicas() {
+    let new = |more: Value| create(one_vector(more));
+    let accepted = |more: Value| new(more).unwrap_or_else(|failure| panic!("{failure:?}"));
+    let hash = accepted(json!({"routing": {"method": "hash"}, "shard_number": 4, "replication_factor": 3}));
+    assert_eq!((hash.routing, hash.shard_number, hash.replication_factor), (Routing::Hash, Some(4), 3));
+    assert_eq!(accepted(json!({"routing": null})).routing, Routing::Hash);
+    for more in [json!({}), json!({"shard_number": 1, "write_consistency_factor": 1})] {
+        let mut more = more;
+        more["routing"] = json!({"method": "replicate"});
+        let replicated = accepted(more);
+        assert_eq!((replicated.routing, replicated.shard_number), (Routing::Replicate, Some(1)));
+        assert!(replicated.config["params"].get("replication_factor").is_none(), "{}", replicated.config);
+    }
+    for (more, status, parts) in [
+        (
+            json!({"routing": {"method": "cluster"}}),
+            400,
+            &["`routing.method: cluster` is not", "not available yet"][..],
+        ),
+        (json!({"routing": {"method": "Hash"}}), 422, &["routing.method", "`Hash`", "hash or replicate"]),
+        (json!({"routing": {}}), 400, &["method"]),
+        (json!({"routing": "replicate"}), 400, &["expected an object"]),
+        (json!({"routing": {"method": "hash", "copies": 1}}), 400, &["copies"]),
+        (json!({"routing": {"method": "replicate"}, "shard_number": 2}), 422, &["shard_number", "1 or left out"]),
+        (json!({"routing": {"method": "replicate"}, "replication_factor": 1}), 400, &["`replication_factor` is not"]),
+        (
+            json!({"routing": {"method": "replicate"}, "write_consistency_factor": 2}),
+            422,
+            &["write_consistency_factor", "1 or left out"],
+        ),
+    ] {
+        let failure = new(more.clone()).err().unwrap_or_else(|| panic!("{more} was accepted"));
+        assert_eq!(failure.status.as_u16(), status, "{more}: {}", failure.text);
+        assert!(parts.iter().all(|part| failure.text.contains(part)), "{more}: {}", failure.text);
+    }
+    let known = created(one_vector(json!({"routing": {"method": "replicate"}})));
+    assert!(change(&known, json!({"routing": {"method": "replicate"}})).is_ok());
+    for (body, part) in [
+        (
+            json!({"routing": {"method": "hash"}}),
+            "`routing.method: hash` is not supported: the collection has `replicate`",
+        ),
+        (json!({"params": {"replication_factor": 1}}), "`params.replication_factor` is not"),
+        (json!({"params": {"write_consistency_factor": 2}}), "params.write_consistency_factor"),
+    ] {
+        let failure = change(&known, body.clone()).err().unwrap_or_else(|| panic!("{body} was accepted"));
+        assert!(failure.text.contains(part), "{body}: {}", failure.text);
+    }
+}
+
 /// Some value that may or may not belong into a field.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -327,6 +379,7 @@ const CREATE: &[&str] = &[
     "quantization_config",
     "strict_mode_config",
     "metadata",
+    "routing",
     "init_from",
     "vectors",
 ];

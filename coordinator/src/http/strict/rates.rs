@@ -106,7 +106,7 @@ mod tests {
     use vicinal_common::tuning::Tuning;
 
     use super::*;
-    use crate::meta::{CollectionState, StrictMode};
+    use crate::meta::{CollectionState, Routing, StrictMode};
 
     fn collection(number: u128, strict: StrictMode) -> Collection {
         Collection {
@@ -117,6 +117,7 @@ mod tests {
             epoch: Epoch(1),
             shards: Vec::new(),
             tokens: TokenTable::propose(&[ShardId(1)]).unwrap(),
+            routing: Routing::Hash,
             replication_factor: 1,
             write_consistency_factor: 1,
             config_json: "{}".into(),

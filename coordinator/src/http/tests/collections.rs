@@ -54,6 +54,23 @@ async fn a_description_has_what_clients_ask_for() {
 }
 
 #[tokio::test]
+async fn a_replicated_collection_is_on_each_node_and_says_so() {
+    let edge = Edge::new().await;
+    let body = json!({"vectors": {"size": 2, "distance": "Dot"}, "routing": {"method": "replicate"}});
+    edge.ok("PUT", C, body).await;
+    let shown = config(&edge).await;
+    assert_eq!(shown["routing"], json!({"method": "replicate"}));
+    assert_eq!((&shown["params"]["shard_number"], &shown["params"]["replication_factor"]), (&json!(1), &Value::Null));
+    let placed = edge.ok("GET", "/collections/c/cluster", Value::Null).await;
+    assert_eq!((&placed["shard_count"], placed["replicas"].as_array().unwrap().len()), (&json!(1), 3), "{placed}");
+    let (status, text) = edge.refused("PATCH", C, json!({"routing": {"method": "hash"}})).await;
+    assert!(status == 400 && text.contains("routing.method"), "{text}");
+    edge.ok("PUT", "/collections/plain", json!({"vectors": {"size": 2, "distance": "Dot"}})).await;
+    let plain = edge.ok("GET", "/collections/plain", Value::Null).await;
+    assert_eq!(plain["config"]["routing"], json!({"method": "hash"}));
+}
+
+#[tokio::test]
 async fn the_vector_of_the_empty_name_is_the_unnamed_one() {
     let edge = Edge::new().await;
     edge.ok("PUT", C, json!({"vectors": {"": {"size": 2, "distance": "Dot"}}})).await;

@@ -11,7 +11,7 @@ use vicinal_common::ring::TokenTable;
 use vicinal_common::transport::Address;
 
 use super::super::change::CollectionChange;
-use super::super::state::{Registration, Shard, StrictMode};
+use super::super::state::{Registration, StrictMode};
 use super::*;
 
 fn collection_id(number: u128) -> CollectionId {
@@ -29,8 +29,9 @@ fn create(id: u128, name: &str, first_shard: u64, shards: u64) -> CreateCommand 
             hnsw: HnswConfig::default(),
             indexing_threshold_kib: 1,
         },
-        shards: ids.iter().map(|id| Shard { id: *id, replicas: vec![NodeId(1)] }).collect(),
+        shards: ids.iter().map(|id| Shard { id: *id, replicas: vec![NodeId(1)], learners: Vec::new() }).collect(),
         tokens: TokenTable::propose(&ids).unwrap(),
+        routing: Routing::Hash,
         replication_factor: 1,
         write_consistency_factor: 1,
         config_json: "{}".into(),
