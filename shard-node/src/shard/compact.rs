@@ -15,7 +15,6 @@ use super::flush::translate;
 use super::view::{LiveSegment, SegmentIndex, View};
 use crate::optimizer::{Action, Policy, SegmentStats, VectorStats, keeps_index, next_action, wants_index};
 use crate::segment::{Run, Segment, Source, StoredFile, Tombstones, write_whole};
-use vicinal_index::VectorIndex;
 use vicinal_index::hnsw::{BuildControl, BuildError, HnswIndex, HnswParams, Over};
 
 /// A vector index that is being built.
