@@ -88,50 +88,57 @@ fn what_has_no_bound_rules_nothing_out() {
     }
 }
 
-/// A near-duplicate whose distance is less than its own rounding: the difference of two numbers that are nearly one.
+/// Fails for a row that its own distance rules out. Rows come with their opposites, so that the mean is zero.
+fn none_is_ruled_out(row: &[f32], metric: Metric, query: &[f32]) {
+    let rows = [row.to_vec(), row.iter().map(|x| -x).collect()].concat();
+    for (by_code, limit, is_out) in limits(&rows, row.len(), metric, query).into_iter().flatten() {
+        assert!(!is_out, "{metric:?} dim {}: {by_code} is ruled out by {limit}", row.len());
+    }
+}
+
+/// Arbitrary, and the same for the same numbers.
+fn chance(seed: u64, i: usize) -> u64 {
+    crate::hnsw::mix(seed << 20 | i as u64)
+}
+
+/// The distance of a near-duplicate is less than its own rounding: the difference of two numbers that are nearly one.
 #[test]
 fn near_duplicates_on_the_border_of_two_codes_are_not_ruled_out() {
     for dim in [32, 64, 128] {
-        for seed in 0..300u64 {
-            let bit = |i: usize| crate::hnsw::mix(seed << 20 | i as u64);
-            // Levels far from 0 and just below the border to the next.
-            let row: Vec<f32> = (0..dim)
-                .map(|i| {
-                    let level = (bit(i) % 120) as f32 + 0.4985;
-                    if bit(i + dim) % 2 == 0 { level } else { -level }
-                })
-                .collect();
-            let query: Vec<f32> = row.iter().map(|x| x + 0.006 * x.signum()).collect();
-            let mut rows = [row.clone(), row.iter().map(|x| -x).collect()].concat();
-            let mut query = query;
-            rows.chunks_exact_mut(dim).for_each(|row| Metric::Cosine.prepare(row));
-            Metric::Cosine.prepare(&mut query);
-            for (by_code, limit, is_out) in limits(&rows, dim, Metric::Cosine, &query).into_iter().flatten() {
-                assert!(!is_out, "dim {dim} seed {seed}: {by_code} is ruled out by {limit}");
-            }
+        for seed in 0..1_000 {
+            // Levels just before the border to the next one in the row, just behind it in the query; the first sets the step.
+            let at = |border: f32| {
+                let level = |i: usize| {
+                    let side = if chance(seed, i + dim).is_multiple_of(2) { border } else { -border };
+                    (chance(seed, i) % 121) as f32 - 60.0 + side
+                };
+                let mut vector: Vec<f32> = (0..dim).map(|i| if i == 0 { 127.0 } else { level(i) }).collect();
+                Metric::Cosine.prepare(&mut vector);
+                vector
+            };
+            none_is_ruled_out(&at(0.4985), Metric::Cosine, &at(0.5045));
         }
     }
 }
 
 #[test]
 fn the_smallest_and_the_largest_vectors_are_not_ruled_out() {
-    for (scale, dim) in [(1e-20f32, 4096), (1e-20, 96), (0.99e-30, 96), (3e21, 64), (1e19, 64)] {
-        for metric in METRICS {
-            let value = |i: u64| scale * ((crate::hnsw::mix(i) % 240) as f32 - 120.49);
-            let mut data: Vec<f32> = (0..8 * dim as u64).map(value).collect();
-            data[..dim].fill(scale.min(1.0));
-            data.chunks_exact_mut(dim).for_each(|row| metric.prepare(row));
-            for (row, (by_code, limit, is_out)) in
-                limits(&data, dim, metric, &data[..dim]).into_iter().flatten().enumerate()
-            {
-                assert!(!is_out, "{metric:?} {scale} {row}: {by_code} is ruled out by {limit}");
-            }
+    let mut axes = [vec![0.0; 64], vec![0.0; 64]];
+    (axes[0][0], axes[1][1]) = (3e21, 3e21);
+    // Each too long for a product by code, which is zero all the same.
+    none_is_ruled_out(&axes[0], Metric::Dot, &axes[1]);
+    for seed in 0..20 {
+        // Steps too small to divide by, all components just before the border to the next code.
+        let level = |i: usize| if i == 0 { 127.0 } else { (chance(seed, i) % 100) as f32 + 0.51 };
+        let row: Vec<f32> = (0..96).map(|i| 0.99e-30 * level(i)).collect();
+        none_is_ruled_out(&row, Metric::Dot, &[1.0; 96]);
+        none_is_ruled_out(&row, Metric::Manhattan, &[0.0; 96]);
+        // Squares below the normal numbers.
+        for scale in [1e-22, 3e-22, 1e-21] {
+            let vector =
+                |seed| -> Vec<f32> { (0..4096).map(|i| scale * ((chance(seed, i) % 240) as f32 - 120.0)).collect() };
+            none_is_ruled_out(&vector(seed), Metric::Euclid, &vector(seed + 100));
+            none_is_ruled_out(&vector(seed), Metric::Euclid, &vector(seed));
         }
-    }
-    // Orthogonal, and each too long for its product.
-    let mut data = vec![0.0; 3 * 64];
-    (data[0], data[64], data[128 + 1]) = (3e21, -3e21, 3e21);
-    for (by_code, limit, is_out) in limits(&data, 64, Metric::Dot, &data[..64]).into_iter().flatten() {
-        assert!(!is_out, "{by_code} is ruled out by {limit}");
     }
 }
