@@ -28,6 +28,23 @@ pub enum ScoreOrder {
 }
 
 impl Metric {
+    const ALL: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
+
+    /// The number that stands for it in files: never another one.
+    pub fn code(self) -> u32 {
+        match self {
+            Metric::Cosine => 0,
+            Metric::Dot => 1,
+            Metric::Euclid => 2,
+            Metric::Manhattan => 3,
+        }
+    }
+
+    /// The metric of a number, `None` when there is none.
+    pub fn of_code(code: u32) -> Option<Metric> {
+        Metric::ALL.into_iter().find(|metric| metric.code() == code)
+    }
+
     /// The way scores of this metric are ordered.
     pub fn order(self) -> ScoreOrder {
         match self {

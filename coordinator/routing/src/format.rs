@@ -26,15 +26,6 @@ mod field {
     pub(super) const D1: usize = 52;
 }
 
-fn metric_code(metric: Metric) -> u32 {
-    match metric {
-        Metric::Cosine => 0,
-        Metric::Dot => 1,
-        Metric::Euclid => 2,
-        Metric::Manhattan => 3,
-    }
-}
-
 fn corrupt(offset: usize, what: impl Into<String>) -> RoutingError {
     RoutingError::Corrupt { offset, what: what.into() }
 }
@@ -49,7 +40,7 @@ impl CentroidMap {
         let word = |value: usize| (value as u32).to_le_bytes();
         put(0, &MAGIC);
         put(field::FORMAT, &FORMAT.to_le_bytes());
-        put(field::METRIC, &metric_code(parts.metric).to_le_bytes());
+        put(field::METRIC, &parts.metric.code().to_le_bytes());
         put(field::VERSION, &parts.version.to_le_bytes());
         put(field::DIM, &word(parts.dim));
         put(field::CENTROIDS, &word(self.len()));
@@ -95,10 +86,8 @@ impl CentroidMap {
         if u32_at(field::FORMAT) != FORMAT {
             return Err(corrupt(field::FORMAT, format!("unknown format version {}", u32_at(field::FORMAT))));
         }
-        let metrics = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
         let code = u32_at(field::METRIC);
-        let metric = metrics.into_iter().find(|metric| metric_code(*metric) == code);
-        let metric = metric.ok_or_else(|| corrupt(field::METRIC, format!("unknown metric {code}")))?;
+        let metric = Metric::of_code(code).ok_or_else(|| corrupt(field::METRIC, format!("unknown metric {code}")))?;
         if header[field::D1 + 16..HEADER_CRC_AT].iter().any(|byte| *byte != 0) {
             return Err(corrupt(field::D1 + 16, "bytes that are zero are not"));
         }

@@ -59,6 +59,7 @@ pub(super) fn build(
     }
     let params = graph_params(family, params)?.context("families without a graph were dealt with")?;
     let index = HnswIndex::build(rows, metric, params, control).context("cannot build the index")?;
+    let index = index.with_short_codes().context("no memory for the codes to walk over")?;
     let report = json!({"m": params.m, "ef_construction": params.ef_construction, "seed": params.seed});
     let report = report.as_object().cloned().unwrap_or_default();
     Ok(Built { index: Box::new(index), params: report, beam: Beam::Matters })

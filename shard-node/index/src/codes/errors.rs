@@ -19,7 +19,7 @@ pub(crate) struct CodeErrors {
 }
 
 /// Rounding in the arithmetic of the bounds themselves.
-const ROUNDED: f32 = 1.001;
+pub(super) const ROUNDED: f32 = 1.001;
 /// Rows whose components are all smaller than this have steps that no division should meet.
 const TINY: f32 = 1e-30;
 /// Lengths of vectors up to which no product or square of two leaves the range of f32.

@@ -26,7 +26,7 @@ use vicinal_common::metric::Metric;
 
 pub(crate) use self::errors::{CodeErrors, CodeLimits};
 pub(crate) use self::kernel::{CodeKernel, CodeRows, LINE};
-pub(crate) use self::short::{ShortCodes, ShortQuery, any_row};
+pub(crate) use self::short::{ShortCodes, ShortQuery};
 use crate::Rows;
 use crate::array::{Array, HugeBytes};
 use crate::prefetch::prefetch;
@@ -304,12 +304,10 @@ impl Codes {
         Ok(codes)
     }
 
-    /// Adds the codes of 4 bits, for vectors that have them. On the threads of the current pool; fails when there is no memory.
-    pub(crate) fn add_short(&mut self) -> io::Result<Option<&mut ShortCodes>> {
-        if ShortCodes::suit(self.coder.metric, self.coder.dim()) {
-            self.short = Some(ShortCodes::of(self.view(), self.errors)?);
-        }
-        Ok(self.short.as_mut())
+    /// The codes of 4 bits, for vectors that have them. On the threads of the current pool; fails when there is no memory.
+    pub(crate) fn shortened(&self) -> io::Result<Option<ShortCodes>> {
+        let has = ShortCodes::suit(self.coder.metric, self.coder.dim());
+        has.then(|| ShortCodes::of(self.view(), self.errors)).transpose()
     }
 
     /// How many rows there are.

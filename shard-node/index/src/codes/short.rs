@@ -10,10 +10,9 @@ use std::io;
 use rayon::prelude::*;
 use vicinal_common::metric::Metric;
 
-use super::errors::RowLimits;
+use super::errors::{ROUNDED, RowLimits};
 use super::{CodeErrors, CodeKernel, CodeRows, CodedQuery, CodesView, LINE, RowTerms};
 use crate::array::HugeBytes;
-use crate::hnsw::mix;
 use crate::prefetch::prefetch;
 
 /// Dimensions in one line of codes: a byte holds one of the first half and one of the second half.
@@ -25,8 +24,6 @@ const PAIRS: usize = 2048;
 const COVERED: f64 = 0.997;
 /// Dimensions from which errors of single components even out.
 const DIM_MIN: usize = 32;
-/// Rounding in the arithmetic of the bounds themselves.
-const ROUNDED: f32 = 1.001;
 /// Rows that one thread makes at a time.
 const CHUNK: usize = 1024;
 
@@ -323,11 +320,6 @@ fn cut_row(layout: Layout, long: &[u8], terms: RowTerms, metric: Metric, short: 
     };
     rest[..size_of::<RowTerms>()].copy_from_slice(bytemuck::bytes_of(&RowTerms { scale: terms.scale, add }));
     [squares, lost]
-}
-
-/// A row of so many, at least 1: always the same for the same number, all about equally often.
-pub(crate) fn any_row(number: u64, rows: usize) -> u32 {
-    (mix(number) % rows as u64) as u32
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ impl FlatIndex {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build().map_err(io::Error::other)?;
         let codes = pool.install(|| {
             let mut codes = Codes::of(rows, metric, Packing::Dense)?;
-            codes.add_short()?;
+            codes.short = codes.shortened()?;
             io::Result::Ok(codes)
         })?;
         Ok(FlatIndex { codes: Some((codes, CodeKernel::new())), ..FlatIndex::new(metric) })

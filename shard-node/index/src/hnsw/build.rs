@@ -20,7 +20,7 @@ const BATCH: usize = 128;
 pub(super) fn build(
     rows: Rows<'_>,
     geometry: Geometry<'_>,
-    pool: Option<&rayon::ThreadPool>,
+    pool: Option<rayon::ThreadPool>,
     params: &HnswParams,
     control: &BuildControl<'_>,
 ) -> Result<Graph, BuildError> {
@@ -46,7 +46,7 @@ pub(super) fn build(
     control.check()?;
     let Builder { geometry, layers, order, scratches, pool, .. } = builder;
     let mut lists = layers.into_iter().enumerate().map(|(l, layer)| {
-        finish_layer(layer, pool, &scratches, |node, list, degree, scratch| {
+        finish_layer(layer, pool.as_ref(), &scratches, |node, list, degree, scratch| {
             select(&geometry, order.row(l, node), list, degree, |node| order.row(l, node), scratch)
         })
     });
@@ -117,6 +117,11 @@ pub(crate) fn mix(value: u64) -> u64 {
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+/// A row of so many, at least 1: always the same for the same number, all about equally often.
+pub(crate) fn any_row(number: u64, rows: usize) -> u32 {
+    (mix(number) % rows as u64) as u32
 }
 
 /// The level of a row: at least l with probability m^-l, by integers only, so that all platforms agree.
@@ -190,7 +195,7 @@ struct Builder<'a> {
     order: InsertOrder,
     ef_construction: usize,
     scratches: ScratchPool,
-    pool: Option<&'a rayon::ThreadPool>,
+    pool: Option<rayon::ThreadPool>,
 }
 
 /// Applies `work` to all items and keeps their order, on the pool if there is one.
@@ -220,7 +225,7 @@ impl Builder<'_> {
     fn insert_batch(&mut self, start: usize, end: usize) {
         let positions: Vec<usize> = (start..end).collect();
         let this = &*self;
-        let plans = map_all(this.pool, &this.scratches, &positions, |scratch, &position| {
+        let plans = map_all(this.pool.as_ref(), &this.scratches, &positions, |scratch, &position| {
             this.plan(position, start..end, scratch)
         });
         let mut edges = Vec::new();
@@ -239,7 +244,7 @@ impl Builder<'_> {
             .sort_unstable_by(|a, b| (a.layer, a.target).cmp(&(b.layer, b.target)).then(a.source.cmp_total(&b.source)));
         let groups: Vec<&[BackEdge]> = edges.chunk_by(|a, b| (a.layer, a.target) == (b.layer, b.target)).collect();
         let this = &*self;
-        let lists = map_all(this.pool, &this.scratches, &groups, |scratch, group| {
+        let lists = map_all(this.pool.as_ref(), &this.scratches, &groups, |scratch, group| {
             this.with_back_edges(group, &mut scratch.select)
         });
         for (group, list) in groups.iter().zip(&lists) {

@@ -7,7 +7,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::metric::Metric;
 
 use super::graph::{GraphView, LAYERS_MAX, NONE, ROWS_MAX, StoredGraph};
-use super::{HnswIndex, HnswParams, Over, add_short};
+use super::{HnswIndex, HnswParams, Over};
 use crate::Rows;
 use crate::array::{Array, HugeBytes, Residency};
 use crate::codes::{CodeErrors, Coder, Codes, LINE, Packing, RowTerms};
@@ -51,20 +51,6 @@ fn corrupt(what: &str) -> Error {
     Error::Corrupt(format!("hnsw index: {what}"))
 }
 
-fn metric_code(metric: Metric) -> u32 {
-    match metric {
-        Metric::Cosine => 0,
-        Metric::Dot => 1,
-        Metric::Euclid => 2,
-        Metric::Manhattan => 3,
-    }
-}
-
-fn metric_of_code(code: u32) -> Result<Metric> {
-    let metrics = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
-    metrics.into_iter().find(|metric| metric_code(*metric) == code).ok_or_else(|| corrupt("unknown metric"))
-}
-
 /// A parameter or the number of layers.
 fn word(value: usize) -> u32 {
     u32::try_from(value).expect("build and open limit it to far less than 32 bits")
@@ -79,7 +65,7 @@ impl HnswIndex {
         let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &MAGIC);
         put(field::VERSION, &VERSION.to_le_bytes());
-        put(field::METRIC, &metric_code(self.metric).to_le_bytes());
+        put(field::METRIC, &self.metric.code().to_le_bytes());
         put(field::ROWS, &(self.rows as u64).to_le_bytes());
         put(field::SEED, &self.params.seed.to_le_bytes());
         put(field::DIM, &(self.dim as u64).to_le_bytes());
@@ -139,7 +125,7 @@ impl HnswIndex {
         if u32_at(field::VERSION) != VERSION {
             return Err(corrupt(&format!("header at offset 0: unknown version {}", u32_at(field::VERSION))));
         }
-        let metric = metric_of_code(u32_at(field::METRIC))?;
+        let metric = Metric::of_code(u32_at(field::METRIC)).ok_or_else(|| corrupt("unknown metric"))?;
         if u64_at(field::ROWS) != rows.len() as u64 || rows.len() > ROWS_MAX || u64_at(field::DIM) != rows.dim as u64 {
             return Err(corrupt("built for other rows"));
         }
@@ -192,7 +178,7 @@ impl HnswIndex {
             twins: read(3)?,
         };
         verify(&graph.view(), rows.len())?;
-        let mut codes = match params.over {
+        let codes = match params.over {
             Over::Vectors if sections[4..].iter().all(Range::is_empty) => None,
             Over::Vectors => return Err(corrupt("codes that nobody asked for")),
             Over::Codes => {
@@ -218,10 +204,11 @@ impl HnswIndex {
                 Some(codes)
             }
         };
-        if let (Some(codes), Residency::Memory) = (&mut codes, residency) {
-            add_short(codes, &graph).map_err(no_memory)?;
+        let index = HnswIndex::new(metric, rows, params, graph, codes);
+        match residency {
+            Residency::Memory => index.with_short_codes().map_err(no_memory),
+            Residency::Mapped => Ok(index),
         }
-        Ok(HnswIndex::new(metric, rows, params, graph, codes))
     }
 }
 

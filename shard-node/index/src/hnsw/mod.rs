@@ -17,6 +17,7 @@ mod select;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vicinal_common::distance::Kernel;
@@ -25,11 +26,11 @@ use vicinal_common::limits::{HNSW_EF_CONSTRUCTION, HNSW_M};
 use vicinal_common::metric::Metric;
 
 use self::beam::ScratchPool;
-pub(crate) use self::build::mix;
+pub(crate) use self::build::{any_row, mix};
 use self::graph::{GraphView, ROWS_MAX, StoredGraph};
 use self::select::{Geometry, Space};
 use crate::Rows;
-use crate::codes::{CodeKernel, Codes, LINE, Packing, RowTerms, ShortCodes, any_row};
+use crate::codes::{CodeKernel, Codes, LINE, Packing, RowTerms};
 
 /// What a graph is built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +88,7 @@ impl HnswParams {
     pub fn build_bytes(&self, rows: usize, dim: usize) -> u64 {
         // Lists are a quarter longer while they grow, with a distance for each link; and the order of insertion.
         let growing = rows as u64 * (8 * (2 * self.m + self.m / 2 + 2) + 48) as u64;
-        let short = if self.over == Over::Codes { rows as u64 * ShortCodes::row_bytes(dim) as u64 } else { 0 };
-        growing + short + 2 * self.file_bytes(rows, dim)
+        growing + 2 * self.file_bytes(rows, dim)
     }
 
     fn is_valid(&self) -> bool {
@@ -143,9 +143,9 @@ pub enum BuildError {
     Threads(String),
 }
 
-impl From<std::io::Error> for BuildError {
+impl From<io::Error> for BuildError {
     /// Arrays fail to be made for one reason only.
-    fn from(error: std::io::Error) -> BuildError {
+    fn from(error: io::Error) -> BuildError {
         BuildError::Memory(error.to_string())
     }
 }
@@ -202,7 +202,7 @@ impl HnswIndex {
             ),
         };
         let make_codes = || Codes::of(rows, metric, Packing::Lines).map_err(BuildError::from);
-        let mut codes = match (params.over, &pool) {
+        let codes = match (params.over, &pool) {
             (Over::Vectors, _) => None,
             (Over::Codes, Some(pool)) => Some(pool.install(make_codes)?),
             (Over::Codes, None) => Some(make_codes()?),
@@ -212,12 +212,7 @@ impl HnswIndex {
             None => Space::Vectors(Kernel::new(metric)),
         };
         let geometry = Geometry::new(rows, metric, space);
-        let graph = StoredGraph::new(build::build(rows, geometry, pool.as_ref(), &params, &control)?)?;
-        match (&mut codes, &pool) {
-            (Some(codes), Some(pool)) => pool.install(|| add_short(codes, &graph))?,
-            (Some(codes), None) => add_short(codes, &graph)?,
-            (None, _) => {}
-        }
+        let graph = StoredGraph::new(build::build(rows, geometry, pool, &params, &control)?)?;
         Ok(HnswIndex::new(metric, rows, params, graph, codes))
     }
 
@@ -235,6 +230,26 @@ impl HnswIndex {
         }
     }
 
+    /// Cuts the 4-bit codes that searches walk over, where the vectors have such codes. On the threads of the current pool; fails
+    /// when there is no memory. Opening to memory does it: what is built only to be written needs none.
+    pub fn with_short_codes(mut self) -> io::Result<HnswIndex> {
+        let view = self.graph.view();
+        let near = |number: u64| {
+            // Lists begin with the nearest, but not all that a search meets is the nearest of something.
+            let row = any_row(number / 2, self.rows);
+            let to = *view.base().neighbours(row).get(number as usize % 2 * 3)?;
+            (to != graph::NONE).then_some((row, to))
+        };
+        if let Some(codes) = &mut self.codes
+            && self.rows > 0
+            && let Some(mut short) = codes.shortened()?
+        {
+            short.learn(codes.view(), near);
+            codes.short = Some(short);
+        }
+        Ok(self)
+    }
+
     /// What the graph was built with.
     pub fn params(&self) -> HnswParams {
         self.params
@@ -243,24 +258,4 @@ impl HnswIndex {
     fn graph(&self) -> GraphView<'_> {
         self.graph.view()
     }
-}
-
-/// Adds 4-bit codes, which are what searches walk over. On the threads of the current pool.
-fn add_short(codes: &mut Codes, graph: &StoredGraph) -> std::io::Result<()> {
-    let rows = codes.rows();
-    if rows == 0 || codes.add_short()?.is_none() {
-        return Ok(());
-    }
-    let view = graph.view();
-    let near = |number: u64| {
-        // Lists begin with the nearest, but not all that a search meets is the nearest of something.
-        let row = any_row(number / 2, rows);
-        let to = *view.base().neighbours(row).get(number as usize % 2 * 3)?;
-        (to != graph::NONE).then_some((row, to))
-    };
-    if let Some(mut short) = codes.short.take() {
-        short.learn(codes.view(), near);
-        codes.short = Some(short);
-    }
-    Ok(())
 }

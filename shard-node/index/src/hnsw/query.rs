@@ -4,7 +4,7 @@ use vicinal_common::metric::Metric;
 
 use super::HnswIndex;
 use super::beam::{Found, ScoreBuffers, Scratch, Width};
-use super::build::mix;
+use super::build::any_row;
 use super::search::{
     AcceptedBounds, CodeScorer, Scorer, ShortScorer, VectorScorer, descend, keep_accepted, search_accepted,
     search_graph, start_layer, walk_layer,
@@ -77,7 +77,7 @@ impl HnswIndex {
         let accepted = match (accept, accept.count(self.rows)) {
             (_, Some(count)) => count,
             (Accept::Test { test, .. }, None) if self.rows > SAMPLE => {
-                let sampled = (0..SAMPLE as u64).filter(|i| test((mix(*i) % self.rows as u64) as u32)).count();
+                let sampled = (0..SAMPLE as u64).filter(|i| test(any_row(*i, self.rows))).count();
                 (self.rows as u128 * sampled as u128 / SAMPLE as u128) as usize
             }
             (_, None) => return Way::Scan,

@@ -28,6 +28,7 @@ pub(crate) fn clustered(metric: Metric, rows: usize, dim: usize, seed: u64) -> V
 pub(super) fn build_with(rows: Rows<'_>, metric: Metric, params: HnswParams, threads: usize) -> HnswIndex {
     let (cancel, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let index = HnswIndex::build(rows, metric, params, BuildControl { cancel: &cancel, done: &done, threads }).unwrap();
+    let index = index.with_short_codes().unwrap();
     assert_eq!(done.load(Ordering::Relaxed), rows.len() as u64);
     index
 }

@@ -14,7 +14,7 @@ fn limits(data: &[f32], dim: usize, metric: Metric, query: &[f32]) -> Vec<Vec<(f
     let rows = Rows { data, dim };
     let (kernel, code_kernel) = (Kernel::new(metric), CodeKernel::new());
     let mut codes = Codes::of(rows, metric, Packing::Dense).unwrap();
-    codes.add_short().unwrap();
+    codes.short = codes.shortened().unwrap();
     let mut coded = CodedQuery::default();
     codes.coder.query(code_kernel, query, &mut coded);
     let limits = CodeLimits::new(&codes.coder, codes.errors, query, &coded);

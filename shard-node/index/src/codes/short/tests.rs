@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::Rows;
 use crate::codes::{Codes, Packing};
+use crate::hnsw::any_row;
 use crate::hnsw::tests::clustered;
 
 fn short_of(codes: &Codes) -> ShortCodes {

@@ -3,6 +3,7 @@
 use super::super::tests::{build_with, clustered, kinds};
 use super::*;
 use crate::hnsw::HnswParams;
+use crate::hnsw::mix;
 use crate::{FlatIndex, RowSet, VectorIndex};
 
 const ROWS: usize = 12_000;
