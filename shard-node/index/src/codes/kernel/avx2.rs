@@ -43,27 +43,10 @@ fn reduce_longs4(sums: [__m256i; 4]) -> [i32; 4] {
     sums.map(|sum| reduce_longs(sum))
 }
 
-/// 32 bytes of a query. SAFETY contract of this and the next two: the query has what they read.
-#[target_feature(enable = "avx2")]
-unsafe fn bytes_at(query: *const u8, at: usize) -> __m256i {
-    // SAFETY: the caller's.
-    unsafe { _mm256_loadu_si256(query.add(at).cast()) }
-}
-
 /// 32 signed codes of a query as 16 bits: the even ones, the odd ones. Once for all rows of a call.
 #[target_feature(enable = "avx2")]
-unsafe fn words_at(query: *const u8, at: usize) -> [__m256i; 2] {
-    // SAFETY: the caller's.
-    let q = unsafe { bytes_at(query, at) };
+fn dot_query(q: __m256i) -> [__m256i; 2] {
     [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(q)), _mm256_srai_epi16::<8>(q)]
-}
-
-/// What of a query meets 32 bytes of 4-bit codes: 32 bytes for their lower halves, 32 a line later for the upper ones.
-#[target_feature(enable = "avx2")]
-unsafe fn halves_at(query: *const u8, at: usize) -> [__m256i; 2] {
-    let low = at / LINE * 2 * LINE + at % LINE;
-    // SAFETY: the caller's.
-    unsafe { [bytes_at(query, low), bytes_at(query, low + LINE)] }
 }
 
 /// One step of the inner product over 32 codes: no product of u8 and i8, and no pair of them, leaves 32 bits.
@@ -75,26 +58,22 @@ fn dot_step(acc: __m256i, [even, odd]: [__m256i; 2], c: __m256i) -> __m256i {
 }
 
 #[target_feature(enable = "avx2")]
+fn sad_query(q: __m256i) -> __m256i {
+    q
+}
+
+#[target_feature(enable = "avx2")]
 fn sad_step(acc: __m256i, q: __m256i, c: __m256i) -> __m256i {
     _mm256_add_epi64(acc, _mm256_sad_epu8(q, c))
 }
 
-/// One step over 32 bytes of 4-bit codes: products of u4 and i8 and their pairs are far from the ends of 16 bits.
-#[target_feature(enable = "avx2")]
-fn nibble_step(acc: __m256i, [low, high]: [__m256i; 2], c: __m256i) -> __m256i {
-    let lower = _mm256_set1_epi8(0x0F);
-    let lows = _mm256_maddubs_epi16(_mm256_and_si256(c, lower), low);
-    let highs = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(c), lower), high);
-    _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(lows, highs), _mm256_set1_epi16(1)))
-}
-
-/// Defines the kernel over all rows from how much of the query meets 32 bytes of a row, the step over these and the reduction.
+/// Defines the kernel over all rows from the step over 32 codes and the reduction.
 macro_rules! kernel {
-    ($name:ident, $query:ty, $bytes_per_byte:literal => $query_at:ident, $step:ident, $reduce4:ident, $reduce:ident) => {
+    ($name:ident, $query:ty, $prepare:ident, $step:ident, $reduce4:ident, $reduce:ident) => {
         #[target_feature(enable = "avx2")]
         fn $name(query: &[$query], codes: CodeRows<'_>, rows: &[u32], out: &mut [i32]) {
-            let bytes = query.len() / $bytes_per_byte;
-            let query = query.as_ptr().cast();
+            let bytes = query.len();
+            let query = query.as_ptr();
             let (quads, rest) = rows.as_chunks::<4>();
             let (out_quads, out_rest) = out.as_chunks_mut::<4>();
             for (i, (quad, out)) in quads.iter().zip(out_quads).enumerate() {
@@ -102,8 +81,8 @@ macro_rules! kernel {
                 let starts = quad.map(|row| codes.start(row));
                 let mut sums = [_mm256_setzero_si256(); 4];
                 for at in (0..bytes).step_by(LANES) {
-                    // SAFETY: at + LANES <= bytes, of which the query has so many times as many and every row as many.
-                    let q = unsafe { $query_at(query, at) };
+                    // SAFETY: at + LANES <= bytes, the length of the query and at most that of a row.
+                    let q = $prepare(unsafe { _mm256_loadu_si256(query.add(at).cast()) });
                     for (sum, start) in sums.iter_mut().zip(starts) {
                         // SAFETY: as above.
                         let c = unsafe { _mm256_loadu_si256(start.add(at).cast()) };
@@ -117,8 +96,9 @@ macro_rules! kernel {
                 let mut sum = _mm256_setzero_si256();
                 for at in (0..bytes).step_by(LANES) {
                     // SAFETY: as above.
-                    let (q, c) = unsafe { ($query_at(query, at), _mm256_loadu_si256(start.add(at).cast())) };
-                    sum = $step(sum, q, c);
+                    let (q, c) =
+                        unsafe { (_mm256_loadu_si256(query.add(at).cast()), _mm256_loadu_si256(start.add(at).cast())) };
+                    sum = $step(sum, $prepare(q), c);
                 }
                 *out = $reduce(sum);
             }
@@ -138,9 +118,53 @@ fn ahead(codes: CodeRows<'_>, next: &[u32], bytes: usize) {
     }
 }
 
-kernel!(dots, i8, 1 => words_at, dot_step, reduce_words4, reduce_words);
-kernel!(nibble_dots, i8, 2 => halves_at, nibble_step, reduce_words4, reduce_words);
-kernel!(sads, u8, 1 => bytes_at, sad_step, reduce_longs4, reduce_longs);
+kernel!(dots, i8, dot_query, dot_step, reduce_words4, reduce_words);
+kernel!(sads, u8, sad_query, sad_step, reduce_longs4, reduce_longs);
+
+/// One step over 32 bytes of 4-bit codes: products of u4 and i8 and their pairs are far from the ends of 16 bits.
+#[target_feature(enable = "avx2")]
+fn nibble_step(acc: __m256i, [low, high]: [__m256i; 2], c: __m256i) -> __m256i {
+    let lower = _mm256_set1_epi8(0x0F);
+    let lows = _mm256_maddubs_epi16(_mm256_and_si256(c, lower), low);
+    let highs = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(c), lower), high);
+    _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(lows, highs), _mm256_set1_epi16(1)))
+}
+
+/// Four rows at a time, and those of the next four are asked for meanwhile.
+#[target_feature(enable = "avx2")]
+fn nibble_dots(query: &[i8], codes: CodeRows<'_>, rows: &[u32], out: &mut [i32]) {
+    let bytes = query.len() / 2;
+    let query = query.as_ptr();
+    let query_at = |at: usize| {
+        let low = at / LINE * 2 * LINE + at % LINE;
+        // SAFETY: the query has two lines for each line of codes.
+        unsafe { [low, low + LINE].map(|at| _mm256_loadu_si256(query.add(at).cast())) }
+    };
+    let (quads, rest) = rows.as_chunks::<4>();
+    let (out_quads, out_rest) = out.as_chunks_mut::<4>();
+    for (i, (quad, out)) in quads.iter().zip(out_quads).enumerate() {
+        ahead(codes, &rows[4 * (i + 1)..], bytes);
+        let starts = quad.map(|row| codes.start(row));
+        let mut sums = [_mm256_setzero_si256(); 4];
+        for at in (0..bytes).step_by(LANES) {
+            let q = query_at(at);
+            for (sum, start) in sums.iter_mut().zip(starts) {
+                // SAFETY: at + LANES <= bytes, and so many can be read of every row: `check` saw to it.
+                *sum = nibble_step(*sum, q, unsafe { _mm256_loadu_si256(start.add(at).cast()) });
+            }
+        }
+        *out = reduce_words4(sums);
+    }
+    for (row, out) in rest.iter().zip(out_rest) {
+        let start = codes.start(*row);
+        let mut sum = _mm256_setzero_si256();
+        for at in (0..bytes).step_by(LANES) {
+            // SAFETY: as above.
+            sum = nibble_step(sum, query_at(at), unsafe { _mm256_loadu_si256(start.add(at).cast()) });
+        }
+        *out = reduce_words(sum);
+    }
+}
 
 #[target_feature(enable = "avx2")]
 fn spread(vector: &[f32], mean: &[f32]) -> f32 {

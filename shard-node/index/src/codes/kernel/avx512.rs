@@ -6,18 +6,14 @@ use super::{CodeRows, LINE, Table};
 
 pub(super) static TABLE: Table = Table { dot: dots, nibble_dot: nibble_dots, sad: sads, spread, quantize };
 
-/// Defines the kernel over all rows from how much of the query meets a line of a row, the step over that line and the reduction of
-/// one row's sums.
+/// Defines the kernel over all rows from the step over one line and the reduction of one row's sums.
 macro_rules! kernel {
-    (
-        $name:ident, $query:ty, $lines_per_line:literal => $query_at:ident,
-        |$acc:ident, $q:ident: $loaded:ty, $c:ident| $step:expr, $reduce4:ident, $reduce:ident
-    ) => {
+    ($name:ident, $query:ty, |$acc:ident, $q:ident, $c:ident| $step:expr, $reduce4:ident, $reduce:ident) => {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
         fn $name(query: &[$query], codes: CodeRows<'_>, rows: &[u32], out: &mut [i32]) {
-            let lines = query.len() / ($lines_per_line * LINE);
-            let query = query.as_ptr().cast();
-            let step = |$acc: __m512i, $q: $loaded, $c: __m512i| -> __m512i { $step };
+            let lines = query.len() / LINE;
+            let query = query.as_ptr();
+            let step = |$acc: __m512i, $q: __m512i, $c: __m512i| -> __m512i { $step };
             let (quads, rest) = rows.as_chunks::<4>();
             let (out_quads, out_rest) = out.as_chunks_mut::<4>();
             for (i, (quad, out)) in quads.iter().zip(out_quads).enumerate() {
@@ -25,8 +21,8 @@ macro_rules! kernel {
                 let starts = quad.map(|row| codes.start(row));
                 let mut sums = [_mm512_setzero_si512(); 4];
                 for line in 0..lines {
-                    // SAFETY: the query has so many lines for each of `lines`, and every row at least `lines`.
-                    let q = unsafe { $query_at(query, line) };
+                    // SAFETY: the query has `lines` lines, and every row at least as many.
+                    let q = unsafe { _mm512_loadu_si512(query.add(line * LINE).cast()) };
                     for (sum, start) in sums.iter_mut().zip(starts) {
                         // SAFETY: as above.
                         let c = unsafe { _mm512_loadu_si512(start.add(line * LINE).cast()) };
@@ -40,27 +36,16 @@ macro_rules! kernel {
                 let mut sum = _mm512_setzero_si512();
                 for line in 0..lines {
                     // SAFETY: as above.
-                    let (q, c) = unsafe { ($query_at(query, line), _mm512_loadu_si512(start.add(line * LINE).cast())) };
+                    let (q, c) = unsafe {
+                        let q = _mm512_loadu_si512(query.add(line * LINE).cast());
+                        (q, _mm512_loadu_si512(start.add(line * LINE).cast()))
+                    };
                     sum = step(sum, q, c);
                 }
                 *out = $reduce(sum);
             }
         }
     };
-}
-
-/// A line of the query for each line of a row. SAFETY contract: the query has it.
-#[target_feature(enable = "avx512f")]
-unsafe fn one_line(query: *const u8, line: usize) -> __m512i {
-    // SAFETY: the caller's.
-    unsafe { _mm512_loadu_si512(query.add(line * LINE).cast()) }
-}
-
-/// Two lines of the query for each line of a row. SAFETY contract: the query has them.
-#[target_feature(enable = "avx512f")]
-unsafe fn two_lines(query: *const u8, line: usize) -> [__m512i; 2] {
-    // SAFETY: the caller's.
-    unsafe { [one_line(query, 2 * line), one_line(query, 2 * line + 1)] }
 }
 
 /// Asks for the lines of the next four rows while the present four are computed.
@@ -105,20 +90,49 @@ fn reduce_longs4(sums: [__m512i; 4]) -> [i32; 4] {
     sums.map(|sum| reduce_longs(sum))
 }
 
-/// Adds to `sum` the products of a line of 4-bit codes with the two lines of a query.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn nibble_step(sum: __m512i, q: [__m512i; 2], c: __m512i) -> __m512i {
-    let lower = _mm512_set1_epi8(0x0F);
-    let low = _mm512_dpbusd_epi32(sum, _mm512_and_si512(c, lower), q[0]);
-    _mm512_dpbusd_epi32(low, _mm512_and_si512(_mm512_srli_epi16::<4>(c), lower), q[1])
-}
+kernel!(dots, i8, |acc, q, c| _mm512_dpbusd_epi32(acc, c, q), reduce_words4, reduce_words);
+kernel!(sads, u8, |acc, q, c| _mm512_add_epi64(acc, _mm512_sad_epu8(c, q)), reduce_longs4, reduce_longs);
 
-kernel!(dots, i8, 1 => one_line, |acc, q: __m512i, c| _mm512_dpbusd_epi32(acc, c, q), reduce_words4, reduce_words);
-kernel!(nibble_dots, i8, 2 => two_lines, |acc, q: [__m512i; 2], c| nibble_step(acc, q, c), reduce_words4, reduce_words);
-kernel!(
-    sads, u8, 1 => one_line,
-    |acc, q: __m512i, c| _mm512_add_epi64(acc, _mm512_sad_epu8(c, q)), reduce_longs4, reduce_longs
-);
+/// One line of a row meets two of the query. Four rows at a time, and those of the next four are asked for meanwhile.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn nibble_dots(query: &[i8], codes: CodeRows<'_>, rows: &[u32], out: &mut [i32]) {
+    let lines = query.len() / (2 * LINE);
+    let query = query.as_ptr();
+    let lower = _mm512_set1_epi8(0x0F);
+    let step = |sum: __m512i, q: [__m512i; 2], c: __m512i| {
+        let low = _mm512_dpbusd_epi32(sum, _mm512_and_si512(c, lower), q[0]);
+        _mm512_dpbusd_epi32(low, _mm512_and_si512(_mm512_srli_epi16::<4>(c), lower), q[1])
+    };
+    // SAFETY: the query has twice as many lines as a row.
+    let query_at =
+        |line: usize| unsafe { [2 * line, 2 * line + 1].map(|line| _mm512_loadu_si512(query.add(line * LINE).cast())) };
+    let (quads, rest) = rows.as_chunks::<4>();
+    let (out_quads, out_rest) = out.as_chunks_mut::<4>();
+    for (i, (quad, out)) in quads.iter().zip(out_quads).enumerate() {
+        ahead(codes, &rows[4 * (i + 1)..], lines);
+        let starts = quad.map(|row| codes.start(row));
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for line in 0..lines {
+            let q = query_at(line);
+            for (sum, start) in sums.iter_mut().zip(starts) {
+                // SAFETY: every row has at least `lines` lines.
+                let c = unsafe { _mm512_loadu_si512(start.add(line * LINE).cast()) };
+                *sum = step(*sum, q, c);
+            }
+        }
+        *out = reduce_words4(sums);
+    }
+    for (row, out) in rest.iter().zip(out_rest) {
+        let start = codes.start(*row);
+        let mut sum = _mm512_setzero_si512();
+        for line in 0..lines {
+            // SAFETY: as above.
+            let c = unsafe { _mm512_loadu_si512(start.add(line * LINE).cast()) };
+            sum = step(sum, query_at(line), c);
+        }
+        *out = reduce_words(sum);
+    }
+}
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn spread(vector: &[f32], mean: &[f32]) -> f32 {
