@@ -1,10 +1,9 @@
 //! A bound on the requests that are worked on: beyond it they are refused at once, as a queue would only make all of them
 //! late.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{RawPathParams, Request, State};
+use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
@@ -24,27 +23,19 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// A coordinator that follows may not have heard yet of a collection that another one has just told a client of: before
 /// it says that there is none, it asks the leader how far the metadata is.
-pub(super) async fn catch_up(
-    State(coordinator): State<Arc<Coordinator>>,
-    params: RawPathParams,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(super) async fn catch_up(coordinator: &Coordinator, collection: &str) {
     let catalog = &coordinator.catalog;
-    let name = params.iter().find(|(name, _)| *name == "collection").map(|(_, value)| value);
-    if let Some(name) = name
-        && !catalog.is_leader()
-        && catalog.state().resolve(name).is_err()
+    if !catalog.is_leader()
+        && catalog.state().resolve(collection).is_err()
         && let Err(error) = catalog.catch_up(Instant::now() + CATCH_UP).await
     {
         // The answer is then as good as this coordinator knows.
         tracing::debug!(%error, "the metadata may be behind");
     }
-    next.run(request).await
 }
 
 /// Lets a request through while there is room for it.
-pub(super) async fn admit(State(coordinator): State<Arc<Coordinator>>, request: Request, next: Next) -> Response {
+pub(super) async fn admit(coordinator: &Coordinator, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if ALWAYS.contains(&path) || path.ends_with(ALWAYS_AT_END) {
         return next.run(request).await;

@@ -5,9 +5,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -122,10 +121,14 @@ impl IntoResponse for Failure {
 
 /// Wraps what handlers return, measures the time, and turns a panic into an answer: one request must never take the
 /// process down.
-pub(super) async fn envelope(State(log): State<Arc<FailureLog>>, request: Request, next: Next) -> Response {
+pub(super) async fn envelope<F: Future<Output = Response>>(
+    log: &FailureLog,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let started = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+    let mut response = match AssertUnwindSafe(next(request)).catch_unwind().await {
         Ok(response) => response,
         Err(_) => {
             tracing::error!(%method, path, "a request met a defect and was answered with an error; please report it");

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
-use axum::middleware::Next;
 use axum::response::Response;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -17,13 +16,17 @@ use crate::Coordinator;
 const NO_ROUTE: &str = "none";
 
 /// Counts the request and runs it in its span.
-pub(super) async fn observe(State(coordinator): State<Arc<Coordinator>>, request: Request, next: Next) -> Response {
+pub(super) async fn observe<F: Future<Output = Response>>(
+    coordinator: &Coordinator,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let started = Instant::now();
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     let method = known(request.method());
     let span = telemetry::rest_span(method, route, request.headers());
-    let response = next.run(request).instrument(span.clone()).await;
+    let response = next(request).instrument(span.clone()).await;
     let status = response.status();
     telemetry::rest_answered(&span, status.as_u16());
     let took = started.elapsed();

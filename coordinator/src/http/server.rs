@@ -5,8 +5,10 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{RawPathParams, Request, State};
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use tokio::net::TcpListener;
 use vicinal_common::telemetry::METRICS_PATH;
@@ -75,14 +77,45 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/points/recommend/groups", post(groups::groups::<RecommendGroupsBody>))
         .route("/collections/{collection}/points/search/matrix/pairs", post(matrix::pairs))
         .route("/collections/{collection}/points/search/matrix/offsets", post(matrix::offsets))
-        .route_layer(from_fn_with_state(coordinator.clone(), strict::admit))
-        .route_layer(from_fn_with_state(coordinator.clone(), catch_up))
+        .route_layer(from_fn_with_state(coordinator.clone(), check_collection))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(coordinator.clone(), admit))
-        .layer(from_fn_with_state(Arc::new(FailureLog::default()), envelope))
-        .layer(from_fn_with_state(coordinator.clone(), observe::observe))
+        .layer(from_fn_with_state(
+            Surroundings { coordinator: coordinator.clone(), failures: Arc::default() },
+            surround,
+        ))
         .with_state(coordinator)
+}
+
+/// What the outermost layer needs.
+#[derive(Clone)]
+struct Surroundings {
+    coordinator: Arc<Coordinator>,
+    failures: Arc<FailureLog>,
+}
+
+/// Counts a request, wraps its answer, and lets it through while there is room. One layer for all of it: each more is
+/// cloned, with all that is below it, several times a request.
+async fn surround(State(around): State<Surroundings>, request: Request, next: Next) -> Response {
+    let Surroundings { coordinator, failures } = &around;
+    let admitted = |request| admit(coordinator, request, next);
+    observe::observe(coordinator, request, |request| envelope(failures, request, admitted)).await
+}
+
+/// What is to be known of a collection, and what it allows, before a request about it is read.
+async fn check_collection(
+    State(coordinator): State<Arc<Coordinator>>,
+    params: RawPathParams,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Some((_, collection)) = params.iter().find(|(name, _)| *name == "collection") {
+        catch_up(&coordinator, collection).await;
+        if let Err(failure) = strict::admit(&coordinator, collection, &request) {
+            return failure.into_response();
+        }
+    }
+    next.run(request).await
 }
 
 /// What the Qdrant API has below a collection and we do not, each with all that stands below it. Of `cluster` we have

@@ -98,8 +98,7 @@ impl ShardApi for ShardNode {
     }
 
     async fn retrieve(&self, request: RetrieveRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
-        let RetrieveRequest { context, ids, parts } = request;
-        read::each_shard(self, &context, move |view, _| view.retrieve(&ids, &parts)).await
+        read::retrieve(self, request).await
     }
 
     async fn scroll(&self, request: ScrollRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {

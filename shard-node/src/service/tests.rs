@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vicinal_common::api::{CountRequest, SearchRequest, ShardApi};
+use vicinal_common::api::{CountRequest, PointParts, RetrieveRequest, SearchQuery, SearchRequest, ShardApi};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::disk::Fault;
 use vicinal_common::error::Error;
@@ -51,6 +51,62 @@ async fn searches_answer_every_query_of_every_shard() {
         assert_eq!(hits.len(), 2);
     }
     assert!(answers[0].result.as_ref().unwrap().iter().all(|hits| hits[0].id == PointId::Num(50)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn short_reads_run_where_they_arrive_and_others_wait_for_a_thread() {
+    let cluster = Cluster::start(1).await;
+    cluster.make_shard(1).await;
+    let floor = cluster.write(upsert(1, 0..50)).await.unwrap().index;
+    let node = cluster.node(0);
+    let search = async |exact: bool, patience: u64| {
+        let mut context = context(1, floor, Consistency::ReadYourWrites);
+        context.deadline = Instant::now() + Duration::from_millis(patience);
+        let queries = Arc::new(vec![SearchQuery { exact, ..nearest(7.0, 2) }]);
+        node.search(SearchRequest { context, queries }).await.remove(0).result.map(|hits| hits[0][0].id)
+    };
+    let look_up = async |patience: u64| {
+        let mut context = context(1, floor, Consistency::ReadYourWrites);
+        context.deadline = Instant::now() + Duration::from_millis(patience);
+        let (ids, parts) = (Arc::new(vec![PointId::Num(7)]), PointParts::default());
+        node.retrieve(RetrieveRequest { context, ids, parts }).await.remove(0).result.map(|points| points[0].id)
+    };
+    let group = node.group(ShardId(1)).unwrap();
+    let is_known = || {
+        let paces = group.shard().paces();
+        let expected = [paces.search.expected(2), paces.retrieve.expected(1)];
+        expected.iter().all(|expected| expected.is_some_and(|expected| expected < Duration::from_micros(100)))
+    };
+    // Bounded; one read that the machine held up keeps the pace slow for a while.
+    for _ in 0..10_000 {
+        assert_eq!(search(false, 10_000).await, Ok(PointId::Num(7)));
+        assert_eq!(look_up(10_000).await, Ok(PointId::Num(7)));
+        if is_known() {
+            break;
+        }
+    }
+    assert!(is_known());
+    // Now no thread is free.
+    let (release, hold) = std::sync::mpsc::channel::<()>();
+    let hold = Arc::new(parking_lot::Mutex::new(hold));
+    let pool = node.env.search.clone();
+    let far = Instant::now() + Duration::from_secs(60);
+    let busy: Vec<_> = (0..pool.threads())
+        .map(|_| {
+            let (pool, hold) = (pool.clone(), hold.clone());
+            tokio::spawn(async move { pool.run(far, move || Ok(hold.lock().recv().is_ok())).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(matches!(search(true, 200).await, Err(Error::Timeout(_))), "its cost is not known");
+    assert_eq!(search(false, 10_000).await, Ok(PointId::Num(7)));
+    assert_eq!(look_up(10_000).await, Ok(PointId::Num(7)));
+    for _ in &busy {
+        release.send(()).unwrap();
+    }
+    for job in busy {
+        assert!(job.await.unwrap().unwrap());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,6 +16,7 @@ mod flush;
 mod goal;
 mod matching;
 mod ordered;
+mod pace;
 mod patience;
 mod payload;
 mod recover;
@@ -42,6 +43,7 @@ use vicinal_common::error::{Error, Result};
 pub use builder::{Builder, BuilderOptions};
 pub use entry::{Applied, ApplyEntry, ApplyOutcome, EntryPayload, LogMark, LoggedWrite};
 pub use environment::{Background, ShardEnv, ShardOptions};
+pub use pace::{Pace, Paces};
 pub use patience::Patience;
 pub use snapshot::{ShardSnapshot, SnapshotFile};
 pub use view::View;
@@ -81,6 +83,7 @@ pub struct Shard {
     optimizer_scheduled: AtomicBool,
     opening_scheduled: AtomicBool,
     closed: AtomicBool,
+    paces: Paces,
     this: Weak<Shard>,
 }
 
@@ -127,6 +130,11 @@ impl Shard {
     /// What it was created from.
     pub fn spec(&self) -> &ReplicaSpec {
         &self.spec
+    }
+
+    /// How long its reads have taken lately.
+    pub fn paces(&self) -> &Paces {
+        &self.paces
     }
 
     /// The last applied position; after opening, the durable one. `None`: nothing was ever applied.

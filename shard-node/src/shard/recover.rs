@@ -14,6 +14,7 @@ use vicinal_common::ids::LogIndex;
 use super::commit::{Committed, StepError};
 use super::environment::ShardEnv;
 use super::files::{INCOMING, names_of};
+use super::pace::Paces;
 use super::requests::RequestTable;
 use super::tuning::Wanted;
 use super::view::View;
@@ -113,6 +114,7 @@ impl Shard {
             optimizer_scheduled: AtomicBool::new(false),
             opening_scheduled: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            paces: Paces::default(),
             this: this.clone(),
         }))
     }

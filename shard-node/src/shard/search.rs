@@ -49,7 +49,7 @@ impl View {
         self.search_on(query, 1, &Patience::endless())
     }
 
-    /// The same; a scan may be spread over so many threads of the pool of rayon that it runs in.
+    /// The same; a long scan may be spread over so many threads of rayon's global pool.
     pub fn search_on(&self, query: &SearchQuery, threads: usize, patience: &Patience) -> Result<Vec<ShardHit>> {
         let plan = self.plan(query, threads, patience)?;
         if query.k == 0 {

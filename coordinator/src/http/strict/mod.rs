@@ -8,12 +8,9 @@ mod totals;
 
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Query, RawPathParams, Request, State};
+use axum::extract::{MatchedPath, Query, Request};
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use vicinal_common::filter::{Condition, FieldTest, Filter, KeyPath, Match, Values};
 use vicinal_common::payload_index::FieldType;
@@ -86,29 +83,18 @@ fn timeout(uri: &Uri) -> Option<u64> {
 }
 
 /// Refuses requests that come too often or want to take too long.
-pub(super) async fn admit(
-    State(coordinator): State<Arc<Coordinator>>,
-    params: RawPathParams,
-    request: Request,
-    next: Next,
-) -> Response {
-    let name = params.iter().find(|(name, _)| *name == "collection").map(|(_, value)| value);
+pub(super) fn admit(coordinator: &Coordinator, collection: &str, request: &Request) -> Result<(), Failure> {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default();
+    let Some(kind) = kind(request.method(), route) else { return Ok(()) };
     // A collection that is not there is told of by the handler.
-    let checked = name.zip(kind(request.method(), route)).map_or(Ok(()), |(name, kind)| {
-        let Ok(collection) = coordinator.collection(name) else { return Ok(()) };
-        let Some(strict) = collection.strict.enforced() else { return Ok(()) };
-        if strict.max_timeout.is_some()
-            && let Some(seconds) = timeout(request.uri())
-        {
-            at_most("timeout", seconds, strict.max_timeout)?;
-        }
-        coordinator.strict.rates.take(&collection, kind)
-    });
-    match checked {
-        Ok(()) => next.run(request).await,
-        Err(failure) => failure.into_response(),
+    let Ok(collection) = coordinator.collection(collection) else { return Ok(()) };
+    let Some(strict) = collection.strict.enforced() else { return Ok(()) };
+    if strict.max_timeout.is_some()
+        && let Some(seconds) = timeout(request.uri())
+    {
+        at_most("timeout", seconds, strict.max_timeout)?;
     }
+    coordinator.strict.rates.take(&collection, kind)
 }
 
 /// Counts a request that is several operations as that many.
