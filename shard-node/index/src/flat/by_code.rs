@@ -139,12 +139,13 @@ fn for_each_block(accept: Accept<'_>, rows: Range<usize>, mut score: impl FnMut(
     let mut len = 0;
     match accept {
         Accept::Rows { words, .. } => {
-            for word in rows.start / 64..rows.end.div_ceil(64) {
-                let bits = match rows.end - word * 64 {
-                    left @ ..64 => words[word] & ((1 << left) - 1),
-                    64.. => words[word],
+            let words = &words[rows.start / 64..rows.end.div_ceil(64)];
+            for (first, bits) in rows.clone().step_by(64).zip(words) {
+                let bits = match rows.end - first {
+                    left @ ..64 => bits & ((1 << left) - 1),
+                    64.. => *bits,
                 };
-                len += write_rows(bits, word as u32 * 64, &mut block[len..]);
+                len += write_rows(bits, first as u32, &mut block[len..]);
                 if len >= BLOCK {
                     score(&block[..BLOCK]);
                     block.copy_within(BLOCK..len, 0);

@@ -126,7 +126,7 @@ fn copies_do_not_crowd_out_what_is_nearer() {
         let rows = Rows { data: &data, dim };
         let index = build_default(rows, metric, Over::Codes);
         let flat = FlatIndex::new(metric);
-        let dead = |row: u32| mix(u64::from(row)) % 10 == 0;
+        let dead = |row: u32| mix(u64::from(row)).is_multiple_of(10);
         let living = RowSet::of(rows.len(), (0..rows.len() as u32).filter(|row| !dead(*row)));
         let (mut found, mut wanted) = (0, 0);
         for of in [0, 3, 4, 5, 700, 701] {
