@@ -21,6 +21,9 @@ const KEPT_MIN: usize = 64;
 const LONG_KEPT_TIMES: usize = 16;
 const LONG_KEPT_SHARE: usize = 16;
 
+/// Dimensions from which that pays: with fewer, bounds that are certain are not much wider, and vectors not much longer than codes.
+const LONG_DIM_MIN: usize = 256;
+
 /// Whether rows are known to lie far from the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lie {
@@ -70,6 +73,9 @@ impl HnswIndex {
             if let Some(hits) = settle(found, kept, &beyond) {
                 return (Searched { hits, distances }, true);
             }
+        }
+        if self.dim < LONG_DIM_MIN {
+            return (Searched { hits: Vec::new(), distances }, false);
         }
         let kept = kept.saturating_mul(LONG_KEPT_TIMES).max(accepted / LONG_KEPT_SHARE);
         let found = long.nearest(self.code_kernel, coded, SearchParams { k: kept, ..params }, accept);
