@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use vicinal_common::metric::Metric;
 
 use super::errors::{ROUNDED, RowLimits};
-use super::{CodeErrors, CodeKernel, CodeRows, CodedQuery, CodesView, LINE, RowTerms};
+use super::{CodeErrors, CodeKernel, CodeRows, CodedQuery, Coder, CodesView, LINE, RowTerms};
 use crate::array::HugeBytes;
 use crate::prefetch::prefetch;
 
@@ -273,16 +273,42 @@ impl ShortCodes {
         self.is_step_beyond(query, (self.errors.step_max, by_code), distance)
     }
 
+    /// Whether a row of a step, at a distance by its 8-bit code, is with near certainty not nearer than an exact `distance`. The error
+    /// of those codes is a sixteenth; but that of the query, which both have alike, is no longer small beside it.
+    pub(crate) fn is_long_beyond(
+        &self,
+        coder: &Coder,
+        (coded, query): (&CodedQuery, &ShortQuery),
+        (step, by_code): (f32, f32),
+        distance: f32,
+    ) -> bool {
+        let slack = self.slack_steps / LEVELS;
+        let by_code = by_code + coded.lacking;
+        let query_step = coded.step(coder);
+        match self.metric {
+            Metric::Dot => {
+                let longest = self.errors.norm_steps * self.errors.step_max;
+                by_code - slack * (step * query.length + query_step * longest) > distance
+            }
+            Metric::Cosine | Metric::Euclid | Metric::Manhattan => {
+                self.is_reach_beyond(slack * (step + query_step), by_code, distance)
+            }
+        }
+    }
+
     #[inline(always)]
     fn is_step_beyond(&self, query: &ShortQuery, (step, by_code): (f32, f32), distance: f32) -> bool {
         let slack = self.slack_steps * step;
         let by_code = by_code + query.lacking;
-        let squared = match self.metric {
-            Metric::Dot => return by_code - slack * query.length > distance,
-            // Unit vectors: |a - b|^2 = 2 - 2 <a, b>.
-            Metric::Cosine => 2.0 + 2.0 * distance,
-            Metric::Euclid | Metric::Manhattan => distance,
-        };
+        match self.metric {
+            Metric::Dot => by_code - slack * query.length > distance,
+            Metric::Cosine | Metric::Euclid | Metric::Manhattan => self.is_reach_beyond(slack, by_code, distance),
+        }
+    }
+
+    fn is_reach_beyond(&self, slack: f32, by_code: f32, distance: f32) -> bool {
+        // Unit vectors: |a - b|^2 = 2 - 2 <a, b>.
+        let squared = if self.metric == Metric::Cosine { 2.0 + 2.0 * distance } else { distance };
         by_code.max(0.0).sqrt() - slack > squared.max(0.0).sqrt()
     }
 

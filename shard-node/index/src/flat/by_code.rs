@@ -5,6 +5,8 @@
 //! hits are the nearest by code of some hundred rows, not the first rows. Among few rows the best are far, and the limits of 4-bit
 //! codes too wide to rule out enough.
 
+use std::ops::Range;
+
 use vicinal_common::distance::Kernel;
 
 use super::scan::{BLOCK, Worker, in_chunks};
@@ -32,6 +34,8 @@ pub(super) struct CodeBuffers {
     asked_left: usize,
     /// Rows of the first block with their distances by 4-bit code.
     first: Vec<Hit>,
+    /// What a scan for the nearest by code has found, those that are too far among them.
+    near: Vec<Hit>,
 }
 
 /// The exact k nearest accepted rows, best first.
@@ -60,6 +64,125 @@ pub(crate) fn scan_codes(
     in_chunks((rows.len(), stride), params, |chunk, worker| {
         worker.for_each_block(chunk, (accept, first), |worker| scan.block(worker));
     })
+}
+
+impl ShortCodes {
+    /// The `params.k` accepted ones of so many rows that are nearest by code, with those distances. The same for any number of
+    /// threads.
+    pub(crate) fn nearest(
+        &self,
+        (kernel, rows): (CodeKernel, usize),
+        query: &ShortQuery,
+        params: SearchParams,
+        accept: Accept<'_>,
+    ) -> Searched {
+        nearest((rows, self.bytes() as usize), params, accept, |block, CodeBuffers { by_code, products, .. }| {
+            self.score(kernel, query, block, products, by_code);
+        })
+    }
+}
+
+impl Codes {
+    /// The same by 8-bit codes.
+    pub(crate) fn nearest(
+        &self,
+        kernel: CodeKernel,
+        query: &CodedQuery,
+        params: SearchParams,
+        accept: Accept<'_>,
+    ) -> Searched {
+        let (view, size) = (self.view(), (self.rows(), self.data.bytes().len()));
+        nearest(size, params, accept, |block, CodeBuffers { by_code, products, .. }| {
+            view.score(kernel, query, block, products, by_code);
+        })
+    }
+}
+
+/// The accepted rows nearest by what `score` says of a block of them.
+fn nearest(
+    (rows, bytes): (usize, usize),
+    params: SearchParams,
+    accept: Accept<'_>,
+    score: impl Fn(&[u32], &mut CodeBuffers) + Sync,
+) -> Searched {
+    // Only the bytes of accepted rows are read; and one thread has no reason to stop in between.
+    let share = accept.count(rows).unwrap_or(rows) as f64 / rows.max(1) as f64;
+    let row_bytes = if params.threads > 1 { (bytes as f64 / rows.max(1) as f64 * share) as usize } else { 1 };
+    in_chunks((rows, row_bytes), params, |chunk, worker| {
+        let Worker { best, distances, buffers, .. } = worker;
+        let kept = best.capacity();
+        let mut limit = best.worst().map_or(f32::INFINITY, |worst| worst.distance);
+        for_each_block(accept, chunk, |block| {
+            score(block, buffers);
+            *distances += block.len() as u64;
+            let CodeBuffers { by_code, near, .. } = &mut *buffers;
+            for (row, distance) in block.iter().zip(by_code.iter()) {
+                if *distance > limit {
+                    continue;
+                }
+                near.push(Hit { distance: *distance, row: *row });
+                // Far cheaper than to keep them in order: most of the first are too far in the end.
+                if near.len() == 2 * kept {
+                    near.select_nth_unstable_by(kept - 1, Hit::cmp_total);
+                    near.truncate(kept);
+                    limit = limit.min(near[kept - 1].distance);
+                }
+            }
+        });
+        buffers.near.drain(..).for_each(|hit| _ = best.push(hit));
+    })
+}
+
+/// Calls `score` with block after block of the accepted ones of a range of rows, which begins at a multiple of 64.
+fn for_each_block(accept: Accept<'_>, rows: Range<usize>, mut score: impl FnMut(&[u32])) {
+    let mut block = [0u32; 2 * BLOCK];
+    let mut len = 0;
+    match accept {
+        Accept::Rows { words, .. } => {
+            let words = &words[rows.start / 64..rows.end.div_ceil(64)];
+            for (first, bits) in rows.clone().step_by(64).zip(words) {
+                let bits = match rows.end - first {
+                    left @ ..64 => bits & ((1 << left) - 1),
+                    64.. => *bits,
+                };
+                len += write_rows(bits, first as u32, &mut block[len..]);
+                if len >= BLOCK {
+                    score(&block[..BLOCK]);
+                    block.copy_within(BLOCK..len, 0);
+                    len -= BLOCK;
+                }
+            }
+        }
+        Accept::All | Accept::Test { .. } => {
+            for row in accept.iter_in(rows) {
+                block[len] = row;
+                len += 1;
+                if len == BLOCK {
+                    score(&block[..BLOCK]);
+                    len = 0;
+                }
+            }
+        }
+    }
+    score(&block[..len]);
+}
+
+/// Writes down the rows of one word of bits, of which `first` is the first. Returns how many there are.
+#[inline(always)]
+fn write_rows(mut bits: u64, first: u32, out: &mut [u32]) -> usize {
+    const ALWAYS: usize = 4;
+    let count = bits.count_ones() as usize;
+    let mut write = |out: &mut u32| {
+        *out = first.wrapping_add(bits.trailing_zeros());
+        bits &= bits.wrapping_sub(1);
+    };
+    // To guess wrong how many bits there are costs more than to write some that are written over by the next.
+    let (always, rest) = out.split_at_mut(ALWAYS);
+    always.iter_mut().for_each(&mut write);
+    if count > ALWAYS {
+        rest[..count - ALWAYS].iter_mut().for_each(&mut write);
+    }
+    count
 }
 
 /// A query as it meets 4-bit codes.
@@ -155,3 +278,6 @@ impl CodeScan<'_> {
         self.kernel.distance(self.query, self.rows.row(row))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,12 @@
 //! Searching: which way to go about a query, walking the graph, and scoring the last candidates exactly.
 
+mod rerank;
+mod shortlist;
+
 use vicinal_common::metric::Metric;
 
+use self::rerank::{Beyond, beyond_by_ratio, beyond_by_short, rerank};
+use self::shortlist::{BothCodes, Lie};
 use super::HnswIndex;
 use super::beam::{Found, ScoreBuffers, Scratch, Width};
 use super::build::any_row;
@@ -9,9 +14,8 @@ use super::search::{
     AcceptedBounds, CodeScorer, Scorer, ShortScorer, VectorScorer, descend, keep_accepted, search_accepted,
     search_graph, start_layer, walk_layer,
 };
-use crate::codes::{Codes, ShortCodes};
+use crate::codes::{CodedQuery, Codes, ShortQuery};
 use crate::flat::{scan, scan_codes};
-use crate::prefetch::prefetch;
 use crate::top_k::TopK;
 use crate::{Accept, Hit, Rows, SearchParams, Searched, VectorIndex};
 
@@ -37,8 +41,11 @@ enum Way {
 /// Share of accepted rows, in percent, from which a walk over all rows meets enough of them.
 const MOST_PERCENT: usize = 40;
 
-/// A row that a scan reads in order costs so many percent of one that a walk jumps to.
-const SCAN_PERCENT: usize = 25;
+/// A row that a scan reads in order costs so many percent of one that a walk over accepted rows jumps to, with the lists it looks through
+/// on the way. It was 9 to 20, most where matches are near and dimensions few; a scan finds more.
+const SCAN_PERCENT: usize = 18;
+/// The same where 8-bit codes are scanned, because there are no shorter ones or the hits must be the nearest for certain.
+const LONG_SCAN_PERCENT: usize = 25;
 
 /// Least beam of a walk over accepted rows, which are connected less well than all rows are.
 const FILTERED_EF_MIN: usize = 48;
@@ -61,14 +68,6 @@ fn width<S: Scorer>(ef: usize, k: usize) -> Width {
     Width { window: ef, kept: k.saturating_mul(S::KEPT_PER_HIT) }
 }
 
-/// What a beam was filled by, and what that says about exact distances.
-enum Filled<'a> {
-    /// 8-bit codes.
-    Codes(&'a Codes),
-    /// 4-bit codes.
-    Short(&'a ShortCodes),
-}
-
 impl HnswIndex {
     /// Chooses by cost where both are allowed. A beam of b nodes scores about `b * m` rows: each node has at most `2 m` neighbours, and about
     /// half of them were seen before.
@@ -82,7 +81,9 @@ impl HnswIndex {
             }
             (_, None) => return Way::Scan,
         };
-        let scanned = accepted.saturating_mul(SCAN_PERCENT) / 100;
+        let has_short = self.codes.as_ref().is_some_and(|codes| codes.short.is_some());
+        let percent = if has_short { SCAN_PERCENT } else { LONG_SCAN_PERCENT };
+        let scanned = accepted.saturating_mul(percent) / 100;
         let is_most = accepted.saturating_mul(100) >= self.rows.saturating_mul(MOST_PERCENT);
         let walked = if is_most { ef } else { ef.max(FILTERED_EF_MIN) };
         if params.exact || accepted == 0 || scanned <= walked.saturating_mul(self.params.m) {
@@ -109,7 +110,14 @@ impl HnswIndex {
             }
             Way::Filtered { ef, share_ppm } => {
                 descend(graph, scorer, scratch);
-                if graph.twins.is_empty() {
+                if graph.twins.is_empty()
+                    && let Accept::Rows { words, .. } = accept
+                {
+                    // The usual case, asked for every neighbour: what is no row has no word either.
+                    let is_accepted =
+                        |row: u32| words.get(row as usize / 64).is_some_and(|word| word >> (row % 64) & 1 == 1);
+                    self.filtered(scorer, (k, ef, share_ppm), is_accepted, scratch)
+                } else if graph.twins.is_empty() {
                     self.filtered(scorer, (k, ef, share_ppm), |row| accept.contains(row), scratch)
                 } else {
                     self.filtered(scorer, (k, ef, share_ppm), |row| self.has_accepted(row, accept), scratch)
@@ -155,66 +163,6 @@ impl HnswIndex {
         true
     }
 
-    /// Offers the accepted rows that a member of the beam stands for. Returns whether a farther one may still be among the
-    /// best.
-    fn admit(&self, found: Found, best: &mut TopK, accept: Accept<'_>) -> bool {
-        // Rows of one chain are in order and equally far: once one is not among the best, none after it is.
-        let mut rows = self.graph().equal_rows(found.node).filter(|row| accept.contains(*row));
-        rows.all(|row| best.push(Hit { distance: found.distance, row }))
-    }
-
-    /// The hits of a beam that was filled by codes: candidates are scored with the vectors, nearest by code first, until
-    /// none of the rest is likely to be nearer than the k-th hit. Returns how many were scored.
-    fn rerank(
-        &self,
-        filled: Filled<'_>,
-        exact: &VectorScorer<'_>,
-        scratch: &Scratch,
-        best: &mut TopK,
-        accept: Accept<'_>,
-    ) -> u64 {
-        let VectorScorer { kernel, rows, query } = *exact;
-        let is_measured = match filled {
-            Filled::Codes(_) => matches!(self.metric, Metric::Cosine | Metric::Euclid),
-            Filled::Short(_) => true,
-        };
-        let candidates = scratch.beam.found().filter(|found| self.has_accepted(found.node, accept));
-        let most = if is_measured { usize::MAX } else { best.capacity().saturating_mul(CANDIDATES_PER_HIT) };
-        let mut ahead = candidates.clone();
-        ahead.by_ref().take(AHEAD).for_each(|found| prefetch(rows.row(found.node)));
-        let mut scored = 0;
-        for found in candidates.take(most) {
-            if is_measured && let Some(worst) = best.worst() {
-                let is_beyond = match filled {
-                    Filled::Codes(codes) => {
-                        // Unit vectors: |a - b|^2 = 2 - 2 <a, b>.
-                        let limit =
-                            if self.metric == Metric::Cosine { 2.0 + 2.0 * worst.distance } else { worst.distance };
-                        (found.distance + scratch.query.lacking) * codes.near_ratio > limit
-                    }
-                    Filled::Short(codes) => {
-                        let is_end = codes.is_all_beyond(&scratch.short, found.distance, worst.distance);
-                        if !is_end && codes.is_beyond(&scratch.short, (found.node, found.distance), worst.distance) {
-                            // Only this one: errors are larger where steps are.
-                            continue;
-                        }
-                        is_end
-                    }
-                };
-                if is_beyond {
-                    break;
-                }
-            }
-            if let Some(next) = ahead.next() {
-                prefetch(rows.row(next.node));
-            }
-            let distance = kernel.distance(query, rows.row(found.node));
-            self.admit(Found { distance, ..found }, best, accept);
-            scored += 1;
-        }
-        scored
-    }
-
     fn has_accepted(&self, node: u32, accept: Accept<'_>) -> bool {
         matches!(accept, Accept::All) || self.graph().equal_rows(node).any(|row| accept.contains(row))
     }
@@ -222,9 +170,6 @@ impl HnswIndex {
 
 /// Accepted rows up to which a scan reads the vectors at once: codes would not pay.
 const EXACT: usize = 256;
-
-/// Vectors asked for ahead of scoring them.
-const AHEAD: usize = 4;
 
 /// Scores rows by a function.
 struct GivenScorer<'a>(&'a dyn Fn(u32) -> f32);
@@ -268,6 +213,69 @@ impl HnswIndex {
     }
 }
 
+impl HnswIndex {
+    /// A search by codes: over 4-bit ones where there are such, and some error is allowed.
+    fn search_codes(
+        &self,
+        (codes, coded, short_query): (&Codes, &CodedQuery, &mut ShortQuery),
+        exact: &VectorScorer<'_>,
+        (params, way): (SearchParams, Way),
+        accept: Accept<'_>,
+        scratch: &mut Scratch,
+    ) -> Searched {
+        let kernel = self.code_kernel;
+        let mut best = TopK::new(params.k, self.rows);
+        let admit = |found: Found, best: &mut TopK| _ = self.admit(found, best, accept);
+        let mut wasted = 0;
+        let reranked = match codes.short.as_ref().filter(|_| !params.exact) {
+            Some(short) => {
+                short.query(coded, short_query);
+                let query = &*short_query;
+                if self.walk(&ShortScorer { kernel, codes: short, query }, way, (params.k, accept), scratch) {
+                    let beyond = |found: Found, distance: f32| beyond_by_short(short, query, found, distance);
+                    let candidates = scratch.beam.found().filter(|found| self.has_accepted(found.node, accept));
+                    Some(rerank(exact, candidates, &mut best, beyond, admit))
+                } else {
+                    let lie = if way == Way::Scan { Lie::Anywhere } else { Lie::Far };
+                    let both = BothCodes { long: codes, coded, short, query };
+                    let (mut searched, is_settled) = self.shortlist(both, exact, (params, lie), accept);
+                    searched.distances += scratch.buffers.scored;
+                    if is_settled {
+                        return searched;
+                    }
+                    wasted = searched.distances;
+                    None
+                }
+            }
+            None => {
+                let scorer = CodeScorer { kernel, codes: codes.view(), query: coded };
+                let is_found = self.walk(&scorer, way, (params.k, accept), scratch);
+                is_found.then(|| {
+                    let candidates = scratch.beam.found().filter(|found| self.has_accepted(found.node, accept));
+                    if matches!(self.metric, Metric::Cosine | Metric::Euclid) {
+                        let beyond = |found: Found, distance: f32| beyond_by_ratio(codes, coded, found, distance);
+                        rerank(exact, candidates, &mut best, beyond, admit)
+                    } else {
+                        let most = params.k.saturating_mul(CANDIDATES_PER_HIT);
+                        rerank(exact, candidates.take(most), &mut best, |_, _| Beyond::Not, admit)
+                    }
+                })
+            }
+        };
+        match reranked {
+            Some(reranked) => {
+                Searched { hits: best.into_sorted(), distances: scratch.buffers.scored + reranked.scored }
+            }
+            None => {
+                let (by_code, vectors) = ((codes, kernel), (&self.kernel, exact.rows));
+                let mut searched = scan_codes(by_code, vectors, (exact.query, coded), params, accept);
+                searched.distances += wasted.max(scratch.buffers.scored);
+                searched
+            }
+        }
+    }
+}
+
 impl VectorIndex for HnswIndex {
     /// Walks the graph, over all rows or over accepted ones, or scans the accepted rows, whichever costs less; what it
     /// finds too few of by walking it scans. Over codes the last candidates are scored with the vectors, so distances are
@@ -285,47 +293,22 @@ impl VectorIndex for HnswIndex {
         let exact = VectorScorer { kernel: self.kernel, rows, query };
         let mut scratch = self.scratches.take();
         scratch.buffers.scored = 0;
-        let mut best = TopK::new(params.k, self.rows);
-        match &self.codes {
-            Some(codes) => {
-                let view = codes.view();
-                let mut coded = std::mem::take(&mut scratch.query);
-                view.coder.query(self.code_kernel, query, &mut coded);
-                let (is_found, filled) = match &codes.short {
-                    Some(codes) if way != Way::Scan => {
-                        let mut short = std::mem::take(&mut scratch.short);
-                        codes.query(&coded, &mut short);
-                        let scorer = ShortScorer { kernel: self.code_kernel, codes, query: &short };
-                        let is_found = self.walk(&scorer, way, (params.k, accept), &mut scratch);
-                        scratch.short = short;
-                        (is_found, Filled::Short(codes))
-                    }
-                    _ => {
-                        let scorer = CodeScorer { kernel: self.code_kernel, codes: view, query: &coded };
-                        (self.walk(&scorer, way, (params.k, accept), &mut scratch), Filled::Codes(codes))
-                    }
-                };
-                if !is_found {
-                    let by_code = (codes, self.code_kernel);
-                    let mut searched = scan_codes(by_code, (&self.kernel, rows), (query, &coded), params, accept);
-                    searched.distances += scratch.buffers.scored;
-                    scratch.query = coded;
-                    return searched;
-                }
-                scratch.query = coded;
-                scratch.buffers.scored += self.rerank(filled, &exact, &scratch, &mut best, accept);
+        let Some(codes) = &self.codes else {
+            if !self.walk(&exact, way, (params.k, accept), &mut scratch) {
+                let mut searched = scan(&self.kernel, rows, query, params, accept);
+                searched.distances += scratch.buffers.scored;
+                return searched;
             }
-            None => {
-                if !self.walk(&exact, way, (params.k, accept), &mut scratch) {
-                    let mut searched = scan(&self.kernel, rows, query, params, accept);
-                    searched.distances += scratch.buffers.scored;
-                    return searched;
-                }
-                let mut found = scratch.beam.found();
-                while found.next().is_some_and(|found| self.admit(found, &mut best, accept)) {}
-            }
-        }
-        Searched { hits: best.into_sorted(), distances: scratch.buffers.scored }
+            let mut best = TopK::new(params.k, self.rows);
+            let mut found = scratch.beam.found();
+            while found.next().is_some_and(|found| self.admit(found, &mut best, accept)) {}
+            return Searched { hits: best.into_sorted(), distances: scratch.buffers.scored };
+        };
+        let (mut coded, mut short) = (std::mem::take(&mut scratch.query), std::mem::take(&mut scratch.short));
+        codes.coder.query(self.code_kernel, query, &mut coded);
+        let searched = self.search_codes((codes, &coded, &mut short), &exact, (params, way), accept, &mut scratch);
+        (scratch.query, scratch.short) = (coded, short);
+        searched
     }
 
     fn name(&self) -> &'static str {

@@ -204,12 +204,18 @@ pub(super) fn search_accepted<S: Scorer>(
             if accepted.len() >= bounds.accepted_max {
                 break;
             }
-            for &far in layer.neighbours(via).iter().take_while(|node| **node != NONE) {
-                if is_accepted(far) && visited.insert(far) {
+            let before = accepted.len();
+            append_accepted(layer.neighbours(via), &is_accepted, accepted);
+            let mut kept = before;
+            for at in before..accepted.len() {
+                let far = accepted[at];
+                if visited.insert(far) {
                     scorer.prefetch(far);
-                    accepted.push(far);
+                    accepted[kept] = far;
+                    kept += 1;
                 }
             }
+            accepted.truncate(kept);
         }
         scorer.score(accepted, buffers);
         for (node, distance) in accepted.iter().zip(&buffers.distances) {
@@ -218,6 +224,24 @@ pub(super) fn search_accepted<S: Scorer>(
             }
         }
     }
+}
+
+/// Appends the accepted ones of a list.
+#[inline(always)]
+fn append_accepted(list: &[u32], is_accepted: impl Fn(u32) -> bool, out: &mut Vec<u32>) {
+    let start = out.len();
+    out.resize(start + list.len(), NONE);
+    let slots = &mut out[start..];
+    let mut count = 0;
+    for &node in list {
+        if node == NONE {
+            break;
+        }
+        // What is not accepted is written over by the next: guessing which is, wrong one time in ten, would cost more.
+        slots[count] = node;
+        count += usize::from(is_accepted(node));
+    }
+    out.truncate(start + count);
 }
 
 /// Leaves in the beam the accepted ones among the rows that a walk visited, not expanded, as many as fit.
