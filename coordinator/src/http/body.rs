@@ -1,5 +1,8 @@
 //! Request bodies: read within bounds, decoded off the runtime's threads when they are large.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,8 +47,7 @@ impl FromRequest<Arc<Coordinator>> for JsonBody {
         }
         let expected = announced.unwrap_or(BODY_BYTES_MAX).min(BODY_BYTES_MAX);
         let room = room(coordinator.bodies.clone(), expected).await?;
-        let capacity = announced.map_or(0, |_| expected);
-        let bytes = tokio::time::timeout(READ_TIME_MAX, read(request, capacity));
+        let bytes = tokio::time::timeout(READ_TIME_MAX, receive(request, announced.map_or(0, |_| expected)));
         let bytes = bytes.await.map_err(|_| Error::Timeout("the request body did not arrive in time".into()))??;
         Ok(JsonBody { bytes, room })
     }
@@ -108,9 +110,11 @@ async fn room(bodies: Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePerm
     }
 }
 
-async fn read(request: Request, capacity: usize) -> Result<Bytes, Failure> {
+async fn receive(request: Request, announced: usize) -> Result<Bytes, Failure> {
     let mut stream = request.into_body().into_data_stream();
-    let mut body: Vec<u8> = Vec::with_capacity(capacity);
+    // Most bodies come in one piece, which need not be copied.
+    let mut first = Bytes::new();
+    let mut body: Vec<u8> = Vec::new();
     let mut total = 0usize;
     while let Some(chunk) = stream.next().await {
         let broken = |e| Failure::new(StatusCode::BAD_REQUEST, format!("the request body broke off: {e}"));
@@ -120,15 +124,21 @@ async fn read(request: Request, capacity: usize) -> Result<Bytes, Failure> {
             break;
         }
         if total > BODY_BYTES_MAX {
-            body = Vec::new();
+            (first, body) = (Bytes::new(), Vec::new());
+        } else if total == chunk.len() {
+            first = chunk;
         } else {
+            if body.is_empty() {
+                body.reserve_exact(announced.max(total));
+                body.extend_from_slice(&std::mem::take(&mut first));
+            }
             body.extend_from_slice(&chunk);
         }
     }
     if total > BODY_BYTES_MAX {
         return Err(too_large());
     }
-    Ok(Bytes::from(body))
+    Ok(if body.is_empty() { first } else { Bytes::from(body) })
 }
 
 impl JsonBody {

@@ -233,11 +233,37 @@ impl<'de> Visitor<'de> for ElementVisitor {
 struct Number(f32);
 
 impl<'de> Deserialize<'de> for Number {
+    #[inline]
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Number, D::Error> {
-        match Element::deserialize(deserializer)? {
-            Element::Number(number) => Ok(Number(number)),
-            Element::List(_) => Err(de::Error::custom("expected a number, got a list")),
-        }
+        let number = deserializer.deserialize_any(NumberVisitor)?;
+        number.map(Number).ok_or_else(|| de::Error::custom("expected a number, got a list"))
+    }
+}
+
+/// Gives nothing for a list. An [`Element`] would tell it too, but is as large as a list, and most of what is read are numbers.
+struct NumberVisitor;
+
+impl<'de> Visitor<'de> for NumberVisitor {
+    type Value = Option<f32>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ElementVisitor.expecting(f)
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Option<f32>, E> {
+        Ok(Some(value as f32))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Option<f32>, E> {
+        Ok(Some(value as f32))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Option<f32>, E> {
+        Ok(Some(value as f32))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Option<f32>, A::Error> {
+        ElementVisitor.visit_seq(seq).map(|_| None)
     }
 }
 
