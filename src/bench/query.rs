@@ -201,17 +201,19 @@ struct Hit {
     id: i64,
 }
 
-/// Mean share of the `k` exact neighbours that were found.
+/// Mean share of the `k` exact neighbours that were found, of the queries whose neighbours are known: files often list those of the
+/// first ones only.
 fn recall(answers: &[(usize, Bytes)], truth: &Matrix<i32>, k: usize) -> anyhow::Result<f64> {
     let k = k.min(truth.columns);
-    let mut found = 0;
-    for (number, answer) in answers {
+    let (mut found, mut known) = (0, 0);
+    for (number, answer) in answers.iter().filter(|(number, _)| *number < truth.rows()) {
+        known += 1;
         let answer: Answer = serde_json::from_slice(answer).context("an answer has not the expected form")?;
         let exact = &truth.row(*number)[..k];
         let hits = answer.result.points.iter().take(k);
         found += hits.filter(|hit| exact.iter().any(|row| i64::from(*row) == hit.id)).count();
     }
-    Ok((found as f64 / (answers.len() * k).max(1) as f64 * 1e4).round() / 1e4)
+    Ok((found as f64 / (known * k).max(1) as f64 * 1e4).round() / 1e4)
 }
 
 #[cfg(test)]
@@ -227,6 +229,8 @@ mod tests {
         };
         let answers = [(0, answer(&[2, 1])), (1, answer(&[4, 9]))];
         assert_eq!(recall(&answers, &truth, 2).unwrap(), 0.75);
+        let more = [(0, answer(&[2, 1])), (1, answer(&[4, 9])), (2, answer(&[7, 8]))];
+        assert_eq!(recall(&more, &truth, 2).unwrap(), 0.75, "of the third nothing is known");
         assert!(recall(&[(0, Bytes::from("{}"))], &truth, 2).is_err());
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -22,7 +22,12 @@ pub struct SearchPool {
     threads: usize,
     queued: AtomicUsize,
     queue_max: usize,
+    arrivals: Arrivals,
 }
+
+/// Where each thread gets a read less often than so, reads may run in place. Beyond, threads hardly sleep, so that handing over costs
+/// little; and reads one after the other on the same thread find their code and data in its caches.
+const CALM: Duration = Duration::from_micros(500);
 
 impl SearchPool {
     /// Starts `threads` threads (at least 1). At most `queue_max` jobs wait or run at a time; more are refused. A
@@ -31,12 +36,18 @@ impl SearchPool {
         let threads = if exec::is_simulated() { 1 } else { threads.max(1) };
         let queue = (!exec::is_simulated()).then(|| Queue::start(threads)).transpose()?;
         instruments().search.threads.add(threads as i64);
-        Ok(Arc::new(SearchPool { queue, threads, queued: AtomicUsize::new(0), queue_max }))
+        Ok(Arc::new(SearchPool { queue, threads, queued: AtomicUsize::new(0), queue_max, arrivals: Arrivals::new() }))
     }
 
     /// Number of threads.
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// Notes that a request for reads arrives. Returns whether they come so seldom that one may run in place.
+    pub(super) fn is_calm(&self) -> bool {
+        let apart = self.arrivals.note(Instant::now());
+        apart.saturating_mul(self.threads as u32) >= CALM
     }
 
     /// How many threads a job that runs now may spread a scan over: as many as the pool has when it is alone.
@@ -123,6 +134,38 @@ fn contained<T>(place: Place, queued: Duration, job: impl FnOnce() -> Result<T>)
     // Before the answer: whoever gets it finds the place free.
     drop(place);
     result.map(|result| (result, times))
+}
+
+/// How far apart requests came lately.
+struct Arrivals {
+    began: Instant,
+    /// Nanoseconds from `began` to the last one.
+    last: AtomicU64,
+    /// Their mean distance in nanoseconds, the last ones weighing most.
+    apart: AtomicU64,
+}
+
+impl Arrivals {
+    /// What a distance counts at most: a pause of any length is forgotten after some dozen requests.
+    const APART_MAX: u64 = 10_000_000;
+    /// By how much of the difference one distance changes the mean.
+    const PART: u64 = 16;
+
+    fn new() -> Arrivals {
+        Arrivals { began: Instant::now(), last: AtomicU64::new(0), apart: AtomicU64::new(Arrivals::APART_MAX) }
+    }
+
+    /// Takes one in. Returns the mean distance.
+    fn note(&self, now: Instant) -> Duration {
+        let now = now.saturating_duration_since(self.began).as_nanos() as u64;
+        // Relaxed: of two that come at once one may be lost, which does no harm.
+        let last = self.last.swap(now, Ordering::Relaxed);
+        let apart = now.saturating_sub(last).min(Arrivals::APART_MAX);
+        let mean = self.apart.load(Ordering::Relaxed);
+        let mean = mean - mean / Arrivals::PART + apart / Arrivals::PART;
+        self.apart.store(mean, Ordering::Relaxed);
+        Duration::from_nanos(mean)
+    }
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -275,6 +318,25 @@ mod tests {
         let (first, second, third) = tokio::join!(waiting, second, third);
         assert_eq!((first, second), (Ok(1), Ok(2)));
         assert!(matches!(third, Err(Error::Overloaded(_))));
+    }
+
+    #[test]
+    fn arrivals_tell_rush_from_calm() {
+        let arrivals = Arrivals::new();
+        let mut now = arrivals.began;
+        let mut after = |count: u64, apart: Duration| {
+            let one = |_| {
+                now += apart;
+                arrivals.note(now)
+            };
+            (0..count).map(one).last().unwrap()
+        };
+        assert!(after(1, Duration::from_secs(1_000)) >= Duration::from_millis(9), "a long pause counts as a short one");
+        let rushed = after(200, Duration::from_micros(20));
+        assert!((Duration::from_micros(19)..Duration::from_micros(30)).contains(&rushed), "{rushed:?}");
+        assert!(after(1, Duration::from_secs(5)) > Duration::from_micros(500), "calm again at once");
+        assert!(after(200, Duration::from_micros(350)) > Duration::from_micros(340));
+        assert!(after(200, Duration::ZERO) < Duration::from_micros(1));
     }
 
     #[test]

@@ -29,8 +29,11 @@ const JOBS_PER_THREAD: usize = 4;
 /// takes a good part of that, and the runtime's threads are kept from other requests for no longer than by a large body.
 const IN_PLACE_MAX: Duration = Duration::from_micros(200);
 
-/// Whether reads of so many units in each of these shards are short enough to run in place.
+/// Whether reads of so many units in each of these shards are short enough to run in place, at a time when that is better.
 fn is_short(node: &ShardNode, context: &ReadContext, pace: fn(&Paces) -> &Pace, units: u64) -> bool {
+    if !node.env.search.is_calm() {
+        return false;
+    }
     let expected = context.shards.iter().map(|(shard, _)| {
         let group = node.group(*shard).ok()?;
         pace(group.shard().paces()).expected(units)

@@ -79,6 +79,8 @@ async fn short_reads_run_where_they_arrive_and_others_wait_for_a_thread() {
     };
     // Bounded; one read that the machine held up keeps the pace slow for a while.
     for _ in 0..10_000 {
+        // Reads that come one on the other go to the threads.
+        tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(search(false, 10_000).await, Ok(PointId::Num(7)));
         assert_eq!(look_up(10_000).await, Ok(PointId::Num(7)));
         if is_known() {
@@ -101,6 +103,10 @@ async fn short_reads_run_where_they_arrive_and_others_wait_for_a_thread() {
     assert!(matches!(search(true, 200).await, Err(Error::Timeout(_))), "its cost is not known");
     assert_eq!(search(false, 10_000).await, Ok(PointId::Num(7)));
     assert_eq!(look_up(10_000).await, Ok(PointId::Num(7)));
+    for _ in 0..1_000 {
+        node.env.search.is_calm();
+    }
+    assert!(matches!(search(false, 200).await, Err(Error::Timeout(_))), "in a rush it waits for a thread");
     for _ in &busy {
         release.send(()).unwrap();
     }
