@@ -9,6 +9,7 @@ use anyhow::Context;
 use futures::future::{join_all, try_join_all};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use vicinal_common::api::NodeDirectory;
 use vicinal_common::api::ShardApi;
 use vicinal_common::clock::SystemClock;
 use vicinal_common::disk::RealDisk;
@@ -18,7 +19,6 @@ use vicinal_common::transport::{Address, LocalTransport};
 use vicinal_coordinator::members::Members;
 use vicinal_coordinator::meta::{Catalog, CatalogOptions, Founding, Registration, SledStore};
 use vicinal_coordinator::placement::Reconciler;
-use vicinal_coordinator::shard_client::NodeDirectory;
 use vicinal_coordinator::{Coordinator, CoordinatorOptions};
 use vicinal_shard_node::node::{NodeEnv, NodeOptions, ShardNode};
 use vicinal_shard_node::shard::{Builder, BuilderOptions};
@@ -111,6 +111,7 @@ impl Parts {
         let catalog = open_catalog(data, rng.clone(), &transport).await?;
         let state = catalog.state();
         let cluster = state.cluster.context("the metadata names no cluster")?;
+        let directory = NodeDirectory::default();
         let nodes = names.iter().map(|name| {
             let env = NodeEnv {
                 disk: Arc::new(RealDisk),
@@ -118,6 +119,7 @@ impl Parts {
                 rng: rng.clone(),
                 transport: Arc::new(transport.clone()),
                 address: Address(format!("local:{name}")),
+                peers: directory.clone(),
                 search: search.clone(),
                 builder: builder.clone(),
             };
@@ -131,7 +133,6 @@ impl Parts {
             }
         });
         let nodes = try_join_all(nodes).await?;
-        let directory = NodeDirectory::default();
         for node in &nodes {
             let deadline = tokio::time::Instant::now() + REGISTER_TIME_MAX;
             let (name, address) = (node.name().to_owned(), node.address().clone());

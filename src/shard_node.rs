@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use vicinal_common::api::NodeDirectory;
 use vicinal_common::clock::SystemClock;
 use vicinal_common::disk::RealDisk;
 use vicinal_common::rng::SeededRng;
@@ -48,6 +49,7 @@ async fn serve(config: ShardNodeConfig) -> anyhow::Result<()> {
         rng: Arc::new(SeededRng::from_os()),
         transport,
         address: advertise.clone(),
+        peers: NodeDirectory::default(),
         search: process::search_pool()?,
         builder: Builder::start(BuilderOptions::default())?,
     };

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use vicinal_common::api::RemoteNode;
 use vicinal_common::api::{
     ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, RetrieveRequest, ScrollOrder, ScrollRequest,
     SearchRequest, ShardApi, VectorSelector, WriteOp,
@@ -20,7 +21,6 @@ use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;
 use vicinal_common::ids::{LogIndex, NodeId, ShardId};
 use vicinal_common::point::PointId;
-use vicinal_coordinator::shard_client::RemoteNode;
 
 use hop::nodes::*;
 

@@ -30,7 +30,7 @@ pub mod call {
 }
 
 /// Version of the messages.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Who a coordinator is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,6 +97,8 @@ pub struct Heard {
     pub cluster: ClusterId,
     /// All coordinators: each wants signs of life.
     pub coordinators: Vec<Address>,
+    /// All shard nodes, replaced ones left out: home shards send copies to search shards.
+    pub nodes: BTreeMap<NodeId, Address>,
 }
 
 /// A message as bytes.
@@ -145,6 +147,7 @@ mod tests {
         let heard = Heard {
             cluster: ClusterId(uuid::Uuid::from_u128(9)),
             coordinators: vec![Address("http://127.0.0.1:1".into())],
+            nodes: [(NodeId(2), Address("http://127.0.0.1:2".into()))].into(),
         };
         let mut bytes = encode(&heard).unwrap().to_vec();
         assert_eq!(decode::<Heard>(&bytes).unwrap(), heard);

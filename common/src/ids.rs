@@ -33,6 +33,14 @@ pub struct LogIndex(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId(pub u128);
 
+/// Version of a collection's map of centroids, see [`crate::publish::MapRef`]. 0: there was none yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MapVersion(pub u64);
+
+/// Digest (xxh3, 128 bits) of a map's bytes: names its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MapDigest(pub u128);
+
 macro_rules! display_inner {
     ($($t:ty),*) => {$(
         impl fmt::Display for $t {
@@ -42,7 +50,13 @@ macro_rules! display_inner {
         }
     )*};
 }
-display_inner!(NodeId, ShardId, CollectionId, ClusterId, Epoch, LogIndex);
+display_inner!(NodeId, ShardId, CollectionId, ClusterId, Epoch, LogIndex, MapVersion);
+
+impl fmt::Display for MapDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

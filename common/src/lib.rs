@@ -17,6 +17,7 @@ pub mod metric;
 pub mod payload;
 pub mod payload_index;
 pub mod point;
+pub mod publish;
 pub mod raft;
 pub mod refusal;
 pub mod ring;

@@ -122,6 +122,10 @@ pub const VIRTUAL_NODES: usize = 256;
 
 // A table of tokens can only be spread evenly over clearly fewer shards than tokens.
 const _: () = assert!(SHARDS_PER_COLLECTION_MAX as usize * 16 <= TOKENS);
+/// Longest map of a collection routed by cluster, in bytes.
+pub const MAP_BYTES_MAX: usize = 48 * 1024 * 1024;
+const _: () = assert!(MAP_BYTES_MAX + 4096 <= INTERNAL_BODY_BYTES_MAX);
+
 const _: () = assert!(INTERNAL_BODY_BYTES_MAX >= 2 * COMMAND_BYTES_MAX + APPEND_BYTES_MAX as usize);
 // What queries are made of leaves room for their filters.
 const _: () = assert!(GOAL_COMPONENTS_MAX * size_of::<f32>() + 8 * 1024 * 1024 <= INTERNAL_BODY_BYTES_MAX);

@@ -1,9 +1,10 @@
 //! What a collection can change while it lives: how its replicas answer, never what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::{NodeId, ShardId};
 use crate::payload_index::PayloadIndexes;
 
 /// What the replicas of a collection shall have beside its points. No order between writes and a change of this matters,
@@ -16,6 +17,10 @@ pub struct Tuning {
     pub payload_indexes: PayloadIndexes,
     /// Where open graphs are.
     pub graphs: GraphPlacement,
+    /// Vectors of which home shards need no graph: search shards have it.
+    pub unindexed: BTreeSet<String>,
+    /// Search shards with the nodes that hold them, where home shards send copies.
+    pub search_shards: BTreeMap<ShardId, Vec<NodeId>>,
 }
 
 /// Where the graphs of a collection are while they are open: copied to memory, or used in their mapped files, whose pages

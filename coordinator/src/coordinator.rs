@@ -12,8 +12,8 @@ use vicinal_common::telemetry::Registry;
 use crate::http::{BODIES_KIB_MAX, RequestStats, StrictLimits};
 use crate::members::Members;
 use crate::meta::Catalog;
-use crate::shard_client::NodeDirectory;
 use crate::shards::{CollectionRef, ShardAccess};
+use vicinal_common::api::NodeDirectory;
 
 /// What an operator chooses.
 #[derive(Clone, Copy, Debug)]

@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn silence_makes_a_node_suspect_and_then_down() {
         let members = Members::new();
-        let status = |node| NodeStatus { node, replicas: Vec::new(), read_only: None };
+        let status = |node| NodeStatus { node, replicas: Vec::new(), read_only: None, maps: Vec::new() };
         let (a, b) = (NodeId(1), NodeId(2));
         assert_eq!(members.liveness(a), Liveness::Unknown, "it may be heard of any moment");
         members.heard(a, status(a), false);

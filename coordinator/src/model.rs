@@ -20,8 +20,8 @@ use vicinal_common::ring::TokenTable;
 use vicinal_common::tuning::{GraphPlacement, Tuning};
 
 use crate::meta::{Collection, CollectionState, Routing, Shard, StrictMode};
-use crate::shard_client::NodeDirectory;
 use crate::shards::ShardAccess;
+use vicinal_common::api::NodeDirectory;
 
 /// One shard; all nodes see the same one, as if replication took no time, unless a replica is made to lag.
 #[derive(Clone, Default)]

@@ -12,7 +12,8 @@ use vicinal_common::ids::{LogIndex, NodeId, ShardId};
 
 use crate::meta::{Collection, MetaState};
 use crate::query::HedgeBudget;
-use crate::shard_client::{Ended, Health, NodeDirectory};
+use crate::shard_client::{Ended, Health};
+use vicinal_common::api::NodeDirectory;
 
 /// How long a replica that refused is asked after the others.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);

@@ -273,7 +273,7 @@ fn corrupt(what: &str) -> Error {
 mod tests {
     use proptest::prelude::*;
     use vicinal_common::api::Effect;
-    use vicinal_common::ids::LogIndex;
+    use vicinal_common::ids::{LogIndex, NodeId, ShardId};
     use vicinal_common::point::PointId;
     use vicinal_common::tuning::GraphPlacement;
 
@@ -299,6 +299,8 @@ mod tests {
                 revision: 2,
                 payload_indexes: [("a[].b".to_owned(), FieldType::Integer.into())].into(),
                 graphs: GraphPlacement { on_disk: true, vectors: [("v".to_owned(), false)].into() },
+                unindexed: ["v".to_owned()].into(),
+                search_shards: [(ShardId(7), vec![NodeId(1), NodeId(2)])].into(),
             },
             segments: vec![SegmentRecord {
                 number: 3,

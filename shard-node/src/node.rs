@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
-use vicinal_common::api::{NodeStatus, ReplicaSpec, ReplicaStatus};
+use vicinal_common::api::{NodeDirectory, NodeStatus, ReplicaSpec, ReplicaStatus};
 use vicinal_common::clock::Clock;
 use vicinal_common::disk::Disk;
 use vicinal_common::error::{Error, Result};
@@ -94,6 +94,8 @@ pub struct NodeEnv {
     pub transport: Arc<dyn Transport>,
     /// Where other processes reach this node.
     pub address: Address,
+    /// The way to other shard nodes: home shards send copies to search shards.
+    pub peers: NodeDirectory,
     /// Threads for reads, shared by the nodes of a process.
     pub search: Arc<SearchPool>,
     /// Threads for background work, shared by the nodes of a process.
@@ -327,7 +329,12 @@ impl ShardNode {
                 Error::Unavailable(words) => words,
                 other => other.to_string(),
             });
-            Ok(NodeStatus { node, replicas: replicas.iter().map(status).collect(), read_only })
+            Ok(NodeStatus {
+                node,
+                replicas: replicas.iter().map(status).collect(),
+                read_only,
+                maps: Vec::new(), /* SEAM */
+            })
         })
         .await
     }
@@ -339,6 +346,8 @@ impl ShardNode {
             return;
         }
         self.stop.cancel();
+        // The directory holds the node itself: without this neither would ever be dropped.
+        self.env.peers.remove(self.node);
         let _changing = self.changing.lock().await;
         let groups = self.groups();
         join_all(groups.iter().map(|group| group.hand_over())).await;

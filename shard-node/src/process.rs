@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use vicinal_common::api::ShardApi;
+use vicinal_common::api::{NodeDirectory, RemoteNode, ShardApi};
 use vicinal_common::cluster::{self, Heard, Heartbeat, call};
 use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::NodeId;
 use vicinal_common::transport::{Address, Transport};
 
 use crate::node::{NodeEnv, NodeOptions, ShardNode};
@@ -62,13 +63,14 @@ impl NodeProcess {
     /// [`NodeProcess::node`] reachable at the node's address.
     pub async fn start(options: ProcessOptions, env: NodeEnv) -> Result<NodeProcess> {
         let ProcessOptions { node, coordinators, zone } = options;
-        let transport = env.transport.clone();
+        let (transport, peers) = (env.transport.clone(), Peers::new(env.peers.clone()));
         let node = ShardNode::open(node, env).await?;
+        peers.directory.insert(node.id(), node.clone());
         let stop = CancellationToken::new();
         let (tell, membership) = watch::channel(Membership::Waiting);
         let known = Mutex::new(coordinators.iter().cloned().collect());
         let reporter =
-            Arc::new(Reporter { node: node.clone(), transport, zone, membership: tell, coordinators: known });
+            Arc::new(Reporter { node: node.clone(), transport, zone, membership: tell, coordinators: known, peers });
         let task = tokio::spawn(report(reporter.clone(), coordinators, stop.clone()));
         Ok(NodeProcess { node, reporter, membership, task, stop })
     }
@@ -101,6 +103,37 @@ enum Leaving {
     Yes,
 }
 
+/// The other shard nodes, as coordinators tell of them.
+struct Peers {
+    directory: NodeDirectory,
+    addresses: Mutex<BTreeMap<NodeId, Address>>,
+}
+
+impl Peers {
+    fn new(directory: NodeDirectory) -> Peers {
+        Peers { directory, addresses: Mutex::default() }
+    }
+
+    /// Takes in what a coordinator knows. One that is behind the others may bring back a node that is gone: nobody is hurt by
+    /// asking it in vain.
+    fn learn(&self, own: NodeId, told: BTreeMap<NodeId, Address>, transport: &Arc<dyn Transport>) {
+        let mut known = self.addresses.lock();
+        if *known == told {
+            return;
+        }
+        for node in known.keys().filter(|node| **node != own && !told.contains_key(node)) {
+            self.directory.remove(*node);
+        }
+        for (node, address) in told.iter().filter(|(node, _)| **node != own) {
+            if known.get(node) != Some(address) {
+                let way = RemoteNode::new(*node, address.clone(), transport.clone());
+                self.directory.insert(*node, Arc::new(way));
+            }
+        }
+        *known = told;
+    }
+}
+
 struct Reporter {
     node: Arc<ShardNode>,
     transport: Arc<dyn Transport>,
@@ -108,6 +141,7 @@ struct Reporter {
     membership: watch::Sender<Membership>,
     /// All coordinators known, those configured and those learned of.
     coordinators: Mutex<BTreeSet<Address>>,
+    peers: Peers,
 }
 
 impl Reporter {
@@ -140,6 +174,7 @@ impl Reporter {
         self.node.join_cluster(heard.cluster)?;
         let all = heard.coordinators.into_iter().chain(configured.iter().cloned());
         *self.coordinators.lock() = all.collect();
+        self.peers.learn(self.node.id(), heard.nodes, &self.transport);
         let is_new = self.membership.send_if_modified(|membership| match membership {
             Membership::Waiting => {
                 *membership = Membership::Joined;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
+use vicinal_common::api::RemoteNode;
 use vicinal_common::api::{DigestRequest, ReadContext, ShardApi, ShardDigest};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::ids::{LogIndex, NodeId, ShardId};
 use vicinal_coordinator::meta::{Collection, MetaState};
-use vicinal_coordinator::shard_client::RemoteNode;
 
 use super::client::{COLLECTION, Client, Work};
 use super::network::SimTransport;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use vicinal_common::api::NodeDirectory;
 use vicinal_common::transport::{Address, Handler};
 use vicinal_coordinator::CoordinatorOptions;
 use vicinal_coordinator::http::{RestPlace, process_router};
@@ -92,6 +93,7 @@ async fn run_shard_node(site: Arc<Site>, coordinators: Vec<&'static str>) -> any
         rng,
         transport: Arc::new(SimTransport { site: site.clone() }),
         address: address(site.name),
+        peers: NodeDirectory::default(),
         search: SearchPool::start(1, 1_000)?,
         builder: Builder::start(builder)?,
     };

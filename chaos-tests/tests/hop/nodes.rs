@@ -11,6 +11,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
+use vicinal_common::api::NodeDirectory;
+use vicinal_common::api::RemoteNode;
 use vicinal_common::api::{
     Effect, LoggedFilter, PointEdit, PointParts, PointVectors, ReadContext, ReplicaSpec, SearchQuery, Selection,
     ShardAnswer, ShardApi, UpdateMode, VectorSelector, WriteOp, WriteRequest,
@@ -24,10 +26,10 @@ use vicinal_common::ids::{CollectionId, Epoch, LogIndex, NodeId, RequestId, Shar
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, PointId, UNNAMED};
+use vicinal_common::publish::ShardRole;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::http::{HttpTransport, internal_router};
 use vicinal_common::transport::{Address, Transport};
-use vicinal_coordinator::shard_client::RemoteNode;
 use vicinal_shard_node::node::{NodeEnv, NodeOptions, ShardNode};
 use vicinal_shard_node::server::NodeHandler;
 use vicinal_shard_node::service::SearchPool;
@@ -63,6 +65,7 @@ impl Nodes {
                 rng: Arc::new(SeededRng::from_seed(n)),
                 transport: nodes.transport.clone(),
                 address: address.clone(),
+                peers: NodeDirectory::default(),
                 search: search.clone(),
                 builder: builder.clone(),
             };
@@ -116,7 +119,7 @@ pub(crate) fn spec(shard: ShardId) -> ReplicaSpec {
         hnsw: HnswConfig::default(),
         indexing_threshold_kib: CollectionSchema::INDEXING_THRESHOLD_KIB,
     };
-    ReplicaSpec { shard, collection: COLLECTION, schema, epoch: EPOCH }
+    ReplicaSpec { shard, collection: COLLECTION, schema, epoch: EPOCH, role: ShardRole::Home }
 }
 
 fn payload(json: serde_json::Value) -> Payload {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -11,9 +12,10 @@ use crate::collection::CollectionSchema;
 use crate::consistency::Consistency;
 use crate::error::Result;
 use crate::filter::Filter;
-use crate::ids::{CollectionId, Epoch, LogIndex, NodeId, ShardId};
+use crate::ids::{CollectionId, Epoch, LogIndex, MapDigest, MapVersion, NodeId, ShardId};
 use crate::payload::Payload;
 use crate::point::{PointId, Vectors};
+use crate::publish::{PublishStatus, ShardRole};
 use crate::transport::Address;
 use crate::tuning::Tuning;
 
@@ -31,6 +33,8 @@ pub struct ReplicaSpec {
     pub schema: CollectionSchema,
     /// Epoch of the token table at creation.
     pub epoch: Epoch,
+    /// Which part of the collection it is. The schema of a search shard has the routed vector only.
+    pub role: ShardRole,
 }
 
 /// Founds a shard's raft group.
@@ -79,12 +83,34 @@ pub struct Tune {
     pub tuning: Tuning,
 }
 
+/// A map to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutMap {
+    /// The collection it belongs to.
+    pub collection: CollectionId,
+    /// Digest of its bytes.
+    pub digest: MapDigest,
+    /// The map, at most [`crate::limits::MAP_BYTES_MAX`].
+    pub bytes: Bytes,
+}
+
+/// Which maps of a collection are still needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepMaps {
+    /// The collection.
+    pub collection: CollectionId,
+    /// Version of the newest map when this was decided: an older one never removes a map that came later.
+    pub as_of: MapVersion,
+    /// These stay.
+    pub digests: Vec<MapDigest>,
+}
+
 /// What every read carries.
 #[derive(Clone, Debug)]
 pub struct ReadContext {
     /// The collection.
     pub collection: CollectionId,
-    /// The token table it was routed by.
+    /// The token table it was routed by; where search shards are asked, the version of the map.
     pub epoch: Epoch,
     /// The shards asked, each with the log index its replica must have applied.
     pub shards: Vec<(ShardId, LogIndex)>,
@@ -329,6 +355,8 @@ pub struct NodeStatus {
     pub replicas: Vec<ReplicaStatus>,
     /// Why writes are refused at the moment (full disk), in plain words.
     pub read_only: Option<String>,
+    /// The maps it has.
+    pub maps: Vec<MapDigest>,
 }
 
 /// State of a replica.
@@ -374,6 +402,8 @@ pub struct ReplicaStatus {
     pub builds: Vec<BuildStatus>,
     /// Why the replica does not serve, in plain words.
     pub failed: Option<String>,
+    /// How far it is with routing by cluster.
+    pub publish: PublishStatus,
 }
 
 /// A vector index that is being built.
@@ -449,6 +479,7 @@ impl ReplicaStatus {
             optimizing: false,
             builds: Vec::new(),
             failed: None,
+            publish: PublishStatus::default(),
         }
     }
 }

@@ -1,23 +1,28 @@
 //! What a coordinator asks of a shard node. [`ShardApi`] is implemented by the node on its own replicas and by the
 //! coordinator's client over the wire, so that the one who calls cannot tell which it has.
 
+mod directory;
 mod edit;
 mod goal;
 mod message;
 mod order;
+mod remote;
 pub mod wire;
 mod write;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
+pub use directory::NodeDirectory;
 pub use edit::PointEdit;
 pub use goal::{Goal, Pair, Weighted};
 pub use message::*;
 pub use order::OrderValue;
+pub use remote::RemoteNode;
 pub use write::*;
 
 use crate::error::Result;
-use crate::ids::ShardId;
+use crate::ids::{MapDigest, ShardId};
 
 /// A shard node as its coordinators see it. Every method can be repeated safely.
 #[async_trait]
@@ -66,6 +71,16 @@ pub trait ShardApi: Send + Sync + 'static {
 
     /// A digest of each shard asked, to compare replicas by.
     async fn digest(&self, request: DigestRequest) -> Vec<ShardAnswer<ShardDigest>>;
+
+    /// Stores a map durably and keeps it, until [`ShardApi::keep_maps`] leaves it out. `Corrupt` when the bytes do not have
+    /// the digest, `BadInput` when they are no map.
+    async fn put_map(&self, request: PutMap) -> Result<()>;
+
+    /// The bytes of a map; `NotFound` when it is not here.
+    async fn get_map(&self, digest: MapDigest) -> Result<Bytes>;
+
+    /// Removes the maps of a collection, all but these. An older revision than was heard of changes nothing.
+    async fn keep_maps(&self, request: KeepMaps) -> Result<()>;
 
     /// State of the node and of all its replicas.
     async fn status(&self) -> Result<NodeStatus>;

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use super::PointEdit;
 use crate::error::{Error, Result};
 use crate::filter::{EVALUATOR_VERSION, Filter};
-use crate::ids::{CollectionId, Epoch, LogIndex, RequestId, ShardId};
+use crate::ids::{CollectionId, Epoch, LogIndex, MapVersion, RequestId, ShardId};
 use crate::point::{Point, PointId, Vectors};
+use crate::publish::{Copies, FeedChange, MapRange};
 
 /// One write to one shard.
 #[derive(Clone, Debug)]
@@ -63,6 +64,12 @@ pub enum WriteOp {
         /// What is done to each.
         edit: PointEdit,
     },
+    /// To a search shard: copies of points, and which are gone. In no request table: doing it again changes nothing.
+    Copies(Arc<Copies>),
+    /// To a search shard: the maps by which it may be searched.
+    Maps(MapRange),
+    /// To a home shard: by which maps it publishes.
+    Feed(FeedChange),
 }
 
 /// Which points an upsert may write.
@@ -124,7 +131,7 @@ pub struct Effect {
 }
 
 /// Answer to a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteAck {
     /// Position of the write in the shard's log: also the version of the points it wrote.
     pub index: LogIndex,
@@ -132,6 +139,10 @@ pub struct WriteAck {
     pub term: u64,
     /// What it did.
     pub effect: Effect,
+    /// Search shards that took copies of the points it wrote, with positions in their logs at which they have them.
+    pub copies: Vec<(ShardId, LogIndex)>,
+    /// The oldest map by which its points were published; 0 where nothing is published.
+    pub map: MapVersion,
 }
 
 impl Effect {
@@ -150,6 +161,11 @@ impl LoggedFilter {
 }
 
 impl WriteOp {
+    /// Whether it is sent by the cluster itself, to be done again without harm: no request table remembers it.
+    pub fn is_repeatable(&self) -> bool {
+        matches!(self, WriteOp::Copies(_) | WriteOp::Maps(_) | WriteOp::Feed(_))
+    }
+
     /// About how many bytes the write carries.
     pub fn bytes(&self) -> usize {
         const ITEM: usize = 24;
@@ -175,6 +191,13 @@ impl WriteOp {
                         Selection::Matching { filter, .. } => filter.json.len(),
                     }
             }
+            WriteOp::Copies(copies) => {
+                let misplaced = copies.misplaced.as_ref().map_or(0, |misplaced| misplaced.pairs.len());
+                let point = |p: &Point| ITEM + p.payload.as_bytes().len() + vectors(&p.vectors);
+                copies.points.iter().map(|copy| point(&copy.point)).sum::<usize>()
+                    + ITEM * (copies.gone.len() + misplaced)
+            }
+            WriteOp::Maps(_) | WriteOp::Feed(_) => ITEM,
         }
     }
 
@@ -186,7 +209,10 @@ impl WriteOp {
             | WriteOp::Delete(_)
             | WriteOp::ConditionalUpsert { .. }
             | WriteOp::UpdateVectors { .. }
-            | WriteOp::Edit { points: Selection::Ids(_), .. } => false,
+            | WriteOp::Edit { points: Selection::Ids(_), .. }
+            | WriteOp::Copies(_)
+            | WriteOp::Maps(_)
+            | WriteOp::Feed(_) => false,
         }
     }
 
@@ -208,7 +234,10 @@ impl WriteOp {
             op @ (WriteOp::Upsert(_)
             | WriteOp::Delete(_)
             | WriteOp::DeleteByFilter(_)
-            | WriteOp::ConditionalUpsert { .. }) => op,
+            | WriteOp::ConditionalUpsert { .. }
+            | WriteOp::Copies(_)
+            | WriteOp::Maps(_)
+            | WriteOp::Feed(_)) => op,
         }
     }
 }

@@ -135,7 +135,7 @@ impl MetaState {
             epoch: Epoch(1),
             shards: create.shards.clone(),
             tokens: create.tokens.clone(),
-            routing: create.routing,
+            routing: create.routing.clone(),
             replication_factor: create.replication_factor,
             write_consistency_factor: create.write_consistency_factor,
             config_json: create.config_json.clone(),

@@ -173,8 +173,8 @@ fn plan(
             load.insert(node, Load { replicas, zone: info.zone.clone() });
         }
     }
-    let replication = match create.routing {
-        Routing::Hash => create.replication_factor,
+    let replication = match &create.routing {
+        Routing::Hash | Routing::Cluster(_) => create.replication_factor,
         Routing::Replicate => {
             // Nodes without room for one more are left out; what is left gets a replica sooner or later.
             let with_room = |of: &Load| of.replicas < GROUPS_PER_NODE_MAX;
@@ -194,7 +194,7 @@ fn plan(
         schema: create.schema.clone(),
         shards,
         tokens: TokenTable::propose(&ids)?,
-        routing: create.routing,
+        routing: create.routing.clone(),
         replication_factor: create.replication_factor,
         write_consistency_factor: create.write_consistency_factor,
         config_json: create.config_json.clone(),

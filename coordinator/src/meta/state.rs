@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::{Error, Result};
-use vicinal_common::ids::{ClusterId, CollectionId, Epoch, NodeId, RequestId, ShardId};
+use vicinal_common::ids::{ClusterId, CollectionId, Epoch, LogIndex, MapVersion, NodeId, RequestId, ShardId};
+use vicinal_common::publish::MapRef;
 use vicinal_common::ring::TokenTable;
 use vicinal_common::transport::Address;
 use vicinal_common::tuning::Tuning;
@@ -139,23 +140,68 @@ pub enum CollectionState {
 }
 
 /// How points are spread over the shards of a collection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Routing {
     /// By their ids, over as many shards as were asked for.
     #[default]
     Hash,
     /// Not at all: one shard, of which each node gets a replica.
     Replicate,
+    /// By their ids, and copies of them by their vectors over search shards.
+    Cluster(Box<ClusterRouting>),
 }
 
 impl Routing {
     /// Its name in the API.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Routing::Hash => "hash",
             Routing::Replicate => "replicate",
+            Routing::Cluster(_) => "cluster",
         }
     }
+
+    /// What there is beside the home shards, where points are routed by cluster.
+    pub fn cluster(&self) -> Option<&ClusterRouting> {
+        match self {
+            Routing::Cluster(cluster) => Some(cluster),
+            Routing::Hash | Routing::Replicate => None,
+        }
+    }
+}
+
+/// Where copies of points are, for searches by a vector. The collection's own shards are its home shards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterRouting {
+    /// Name of the routed vector: a dense one.
+    pub vector: String,
+    /// How many search shards a map is made for.
+    pub search_shards: u32,
+    /// How many copies of points at borders are made, as a share of all points, 0 to 1.
+    pub copies: f32,
+    /// Recall that queries get which do not say otherwise, 0 to 1 (exclusive).
+    pub recall_target: f32,
+    /// The first map is trained once there are so many points.
+    pub from_points: u64,
+    /// The search shards that exist, ids ascending.
+    pub shards: Vec<Shard>,
+    /// The map that queries are routed by; `None`: home shards answer.
+    pub serving: Option<ServedMap>,
+    /// The map that is being filled.
+    pub next: Option<MapRef>,
+    /// The map that is to be published no more.
+    pub ending: Option<MapVersion>,
+    /// The newest version there ever was.
+    pub last_version: MapVersion,
+}
+
+/// A map that queries are routed by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServedMap {
+    /// The map.
+    pub map: MapRef,
+    /// Per search shard of the map, in its order: what a replica must have applied before it answers by this map.
+    pub floors: Vec<LogIndex>,
 }
 
 /// A shard and the nodes that hold it.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 use vicinal_common::api::*;
 use vicinal_common::consistency::Consistency;
 use vicinal_common::error::{Error, Result};
-use vicinal_common::ids::{LogIndex, ShardId};
+use vicinal_common::ids::{LogIndex, MapDigest, MapVersion, ShardId};
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, Vectors};
@@ -148,13 +149,13 @@ impl ShardApi for ModelNode {
         }
         let key = (request.request, request.part);
         if let Some(ack) = shard.seen.get(&key) {
-            return Ok(*ack);
+            return Ok(ack.clone());
         }
         shard.log += 1;
         let index = LogIndex(shard.log);
         let effect = shard.change(index, request.op)?;
-        let ack = WriteAck { index, term: shard.term, effect };
-        shard.seen.insert(key, ack);
+        let ack = WriteAck { index, term: shard.term, effect, copies: Vec::new(), map: MapVersion(0) };
+        shard.seen.insert(key, ack.clone());
         if let Some(lose) = model.lose_answers.get_mut(&request.shard).filter(|lose| **lose > 0) {
             *lose -= 1;
             return Err(Error::Unavailable("the answer was lost".into()));
@@ -267,6 +268,18 @@ impl ShardApi for ModelNode {
         self.read(&request.context, digest).await
     }
 
+    async fn put_map(&self, _: PutMap) -> Result<()> {
+        Err(Error::Internal("not part of these tests".into()))
+    }
+
+    async fn get_map(&self, _: MapDigest) -> Result<Bytes> {
+        Err(Error::Internal("not part of these tests".into()))
+    }
+
+    async fn keep_maps(&self, _: KeepMaps) -> Result<()> {
+        Err(Error::Internal("not part of these tests".into()))
+    }
+
     async fn status(&self) -> Result<NodeStatus> {
         self.hang().await;
         let model = self.model.lock();
@@ -293,7 +306,7 @@ impl ShardApi for ModelNode {
             })
         };
         let replicas = model.shards.iter().filter_map(replica).collect();
-        Ok(NodeStatus { node: self.id, replicas, read_only: None })
+        Ok(NodeStatus { node: self.id, replicas, read_only: None, maps: Vec::new() })
     }
 }
 

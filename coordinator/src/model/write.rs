@@ -22,6 +22,7 @@ impl ModelShard {
         let before = self.points.len() as u64;
         let mut effect = Effect::default();
         match op {
+            WriteOp::Copies(_) | WriteOp::Maps(_) | WriteOp::Feed(_) => todo!("SEAM"),
             WriteOp::Upsert(points) => {
                 points.iter().for_each(|point| self.put(index, point.clone()));
                 effect.affected = points.len() as u64;

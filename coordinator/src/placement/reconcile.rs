@@ -19,13 +19,14 @@ use tokio_util::sync::CancellationToken;
 use vicinal_common::api::{FoundGroup, ReplicaSpec, ReplicaStatus, ShardApi};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
+use vicinal_common::publish::ShardRole;
 use vicinal_common::transport::Address;
 
 use super::replace::address;
 use super::tuning::{announce_tuning, outdated};
 use crate::members::Members;
 use crate::meta::{Catalog, Collection, CollectionState, MetaCommand, MetaState, Shard};
-use crate::shard_client::NodeDirectory;
+use vicinal_common::api::NodeDirectory;
 
 /// How often the lead is looked at when nothing changes.
 const TICK: Duration = Duration::from_millis(250);
@@ -162,7 +163,9 @@ impl Reconciler {
         let id = collection.id;
         let created = self.on_each(all_replicas(collection), |api, shard| {
             let (schema, epoch) = (collection.schema.clone(), collection.epoch);
-            async move { api.create_replica(ReplicaSpec { shard, collection: id, schema, epoch }).await }
+            async move {
+                api.create_replica(ReplicaSpec { shard, collection: id, schema, epoch, role: ShardRole::Home }).await
+            }
         });
         let mut steps_done = all(created.await, 0)?;
         if collection.tuning.revision > 0 {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use vicinal_common::clock::SystemClock;
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::disk::FaultyDisk;
 use vicinal_common::error::{Error, Result};
-use vicinal_common::ids::{CollectionId, NodeId, ShardId};
+use vicinal_common::ids::{CollectionId, MapDigest, NodeId, ShardId};
 use vicinal_common::metric::Metric;
 use vicinal_common::payload_index::FieldType;
 use vicinal_common::rng::SeededRng;
@@ -25,7 +26,6 @@ use vicinal_common::tuning::GraphPlacement;
 use super::Reconciler;
 use crate::members::Members;
 use crate::meta::{Catalog, CatalogOptions, CreateCollection, DiskStore, Founding, Registration, Routing, StrictMode};
-use crate::shard_client::NodeDirectory;
 
 /// A node that keeps a list of replicas. Every `fail_every`-th call fails.
 #[derive(Default)]
@@ -105,6 +105,18 @@ impl ShardApi for ListNode {
         Vec::new()
     }
 
+    async fn put_map(&self, _: PutMap) -> Result<()> {
+        Err(Error::Internal("not part of these tests".into()))
+    }
+
+    async fn get_map(&self, _: MapDigest) -> Result<Bytes> {
+        Err(Error::Internal("not part of these tests".into()))
+    }
+
+    async fn keep_maps(&self, _: KeepMaps) -> Result<()> {
+        Err(Error::Internal("not part of these tests".into()))
+    }
+
     async fn status(&self) -> Result<NodeStatus> {
         self.answer()?;
         let replicas = self.replicas.lock();
@@ -113,7 +125,7 @@ impl ShardApi for ListNode {
             tuning: self.tunings.lock().get(shard).copied().unwrap_or(0),
             ..ReplicaStatus::unknown(*shard, *collection)
         });
-        Ok(NodeStatus { node: NodeId(self.node), replicas: replicas.collect(), read_only: None })
+        Ok(NodeStatus { node: NodeId(self.node), replicas: replicas.collect(), read_only: None, maps: Vec::new() })
     }
 
     async fn write(&self, _: WriteRequest) -> Result<WriteAck> {

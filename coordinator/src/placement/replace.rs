@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use vicinal_common::api::{ChangeMembers, MembersChange, ReplicaRole, ReplicaSpec, ReplicaStatus};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId};
+use vicinal_common::publish::ShardRole;
 use vicinal_common::transport::Address;
 
 use super::reconcile::Reconciler;
@@ -162,7 +163,7 @@ impl Reconciler {
     /// Has a node make an empty replica, which the group's leader fills once it is a member.
     pub(super) async fn create_member(&self, collection: &Collection, shard: &Shard, node: NodeId) -> Result<()> {
         let (schema, epoch) = (collection.schema.clone(), collection.epoch);
-        let spec = ReplicaSpec { shard: shard.id, collection: collection.id, schema, epoch };
+        let spec = ReplicaSpec { shard: shard.id, collection: collection.id, schema, epoch, role: ShardRole::Home };
         self.call(node, |api| async move { api.create_replica(spec).await }).await
     }
 

@@ -12,7 +12,7 @@ use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 
 use super::reconcile::{Reconciler, all_replicas};
 use crate::meta::{Collection, CollectionState, MetaState, Shard};
-use crate::shard_client::NodeDirectory;
+use vicinal_common::api::NodeDirectory;
 
 /// Longest time of one call to a node.
 const CALL: Duration = Duration::from_secs(5);

@@ -139,7 +139,9 @@ impl Edge {
         }
         self.members.heard(beat.node, beat.status, beat.leaving);
         let coordinators = catalog.group().members.into_values().map(|info| info.address).collect();
-        Ok(Heard { cluster, coordinators })
+        let live = state.nodes.iter().filter(|(_, info)| info.replaced_by.is_none());
+        let nodes = live.map(|(node, info)| (*node, info.address.clone())).collect();
+        Ok(Heard { cluster, coordinators, nodes })
     }
 
     /// A name may be taken over from a node that is gone for good: one that nobody has heard of for a while.

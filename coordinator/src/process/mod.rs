@@ -21,8 +21,8 @@ pub use edge::Edge;
 use crate::members::Members;
 use crate::meta::{Catalog, CatalogOptions, Founding, Loaded, MetaStore};
 use crate::placement::Reconciler;
-use crate::shard_client::{NodeDirectory, RemoteNode};
 use crate::{Coordinator, CoordinatorOptions};
+use vicinal_common::api::{NodeDirectory, RemoteNode};
 
 /// How often the leading coordinator looks whether a vote is due.
 const SETTLE: Duration = Duration::from_millis(500);

@@ -55,10 +55,10 @@ impl OpenShard {
     /// A coordinator that knows no floor of a replicated shard cannot tell a current replica from one that missed the
     /// last writes: then only the leader can answer. Where replicas come by themselves, the only one that its metadata
     /// knows may be one of several by now.
-    pub(super) fn new(access: &ShardAccess, spec: ReadSpec<'_>, routing: Routing, shard: &Shard) -> OpenShard {
+    pub(super) fn new(access: &ShardAccess, spec: ReadSpec<'_>, routing: &Routing, shard: &Shard) -> OpenShard {
         let floor = access.floor(shard.id).max(spec.session.floor(shard.id));
         let replicas: Vec<NodeId> = shard.readers().collect();
-        let is_blind = floor.is_none() && (replicas.len() > 1 || routing == Routing::Replicate);
+        let is_blind = floor.is_none() && (replicas.len() > 1 || *routing == Routing::Replicate);
         OpenShard {
             replicas,
             needs_leader: is_blind || spec.consistency == Consistency::Linearizable,

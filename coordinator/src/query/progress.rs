@@ -86,7 +86,7 @@ impl<'a, T> Progress<'a, T> {
         let mut missing = BTreeMap::new();
         for id in shards {
             match collection.shard(*id) {
-                Some(shard) => drop(open.insert(*id, OpenShard::new(access, spec, collection.routing, shard))),
+                Some(shard) => drop(open.insert(*id, OpenShard::new(access, spec, &collection.routing, shard))),
                 None => drop(missing.insert(*id, Error::NoSuchShard(*id))),
             }
         }

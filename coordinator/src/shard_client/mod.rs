@@ -1,4 +1,4 @@
-//! The shard nodes this coordinator can reach, each behind [`ShardApi`], and what has been learned of them.
+//! What has been learned of the shard nodes this coordinator reaches.
 
 mod breaker;
 mod counters;
@@ -6,45 +6,7 @@ mod health;
 #[cfg(test)]
 mod health_tests;
 mod latency;
-mod remote;
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use parking_lot::RwLock;
-use vicinal_common::api::ShardApi;
-use vicinal_common::ids::NodeId;
 
 pub use counters::Counters;
 pub use health::{Blame, Ended, Health, Standing, Ticket, Tier};
 pub use latency::{Work, WorkKind};
-pub use remote::RemoteNode;
-
-/// Finds the way to a node: its own implementation of [`ShardApi`] within one process, a client over the wire otherwise.
-/// Clones share one directory.
-#[derive(Clone, Default)]
-pub struct NodeDirectory {
-    nodes: Arc<RwLock<BTreeMap<NodeId, Arc<dyn ShardApi>>>>,
-}
-
-impl NodeDirectory {
-    /// Makes `node` reachable through `api`, replacing the way that was known.
-    pub fn insert(&self, node: NodeId, api: Arc<dyn ShardApi>) {
-        self.nodes.write().insert(node, api);
-    }
-
-    /// Forgets the way to `node`.
-    pub fn remove(&self, node: NodeId) {
-        self.nodes.write().remove(&node);
-    }
-
-    /// The way to `node`, if one is known.
-    pub fn get(&self, node: NodeId) -> Option<Arc<dyn ShardApi>> {
-        self.nodes.read().get(&node).cloned()
-    }
-
-    /// All nodes to which a way is known, ascending.
-    pub fn ids(&self) -> Vec<NodeId> {
-        self.nodes.read().keys().copied().collect()
-    }
-}

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
+use vicinal_common::api::NodeDirectory;
 use vicinal_common::api::{
     CountRequest, FoundGroup, PointParts, ReadContext, ReplicaSpec, RetrieveRequest, SearchQuery, ShardApi, WriteAck,
     WriteOp, WriteRequest,
@@ -20,6 +21,7 @@ use vicinal_common::ids::{CollectionId, Epoch, LogIndex, RequestId, ShardId};
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, PointId, UNNAMED};
+use vicinal_common::publish::ShardRole;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
 
@@ -48,7 +50,7 @@ pub(crate) fn spec(shard: u64) -> ReplicaSpec {
         hnsw: HnswConfig::default(),
         indexing_threshold_kib: CollectionSchema::INDEXING_THRESHOLD_KIB,
     };
-    ReplicaSpec { shard: ShardId(shard), collection: COLLECTION, schema, epoch: EPOCH }
+    ReplicaSpec { shard: ShardId(shard), collection: COLLECTION, schema, epoch: EPOCH, role: ShardRole::Home }
 }
 
 /// Point `id`, whose vector is `id` in every place.
@@ -141,6 +143,7 @@ impl Cluster {
                 rng: Arc::new(SeededRng::from_seed(i as u64)),
                 transport: Arc::new(cluster.transport.clone()),
                 address: Address(format!("local:node-{i}")),
+                peers: NodeDirectory::default(),
                 search: search.clone(),
                 builder: builder.clone(),
             });

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use vicinal_common::api::WriteAck;
 use vicinal_common::disk::Disk;
 use vicinal_common::error::{Error, Result};
-use vicinal_common::ids::{LogIndex, NodeId, ShardId};
+use vicinal_common::ids::{LogIndex, MapVersion, NodeId, ShardId};
 use vicinal_common::raft::{RaftNode, serve};
 use vicinal_common::rng::Rng;
 use vicinal_common::transport::{Address, Transport};
@@ -232,7 +232,8 @@ impl Group {
             match answer {
                 Ok(done) => {
                     let term = done.log_id.committed_leader_id().term;
-                    return Ok(WriteAck { index: done.data.index, term, effect: done.data.outcome? });
+                    let (index, effect) = (done.data.index, done.data.outcome?);
+                    return Ok(WriteAck { index, term, effect, copies: Vec::new(), map: MapVersion(0) });
                 }
                 // The entry may still be committed by the new leader: the request table makes the retry safe.
                 Err(RaftError::APIError(

@@ -7,16 +7,17 @@ mod read;
 mod tests;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::Instrument;
 use vicinal_common::api::{
     ChangeMembers, CountRequest, DigestRequest, FacetCount, FacetRequest, FoundGroup, Frequencies, FrequencyRequest,
-    MembersChange, NodeStatus, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, ShardAnswer, ShardApi,
-    ShardDigest, ShardHit, StoredPoint, Tune, WriteAck, WriteRequest,
+    KeepMaps, MembersChange, NodeStatus, PutMap, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest,
+    ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune, WriteAck, WriteRequest,
 };
 use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;
-use vicinal_common::ids::{CollectionId, Epoch, ShardId};
+use vicinal_common::ids::{CollectionId, Epoch, MapDigest, ShardId};
 use vicinal_common::telemetry;
 
 pub use pool::{JobTimes, SearchPool};
@@ -129,6 +130,18 @@ impl ShardApi for ShardNode {
 
     async fn digest(&self, request: DigestRequest) -> Vec<ShardAnswer<ShardDigest>> {
         read::each_shard(self, &request.context, |view, _| view.digest()).await
+    }
+
+    async fn put_map(&self, _: PutMap) -> Result<()> {
+        Err(Error::Internal("SEAM".into()))
+    }
+
+    async fn get_map(&self, _: MapDigest) -> Result<Bytes> {
+        Err(Error::Internal("SEAM".into()))
+    }
+
+    async fn keep_maps(&self, _: KeepMaps) -> Result<()> {
+        Err(Error::Internal("SEAM".into()))
     }
 
     async fn status(&self) -> Result<NodeStatus> {

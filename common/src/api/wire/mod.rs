@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-pub use control::{DropReplica, Status};
+pub use control::{DropReplica, GetMap, Status};
 pub use frame::{Reader, Writer};
 pub use operation::Operation;
 pub use serve::serve;

@@ -62,6 +62,12 @@ operations! {
     Facet = 14 "facet",
     /// How frequent dimensions of a sparse vector are.
     Frequencies = 15 "frequencies",
+    /// Stores a map.
+    PutMap = 16 "put-map",
+    /// The bytes of a map.
+    GetMap = 17 "get-map",
+    /// Forgets maps.
+    KeepMaps = 18 "keep-maps",
 }
 
 impl Operation {

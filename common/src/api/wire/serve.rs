@@ -5,10 +5,10 @@ use std::future::Future;
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::{DropReplica, Operation, Request, Status, decode_request, encode_answer};
+use super::{DropReplica, GetMap, Operation, Request, Status, decode_request, encode_answer};
 use crate::api::{
-    ChangeMembers, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest, ReplicaSpec,
-    RetrieveRequest, ScrollRequest, SearchRequest, ShardApi, Tune, WriteRequest,
+    ChangeMembers, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest, KeepMaps, PutMap,
+    ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, ShardApi, Tune, WriteRequest,
 };
 use crate::error::Result;
 use crate::ids::NodeId;
@@ -32,6 +32,9 @@ pub async fn serve(api: &dyn ShardApi, node: NodeId, operation: Operation, frame
         Operation::Frequencies => {
             answer(node, frame, |request: FrequencyRequest| api.frequencies(request).map(Ok)).await
         }
+        Operation::PutMap => answer(node, frame, |request: PutMap| api.put_map(request)).await,
+        Operation::GetMap => answer(node, frame, |request: GetMap| api.get_map(request.0)).await,
+        Operation::KeepMaps => answer(node, frame, |request: KeepMaps| api.keep_maps(request)).await,
         Operation::Status => answer(node, frame, |_: Status| api.status()).await,
     }
 }

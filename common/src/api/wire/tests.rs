@@ -15,10 +15,11 @@ use tokio::time::Instant;
 use self::messages::*;
 use super::*;
 use crate::api::{
-    ChangeMembers, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest, ReplicaSpec,
-    RetrieveRequest, ScrollRequest, SearchRequest, Tune, WriteRequest,
+    ChangeMembers, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest, KeepMaps, PutMap,
+    ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, Tune, WriteRequest,
 };
 use crate::filter::Tokenization;
+use crate::ids::{MapDigest, MapVersion};
 use crate::payload_index::{FieldType, PayloadIndex};
 use crate::tuning::{GraphPlacement, Tuning};
 
@@ -97,7 +98,11 @@ proptest! {
         let text = PayloadIndex::text(Tokenization { stopwords: vec!["x".into()], ..Tokenization::default() });
         let payload_indexes = [("a[].b".to_owned(), FieldType::Geo.into()), ("c".to_owned(), text)].into();
         let graphs = GraphPlacement { on_disk: true, vectors: [("d".to_owned(), false)].into() };
-        request_survives(Tune { shard, collection, tuning: Tuning { revision: shard.0, payload_indexes, graphs } });
+        request_survives(Tune { shard, collection, tuning: Tuning { revision: shard.0, payload_indexes, graphs, unindexed: ["d".to_owned()].into(), search_shards: [(shard, vec![NodeId(1)])].into() } });
+        let digest = MapDigest(u128::from(shard.0) << 70);
+        request_survives(PutMap { collection, digest, bytes: Bytes::from_static(b"map") });
+        request_survives(GetMap(digest));
+        request_survives(KeepMaps { collection, as_of: MapVersion(3), digests: vec![digest] });
         request_survives(Status);
     }
 
@@ -126,6 +131,9 @@ proptest! {
         answer_survives::<Status>(status);
         answer_survives::<ReplicaSpec>(nothing.clone());
         answer_survives::<FoundGroup>(nothing.clone());
+        answer_survives::<GetMap>(Ok(Bytes::from_static(b"map")));
+        answer_survives::<PutMap>(nothing.clone());
+        answer_survives::<KeepMaps>(nothing.clone());
         answer_survives::<Tune>(nothing.clone());
         answer_survives::<DropReplica>(nothing);
     }

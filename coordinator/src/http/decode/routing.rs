@@ -37,9 +37,9 @@ impl RoutingBody {
     }
 
     /// Refuses another method than the one that a collection has.
-    pub(super) fn check_same(self, routing: Routing) -> Result<(), Failure> {
+    pub(super) fn check_same(self, routing: &Routing) -> Result<(), Failure> {
         let method = self.check()?;
-        if method == routing {
+        if method.name() == routing.name() {
             return Ok(());
         }
         let why = format!("the collection has `{}`, and its points stay where they are", routing.name());
@@ -60,7 +60,7 @@ pub(super) fn layout(
     }
     let write = write_consistency_factor.unwrap_or(1);
     let replication_factor = match routing {
-        Routing::Hash => replication_factor.unwrap_or(1),
+        Routing::Hash | Routing::Cluster(_) => replication_factor.unwrap_or(1),
         Routing::Replicate => {
             if let Some(shards) = shard_number.filter(|shards| *shards != 1) {
                 return Err(invalid("shard_number", shards, "1 or left out: `routing.method` replicate has one shard"));

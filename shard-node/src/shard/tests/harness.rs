@@ -22,6 +22,7 @@ use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
 use vicinal_common::payload_index::{FieldType, PayloadIndexes};
 use vicinal_common::point::{Point, PointId, Vectors};
+use vicinal_common::publish::ShardRole;
 use vicinal_common::vector::{MultiVector, SparseVector, Vector};
 
 use super::super::{
@@ -49,6 +50,7 @@ pub(super) fn spec_of(vectors: [(usize, Metric); 2], hnsw: HnswConfig, indexing_
         collection: CollectionId(Uuid::from_u128(70)),
         schema: CollectionSchema { vectors: vectors.collect(), hnsw, indexing_threshold_kib },
         epoch: Epoch(3),
+        role: ShardRole::Home,
     }
 }
 

@@ -131,6 +131,7 @@ impl Model {
             return Err(Error::WrongEpoch { shard: self.spec.shard, asked: write.epoch, current: self.spec.epoch });
         }
         match &write.op {
+            WriteOp::Copies(_) | WriteOp::Maps(_) | WriteOp::Feed(_) => todo!("SEAM"),
             WriteOp::Upsert(points) => {
                 for point in points.iter() {
                     for (name, vector) in &point.vectors {

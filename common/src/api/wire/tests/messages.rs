@@ -16,10 +16,13 @@ use crate::collection::{CollectionSchema, HnswConfig, VectorKind, VectorSchema};
 use crate::consistency::Consistency;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
-use crate::ids::{CollectionId, Epoch, LogIndex, NodeId, RequestId, ShardId};
+use crate::ids::{CollectionId, Epoch, LogIndex, MapDigest, MapVersion, NodeId, RequestId, ShardId};
 use crate::metric::Metric;
 use crate::payload::Payload;
 use crate::point::{Point, PointId, Vectors};
+use crate::publish::{
+    Copies, Copy, FeedChange, Filled, MapRange, MapRef, Misplaced, PublishStatus, ShardRole, TargetStatus,
+};
 use crate::transport::Address;
 use crate::vector::{Datatype, MultiVector, SparseVector, Vector};
 
@@ -175,6 +178,30 @@ fn edit() -> impl Strategy<Value = PointEdit> {
     ]
 }
 
+fn copies(point: impl Strategy<Value = Point>) -> impl Strategy<Value = Copies> {
+    let copy = (index(), point).prop_map(|(version, point)| Copy { version, point });
+    let pairs = || vec((id(), index()), 0..4);
+    let misplaced = (any::<u64>(), pairs()).prop_map(|(map, pairs)| Misplaced { map: MapVersion(map), pairs });
+    (vec(copy, 0..4), pairs(), option::of(misplaced)).prop_map(|(points, gone, misplaced)| Copies {
+        points,
+        gone,
+        misplaced,
+    })
+}
+
+fn feed_change() -> impl Strategy<Value = FeedChange> {
+    let version = || any::<u64>().prop_map(MapVersion);
+    let map = (version(), any::<u128>(), any::<u64>(), vec(shard(), 0..4))
+        .prop_map(|(version, digest, bytes, shards)| MapRef { version, digest: MapDigest(digest), bytes, shards });
+    let filled = prop_oneof![Just(Filled::Done), option::of(id()).prop_map(Filled::Below)];
+    prop_oneof![
+        map.prop_map(FeedChange::Begin),
+        (index(), vec((version(), filled), 0..3))
+            .prop_map(|(published, filled)| FeedChange::Mark { published, filled }),
+        version().prop_map(|version| FeedChange::End { version }),
+    ]
+}
+
 pub(super) fn write() -> impl Strategy<Value = WriteRequest> {
     let point = || (id(), vectors(), payload()).prop_map(|(id, vectors, payload)| Point { id, vectors, payload });
     let filter = || (any::<u32>(), "[ -~]{0,20}").prop_map(|(evaluator, json)| LoggedFilter { evaluator, json });
@@ -194,6 +221,11 @@ pub(super) fn write() -> impl Strategy<Value = WriteRequest> {
         vec(point(), 0..5).prop_map(|points| WriteOp::Upsert(Arc::new(points))),
         vec(id(), 0..9).prop_map(WriteOp::Delete),
         filter().prop_map(WriteOp::DeleteByFilter),
+        copies(point()).prop_map(|copies| WriteOp::Copies(Arc::new(copies))),
+        (any::<u64>(), any::<u64>()).prop_map(|(oldest, newest)| {
+            WriteOp::Maps(MapRange { oldest: MapVersion(oldest), newest: MapVersion(newest) })
+        }),
+        feed_change().prop_map(WriteOp::Feed),
     ];
     (any::<u128>(), any::<u32>(), collection(), any::<u64>(), shard(), op).prop_map(
         |(request, part, collection, epoch, shard, op)| WriteRequest {
@@ -229,6 +261,7 @@ pub(super) fn spec() -> impl Strategy<Value = ReplicaSpec> {
             indexing_threshold_kib: 7,
         },
         epoch: Epoch(epoch),
+        role: ShardRole::Search,
     })
 }
 
@@ -284,7 +317,11 @@ pub(super) fn ack() -> impl Strategy<Value = WriteAck> {
         missing,
         next,
     });
-    (index(), any::<u64>(), effect).prop_map(|(index, term, effect)| WriteAck { index, term, effect })
+    let copies = vec((shard(), index()), 0..3);
+    (index(), any::<u64>(), effect, copies, any::<u64>()).prop_map(|(index, term, effect, copies, map)| {
+        let map = MapVersion(map);
+        WriteAck { index, term, effect, copies, map }
+    })
 }
 
 pub(super) fn change() -> impl Strategy<Value = MembersChange> {
@@ -294,6 +331,7 @@ pub(super) fn change() -> impl Strategy<Value = MembersChange> {
 pub(super) fn status() -> impl Strategy<Value = NodeStatus> {
     let replica = (shard(), collection(), members(), option::of("[a-z]{0,9}"), index()).prop_map(
         |(shard, collection, voters, failed, applied)| ReplicaStatus {
+            publish: publish_status(applied.0),
             role: ReplicaRole::Leader,
             voters,
             failed,
@@ -305,5 +343,12 @@ pub(super) fn status() -> impl Strategy<Value = NodeStatus> {
         node: NodeId(node),
         replicas,
         read_only,
+        maps: vec![MapDigest(u128::from(node))],
     })
+}
+
+fn publish_status(behind: u64) -> PublishStatus {
+    let target = TargetStatus { version: MapVersion(4), is_filled: behind == 0, rows_filled: 9 };
+    let maps = MapRange { oldest: MapVersion(3), newest: MapVersion(4) };
+    PublishStatus { targets: vec![target], behind, maps }
 }

@@ -6,17 +6,18 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use tokio::time::Instant;
-use vicinal_common::api::wire::{DropReplica, Operation, Request, Status, decode_answer, encode_request};
-use vicinal_common::api::{
+use crate::api::wire::{DropReplica, GetMap, Operation, Request, Status, decode_answer, encode_request};
+use crate::api::{
     ChangeMembers, CountRequest, DigestRequest, FacetCount, FacetRequest, FoundGroup, Frequencies, FrequencyRequest,
-    MembersChange, NodeStatus, ReadContext, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, ShardAnswer,
-    ShardApi, ShardDigest, ShardHit, StoredPoint, Tune, WriteAck, WriteRequest,
+    KeepMaps, MembersChange, NodeStatus, PutMap, ReadContext, ReplicaSpec, RetrieveRequest, ScrollRequest,
+    SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune, WriteAck, WriteRequest,
 };
-use vicinal_common::error::{Error, Result};
-use vicinal_common::ids::{LogIndex, NodeId, ShardId};
-use vicinal_common::transport::{Address, Transport, TransportError};
+use crate::error::{Error, Result};
+use crate::ids::{LogIndex, MapDigest, NodeId, ShardId};
+use crate::transport::{Address, Transport, TransportError};
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::time::Instant;
 
 /// Time a control request may take. Creating and dropping replicas wait for the disk.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -138,6 +139,18 @@ impl ShardApi for RemoteNode {
 
     async fn digest(&self, request: DigestRequest) -> Vec<ShardAnswer<ShardDigest>> {
         self.read(&request, &request.context).await
+    }
+
+    async fn put_map(&self, request: PutMap) -> Result<()> {
+        self.call(&request).await
+    }
+
+    async fn get_map(&self, digest: MapDigest) -> Result<Bytes> {
+        self.call(&GetMap(digest)).await
+    }
+
+    async fn keep_maps(&self, request: KeepMaps) -> Result<()> {
+        self.call(&request).await
     }
 
     async fn status(&self) -> Result<NodeStatus> {

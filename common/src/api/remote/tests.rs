@@ -1,11 +1,11 @@
 //! What a caller sees of a node that is away, slow, cut off, or another one.
 
+use crate::api::WriteOp;
+use crate::api::wire::{encode_answer, encode_request};
+use crate::consistency::Consistency;
+use crate::ids::{CollectionId, Epoch, RequestId};
 use bytes::Bytes;
 use uuid::Uuid;
-use vicinal_common::api::WriteOp;
-use vicinal_common::api::wire::{encode_answer, encode_request};
-use vicinal_common::consistency::Consistency;
-use vicinal_common::ids::{CollectionId, Epoch, RequestId};
 
 use super::*;
 

@@ -1,0 +1,156 @@
+//! Routing by cluster as shards and coordinators speak of it: maps, what home shards publish by them, and which maps search
+//! shards know. docs/designs/routing-by-cluster.md has the protocol.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{LogIndex, MapDigest, MapVersion, ShardId};
+use crate::point::{Point, PointId};
+
+/// Which part of a collection a shard is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ShardRole {
+    /// Holds the points whose ids belong to it: the truth.
+    #[default]
+    Home,
+    /// Holds copies of the points whose vectors a map places in it: to be searched.
+    Search,
+}
+
+/// Names a map: centroids, and the search shard of each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapRef {
+    /// Its version: grows with each map of a collection, never used twice.
+    pub version: MapVersion,
+    /// Of its bytes.
+    pub digest: MapDigest,
+    /// Length of its bytes.
+    pub bytes: u64,
+    /// Which search shard each position in the map stands for.
+    pub shards: Vec<ShardId>,
+}
+
+/// The maps by which a search shard may be searched. Both ends only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapRange {
+    /// The oldest.
+    pub oldest: MapVersion,
+    /// The newest: copies by it may be coming in.
+    pub newest: MapVersion,
+}
+
+impl MapRange {
+    /// Whether searches by this map are answered.
+    pub fn contains(&self, version: MapVersion) -> bool {
+        self.oldest <= version && version <= self.newest
+    }
+
+    /// The same after hearing of another range.
+    #[must_use]
+    pub fn raised(self, other: MapRange) -> MapRange {
+        MapRange { oldest: self.oldest.max(other.oldest), newest: self.newest.max(other.newest) }
+    }
+}
+
+/// What a home shard publishes, and how far it is. Part of its state: any leader goes on from here.
+///
+/// Invariant: for each target `t`, every live row that has the routed vector is in all its places by `t` if
+/// `t.since < version <= published`, or if `version <= t.since` and `t.filled` is beyond its id. Both marks may be older than
+/// the truth.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feed {
+    /// The maps in force, versions ascending: none, one, or two while a new one is being filled or the old one ends.
+    pub targets: Vec<Target>,
+    /// Rows up to this version are published.
+    pub published: LogIndex,
+}
+
+/// A map by which a home shard publishes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The map.
+    pub map: MapRef,
+    /// Position in the log at which publishing by it began: newer rows are published as they are written, older ones have to
+    /// be filled in.
+    pub since: LogIndex,
+    /// How far filling is.
+    pub filled: Filled,
+}
+
+/// How far older rows are published by a map, in order of their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Filled {
+    /// Those with smaller ids; `None`: no row yet.
+    Below(Option<PointId>),
+    /// All.
+    Done,
+}
+
+/// A change of a [`Feed`]. Each can be repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FeedChange {
+    /// Publishes by this map, too. One as old as a map that was there before changes nothing.
+    Begin(MapRef),
+    /// Moves marks; none moves back.
+    Mark {
+        /// See [`Feed::published`].
+        published: LogIndex,
+        /// How far filling is, by map.
+        filled: Vec<(MapVersion, Filled)>,
+    },
+    /// Publishes by this map no more.
+    End {
+        /// The map.
+        version: MapVersion,
+    },
+}
+
+/// What a home shard sends to a search shard.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Copies {
+    /// Points for it, each taken only if it holds no version of the id that is as new.
+    pub points: Vec<Copy>,
+    /// Versions that are live no more: exactly these are removed.
+    pub gone: Vec<(PointId, LogIndex)>,
+    /// What a map does not place there.
+    pub misplaced: Option<Misplaced>,
+}
+
+/// A point as a home shard has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Copy {
+    /// The version its home shard gave it.
+    pub version: LogIndex,
+    /// The routed vector and the payload.
+    pub point: Point,
+}
+
+/// Copies in a shard where the map does not say. Removed only while that map is the only one in force there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Misplaced {
+    /// The map.
+    pub map: MapVersion,
+    /// The copies.
+    pub pairs: Vec<(PointId, LogIndex)>,
+}
+
+/// How far a home shard is with a map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetStatus {
+    /// The map.
+    pub version: MapVersion,
+    /// Whether every live row is in its places by this map, those excepted that are not acknowledged yet.
+    pub is_filled: bool,
+    /// Rows looked at of those that have to be filled in; counted since this leader began.
+    pub rows_filled: u64,
+}
+
+/// How far a replica is with routing by cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishStatus {
+    /// Of a home shard that publishes: its maps. Only the leader knows how far they are filled.
+    pub targets: Vec<TargetStatus>,
+    /// Of a home shard that publishes: log entries applied and not published yet, as its leader sees it.
+    pub behind: u64,
+    /// Of a search shard: the maps it knows.
+    pub maps: MapRange,
+}
