@@ -21,6 +21,8 @@ pub enum ShardRole {
 pub struct MapRef {
     /// Its version: grows with each map of a collection, never used twice.
     pub version: MapVersion,
+    /// Name of the vector that it places: home shards have to know which one they publish.
+    pub vector: String,
     /// Of its bytes.
     pub digest: MapDigest,
     /// Length of its bytes.
