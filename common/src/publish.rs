@@ -193,6 +193,8 @@ pub struct PublishStatus {
     pub targets: Vec<TargetStatus>,
     /// Of a home shard that publishes: log entries applied and not published yet, as its leader sees it.
     pub behind: u64,
+    /// Of a home shard that publishes: [`Feed::published`] as this replica knows it.
+    pub published: LogIndex,
     /// Of a search shard: the maps it knows.
     pub maps: MapRange,
 }
