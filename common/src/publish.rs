@@ -21,6 +21,8 @@ pub enum ShardRole {
 pub struct MapRef {
     /// Its version: grows with each map of a collection, never used twice.
     pub version: MapVersion,
+    /// Name of the vector that it places: home shards have to know which one they publish.
+    pub vector: String,
     /// Of its bytes.
     pub digest: MapDigest,
     /// Length of its bytes.
@@ -191,6 +193,8 @@ pub struct PublishStatus {
     pub targets: Vec<TargetStatus>,
     /// Of a home shard that publishes: log entries applied and not published yet, as its leader sees it.
     pub behind: u64,
+    /// Of a home shard that publishes: [`Feed::published`] as this replica knows it.
+    pub published: LogIndex,
     /// Of a search shard: the maps it knows.
     pub maps: MapRange,
 }

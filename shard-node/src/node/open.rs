@@ -12,9 +12,11 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::ShardId;
 
 use super::identity::Identity;
+use super::maps::MapStore;
 use super::replicas::ReplicaDirs;
-use super::{LOG_DIR, NodeEnv, NodeOptions, Replica, SHARDS_DIR, ShardNode, on_blocking};
+use super::{LOG_DIR, MAPS_DIR, NodeEnv, NodeOptions, Replica, SHARDS_DIR, ShardNode, on_blocking};
 use crate::log::{Recovery, ShardLog};
+use crate::publish::sweep;
 use crate::room::DiskRoom;
 use crate::shard::Shard;
 
@@ -29,6 +31,7 @@ impl ShardNode {
         let (node, broken) = on_blocking(move || open_blocking(options, env)).await?;
         node.open_replicas(broken).await?;
         tokio::spawn(watch_log(Arc::downgrade(&node), node.stop.clone()));
+        tokio::spawn(sweep::run(Arc::downgrade(&node), node.options.sweep.clone(), node.stop.clone()));
         Ok(node)
     }
 
@@ -92,6 +95,7 @@ fn open_blocking(options: NodeOptions, env: NodeEnv) -> Result<(Arc<ShardNode>, 
     }
     let dirs = ReplicaDirs { disk: disk.clone(), root: dir.join(SHARDS_DIR) };
     let broken = reconcile(&dirs, &log, &recovery)?;
+    let maps = Arc::new(MapStore::start(disk.clone(), dir.join(MAPS_DIR))?);
     let node = Arc::new_cyclic(|this| ShardNode {
         node: identity.node,
         room: Arc::new(DiskRoom::new(disk, dir, options.disk_reserve_bytes)),
@@ -100,6 +104,7 @@ fn open_blocking(options: NodeOptions, env: NodeEnv) -> Result<(Arc<ShardNode>, 
         identity: Mutex::new(identity),
         log,
         dirs,
+        maps,
         replicas: RwLock::default(),
         changing: tokio::sync::Mutex::new(()),
         closing: false.into(),

@@ -191,8 +191,9 @@ fn copies(point: impl Strategy<Value = Point>) -> impl Strategy<Value = Copies> 
 
 fn feed_change() -> impl Strategy<Value = FeedChange> {
     let version = || any::<u64>().prop_map(MapVersion);
-    let map = (version(), any::<u128>(), any::<u64>(), vec(shard(), 0..4))
-        .prop_map(|(version, digest, bytes, shards)| MapRef { version, digest: MapDigest(digest), bytes, shards });
+    let map = (version(), "[a-z]{0,3}", any::<u128>(), any::<u64>(), vec(shard(), 0..4)).prop_map(
+        |(version, vector, digest, bytes, shards)| MapRef { version, vector, digest: MapDigest(digest), bytes, shards },
+    );
     let filled = prop_oneof![Just(Filled::Done), option::of(id()).prop_map(Filled::Below)];
     prop_oneof![
         map.prop_map(FeedChange::Begin),
