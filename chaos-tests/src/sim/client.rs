@@ -19,7 +19,7 @@ use super::site::Site;
 pub(super) const COLLECTION: &str = "points";
 /// Points that a client works on at a time; where they have copies by their vectors, there are more to be grouped.
 const POINTS: usize = 8;
-const CLUSTERED_POINTS: usize = 24;
+const CLUSTERED_POINTS: usize = 40;
 /// Of a thousand turns, so many train another map, or give up one that is being filled.
 const TRAININGS: u64 = 25;
 const ABORTS: u64 = 5;
@@ -129,7 +129,8 @@ impl Client {
     }
 
     async fn upsert(&mut self) {
-        let ids: BTreeSet<u64> = (0..=self.draw(3)).map(|_| self.pick()).collect();
+        let most = if self.work.is_clustered.load(Ordering::Relaxed) { 12 } else { 3 };
+        let ids: BTreeSet<u64> = (0..=self.draw(most)).map(|_| self.pick()).collect();
         let ids: Vec<u64> = ids.into_iter().collect();
         let serial = self.work.model.next_serial();
         // Enough of it for segments of a few writes.

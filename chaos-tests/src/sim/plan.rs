@@ -17,7 +17,7 @@ const CLUSTERED_EVERY: u64 = 4;
 /// Which one.
 const CLUSTERED: u64 = 1;
 /// Points from which on there is a map: few, so that most of a run is after the first one.
-const MAP_FROM_POINTS: u64 = 12;
+const MAP_FROM_POINTS: u64 = 64;
 /// The coordinators, of which the first ones exist.
 pub(super) const COORDINATORS: [&str; 3] = ["c1", "c2", "c3"];
 /// The clients.
