@@ -294,7 +294,7 @@ fn corrupt(what: &str) -> Error {
 mod tests {
     use proptest::prelude::*;
     use vicinal_common::api::Effect;
-    use vicinal_common::ids::{Epoch, LogIndex, MapDigest, MapVersion, NodeId, ShardId};
+    use vicinal_common::ids::{Epoch, MapDigest, MapVersion, NodeId, ShardId};
     use vicinal_common::point::PointId;
     use vicinal_common::publish::{Filled, MapRef};
     use vicinal_common::tuning::GraphPlacement;
