@@ -64,6 +64,8 @@ pub struct Feed {
     pub targets: Vec<Target>,
     /// Rows up to this version are published.
     pub published: LogIndex,
+    /// The newest map that ever began or ended: neither it nor an older one begins again.
+    pub newest: MapVersion,
 }
 
 /// A map by which a home shard publishes.
@@ -78,8 +80,8 @@ pub struct Target {
     pub filled: Filled,
 }
 
-/// How far older rows are published by a map, in order of their ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How far older rows are published by a map, in order of their ids: the further, the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Filled {
     /// Those with smaller ids; `None`: no row yet.
     Below(Option<PointId>),
@@ -104,6 +106,44 @@ pub enum FeedChange {
         /// The map.
         version: MapVersion,
     },
+}
+
+impl Feed {
+    /// What the entry at `index` of the shard's log makes of it. Each change can come again, and late.
+    pub fn change(&mut self, index: LogIndex, change: &FeedChange) {
+        match change {
+            FeedChange::Begin(map) if map.version <= self.newest => {}
+            FeedChange::Begin(map) => {
+                if self.targets.is_empty() {
+                    // Nothing was published before: all older rows are for filling.
+                    self.published = index;
+                }
+                self.newest = map.version;
+                self.targets.push(Target { map: map.clone(), since: index, filled: Filled::Below(None) });
+            }
+            // A mark of maps that have ended says nothing.
+            FeedChange::Mark { .. } if self.targets.is_empty() => {}
+            FeedChange::Mark { published, filled } => {
+                // Nothing is published before it is applied. Without this bound a wrong mark would cover rows of a map that
+                // begins later.
+                self.published = self.published.max((*published).min(index));
+                for target in &mut self.targets {
+                    let own = filled.iter().filter(|(version, _)| *version == target.map.version);
+                    target.filled = own.fold(target.filled, |filled, (_, new)| filled.max(*new));
+                }
+            }
+            FeedChange::End { version } => {
+                // One that ended before it began, because its beginning is late, must not begin after all.
+                self.newest = self.newest.max(*version);
+                self.targets.retain(|target| target.map.version != *version);
+            }
+        }
+    }
+
+    /// The target of a map.
+    pub fn target(&self, version: MapVersion) -> Option<&Target> {
+        self.targets.iter().find(|target| target.map.version == version)
+    }
 }
 
 /// What a home shard sends to a search shard.

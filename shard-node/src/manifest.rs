@@ -13,6 +13,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::Tokenization;
 use vicinal_common::ids::RequestId;
 use vicinal_common::payload_index::FieldType;
+use vicinal_common::publish::{Feed, MapRange};
 use vicinal_common::tuning::Tuning;
 
 use crate::segment::{FileInfo, Tombstones};
@@ -25,7 +26,7 @@ pub const SPEC: &str = "SPEC";
 
 const MANIFEST_MAGIC: [u8; 8] = *b"VICNLMAN";
 const SPEC_MAGIC: [u8; 8] = *b"VICNLSPC";
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 const HEADER_BYTES: usize = 24;
 
 /// A remembered request: a retry of it is answered with this.
@@ -105,6 +106,10 @@ pub struct Manifest {
     pub segments: Vec<SegmentRecord>,
     /// Number of the next file: all files of the manifest have smaller ones.
     pub next_file: u64,
+    /// Of a home shard: what it publishes, as of `mark`.
+    pub feed: Feed,
+    /// Of a search shard: the maps by which it may be searched, as of `mark`.
+    pub maps: MapRange,
 }
 
 impl FileInfo {
@@ -273,8 +278,9 @@ fn corrupt(what: &str) -> Error {
 mod tests {
     use proptest::prelude::*;
     use vicinal_common::api::Effect;
-    use vicinal_common::ids::{LogIndex, NodeId, ShardId};
+    use vicinal_common::ids::{LogIndex, MapDigest, MapVersion, NodeId, ShardId};
     use vicinal_common::point::PointId;
+    use vicinal_common::publish::{Filled, MapRef, Target};
     use vicinal_common::tuning::GraphPlacement;
 
     use super::*;
@@ -319,6 +325,21 @@ mod tests {
                 dead: SegmentRecord::encode_dead(&dead),
             }],
             next_file: 4,
+            feed: Feed {
+                targets: vec![Target {
+                    map: MapRef {
+                        version: MapVersion(3),
+                        digest: MapDigest(0x1234_5678),
+                        bytes: 900,
+                        shards: vec![ShardId(8), ShardId(9)],
+                    },
+                    since: LogIndex(4),
+                    filled: Filled::Below(Some(PointId::Num(17))),
+                }],
+                published: LogIndex(6),
+                newest: MapVersion(3),
+            },
+            maps: MapRange { oldest: MapVersion(2), newest: MapVersion(3) },
         }
     }
 

@@ -8,6 +8,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::LogIndex;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, PointId};
+use vicinal_common::publish::Copy;
 use vicinal_common::vector::{MultiRef, SparseRef, VectorRef};
 
 use super::ids::Ids;
@@ -45,6 +46,7 @@ pub struct MemoryRun {
     columns: Vec<Column>,
     payloads: Vec<Bytes>,
     bytes: u64,
+    max_version: u64,
 }
 
 impl MemoryRun {
@@ -54,28 +56,41 @@ impl MemoryRun {
         for point in points {
             check(point, layout)?;
         }
-        let mut order: Vec<u32> = (0..points.len() as u32).collect();
-        // Stable: among equal ids the last one written stays last.
-        order.sort_by_key(|i| points[*i as usize].id);
-        let mut kept: Vec<u32> = Vec::with_capacity(order.len());
-        for i in order {
+        Ok(MemoryRun::from_versions(points.iter().map(|point| (point, version)).collect(), layout))
+    }
+
+    /// Takes those of the copies that are wanted, each with its own version; of several with the same id the newest one
+    /// counts. `BadInput`, with nothing done, when a vector does not fit the layout, of a copy that is not wanted too.
+    pub fn from_copies(copies: &[Copy], is_wanted: impl Fn(&Copy) -> bool, layout: &Layout) -> Result<MemoryRun> {
+        for copy in copies {
+            check(&copy.point, layout)?;
+        }
+        let wanted = copies.iter().filter(|copy| is_wanted(copy));
+        Ok(MemoryRun::from_versions(wanted.map(|copy| (&copy.point, copy.version)).collect(), layout))
+    }
+
+    /// Points that fit the layout; of several with the same id the newest counts, and the last one of that version.
+    fn from_versions(mut points: Vec<(&Point, LogIndex)>, layout: &Layout) -> MemoryRun {
+        // Stable: among equal versions of an id the last one written stays last.
+        points.sort_by_key(|(point, version)| (point.id, *version));
+        let mut kept: Vec<(&Point, LogIndex)> = Vec::with_capacity(points.len());
+        for next in points {
             match kept.last_mut() {
-                Some(last) if points[*last as usize].id == points[i as usize].id => *last = i,
-                Some(_) | None => kept.push(i),
+                Some(last) if last.0.id == next.0.id => *last = next,
+                Some(_) | None => kept.push(next),
             }
         }
         let mut run = MemoryRun::with_capacity(kept.len(), layout);
-        run.versions.resize(kept.len(), version.0);
-        for (row, i) in kept.into_iter().enumerate() {
-            let point = &points[i as usize];
+        for (row, (point, version)) in kept.into_iter().enumerate() {
             run.push_id(point.id);
+            run.versions.push(version.0);
             run.payloads.push(point.payload.as_bytes().clone());
             for (name, vector) in &point.vectors {
-                let ordinal = layout.ordinal(name).expect("checked above");
+                let ordinal = layout.ordinal(name).expect("checked by the caller");
                 run.columns[ordinal].push(row as u32, vector.as_ref());
             }
         }
-        Ok(run.finish())
+        run.finish()
     }
 
     /// Copies the given rows, which must be in id order and of distinct ids, out of other runs.
@@ -118,6 +133,7 @@ impl MemoryRun {
             columns: layout.vectors.iter().map(column).collect(),
             payloads: Vec::with_capacity(rows),
             bytes: 0,
+            max_version: 0,
         }
     }
 
@@ -143,6 +159,7 @@ impl MemoryRun {
         let data: usize = self.columns.iter().map(Column::bytes).sum();
         let payloads: usize = self.payloads.iter().map(|payload| payload.len() + size_of::<Bytes>()).sum();
         self.bytes = (data + payloads + self.nums.len() * 8 + self.uuids.len() * 16 + rows * 8) as u64;
+        self.max_version = self.versions.iter().copied().max().unwrap_or(0);
         debug_assert!(self.ids().are_sorted());
         self
     }
@@ -219,6 +236,10 @@ impl Run for MemoryRun {
 
     fn versions(&self) -> &[u64] {
         &self.versions
+    }
+
+    fn max_version(&self) -> LogIndex {
+        LogIndex(self.max_version)
     }
 
     fn vectors(&self, ordinal: usize) -> Vectors<'_> {

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use vicinal_common::collection::VectorKind;
 use vicinal_common::disk::{Disk, Mapping};
 use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::LogIndex;
 use vicinal_common::payload::Payload;
 
 use super::file::StoredFile;
@@ -50,6 +51,7 @@ pub struct Segment {
     mapping: Mapping,
     file: StoredFile,
     sections: Sections,
+    max_version: u64,
 }
 
 /// Checksums of large sections are computed in pieces of this size, in parallel.
@@ -76,8 +78,10 @@ impl Segment {
             return Err(corrupt(&format!("the file ends at offset {length}, the manifest says at {expected}")));
         }
         let sections = read_sections(&mapping, layout, file.info().crc)?;
-        let segment = Segment { mapping, file, sections };
+        let mut segment = Segment { mapping, file, sections, max_version: 0 };
         segment.check_content()?;
+        // The column was just read for its checksum.
+        segment.max_version = segment.versions().iter().copied().max().unwrap_or(0);
         Ok(segment)
     }
 
@@ -283,6 +287,10 @@ impl Run for Segment {
 
     fn versions(&self) -> &[u64] {
         self.array(&self.sections.versions)
+    }
+
+    fn max_version(&self) -> LogIndex {
+        LogIndex(self.max_version)
     }
 
     fn vectors(&self, ordinal: usize) -> Vectors<'_> {

@@ -13,6 +13,7 @@ mod present;
 mod tombstones;
 mod writer;
 
+use vicinal_common::ids::LogIndex;
 use vicinal_common::payload::Payload;
 use vicinal_common::vector::{MultiRef, SparseRef, VectorRef};
 
@@ -34,8 +35,11 @@ pub trait Run: Send + Sync {
     /// The ids, sorted.
     fn ids(&self) -> Ids<'_>;
 
-    /// Per row, the log index of the write that made it.
+    /// Per row, the log index of the write that made it: in this shard's log, for copies in that of their home shard.
     fn versions(&self) -> &[u64];
+
+    /// The greatest version of a row, dead ones included; 0 without rows. Costs nothing.
+    fn max_version(&self) -> LogIndex;
 
     /// The vectors of one name, by its ordinal in the [`Layout`].
     fn vectors(&self, ordinal: usize) -> Vectors<'_>;

@@ -24,18 +24,16 @@ pub use pool::{JobTimes, SearchPool};
 
 use crate::node::ShardNode;
 use crate::raft::Group;
-use crate::shard::LoggedWrite;
+use crate::shard::{LoggedWrite, View};
 
-/// The request must mean this collection and be routed by the token table the shard knows. Apply checks again.
-fn check_routing(group: &Group, collection: CollectionId, epoch: Epoch) -> Result<()> {
+/// The request must mean this collection and be routed by the token table, or the map, that the shard knows. Apply checks
+/// writes again. Reads are checked twice: before they wait for a view, without one, and on that which they are answered from.
+fn check_routing(group: &Group, collection: CollectionId, epoch: Epoch, read: Option<&View>) -> Result<()> {
     let spec = group.shard().spec();
     if spec.collection != collection {
         return Err(Error::NoSuchShard(spec.shard));
     }
-    if spec.epoch != epoch {
-        return Err(Error::WrongEpoch { shard: spec.shard, asked: epoch, current: spec.epoch });
-    }
-    Ok(())
+    group.shard().check_epoch(epoch, read)
 }
 
 #[async_trait]
@@ -71,7 +69,7 @@ impl ShardApi for ShardNode {
     async fn write(&self, request: WriteRequest) -> Result<WriteAck> {
         self.check_open()?;
         let group = self.group(request.shard)?;
-        check_routing(&group, request.collection, request.epoch)?;
+        check_routing(&group, request.collection, request.epoch, None)?;
         self.room.admit(request.op.bytes() as u64)?;
         group.admit()?;
         let write = LoggedWrite {

@@ -65,13 +65,15 @@ async fn view(
 ) -> Result<(Arc<Group>, Arc<View>)> {
     node.check_open()?;
     let group = node.group(shard)?;
-    check_routing(&group, context.collection, context.epoch)?;
+    check_routing(&group, context.collection, context.epoch, None)?;
     match context.consistency {
         Consistency::ReadYourWrites => {}
         Consistency::Linearizable => group.linearize(context.deadline).await?,
     }
     group.wait_applied(floor, context.deadline).await?;
     let view = group.shard().view();
+    // Another view than the one that is read may know other maps.
+    check_routing(&group, context.collection, context.epoch, Some(&view))?;
     Ok((group, view))
 }
 

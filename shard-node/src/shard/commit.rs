@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use vicinal_common::error::{Error, Result};
+use vicinal_common::publish::{Feed, MapRange};
 
 use super::Shard;
 use super::entry::LogMark;
@@ -37,6 +38,10 @@ pub(super) struct Committed {
     /// What is wanted beside the points.
     pub(super) wanted: Arc<Wanted>,
     pub(super) segments: Vec<CommittedSegment>,
+    /// What a home shard publishes.
+    pub(super) feed: Arc<Feed>,
+    /// The maps by which a search shard may be searched.
+    pub(super) maps: MapRange,
 }
 
 /// Why a step of background work did not succeed.
@@ -129,6 +134,8 @@ impl Shard {
             tuning: state.wanted.tuning.clone(),
             segments: state.segments.iter().map(CommittedSegment::record).collect(),
             next_file: self.next_file.load(Ordering::Acquire),
+            feed: Feed::clone(&state.feed),
+            maps: state.maps,
         }
     }
 

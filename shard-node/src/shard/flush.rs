@@ -97,6 +97,8 @@ impl Shard {
             requests: capture.requests.clone(),
             wanted: Arc::clone(&committed.wanted),
             segments,
+            feed: Arc::clone(&capture.view.feed),
+            maps: capture.view.maps,
         };
         if let Err(error) = self.store_manifest(&next) {
             self.drop_uncommitted(sealed, &error);

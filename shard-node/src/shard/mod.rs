@@ -1,16 +1,20 @@
 //! One replica of a shard: the fresh part, the segments, and the position in the log up to which they hold everything.
 //!
 //! Locks, in the order they are taken: `optimizer` (one merge or build at a time), `opening` (one graph opened again at a
-//! time), `commit` (the durable state), and `writer` (the newest state). Readers take none: they load the published [`View`].
+//! time), `commit` (the durable state), `writer` (the newest state), and `deaths`. Readers take none: they load the published
+//! [`View`].
 
 mod background;
 mod builder;
 mod commit;
 mod compact;
+mod copies;
+mod deaths;
 mod edit;
 mod entry;
 mod environment;
 mod facet;
+mod feed;
 mod files;
 mod flush;
 mod goal;
@@ -41,6 +45,7 @@ use vicinal_common::api::{BuildStatus, PayloadStatus, ReplicaSpec};
 use vicinal_common::error::{Error, Result};
 
 pub use builder::{Builder, BuilderOptions};
+pub use deaths::{Deaths, Died};
 pub use entry::{Applied, ApplyEntry, ApplyOutcome, EntryPayload, LogMark, LoggedWrite};
 pub use environment::{Background, ShardEnv, ShardOptions};
 pub use pace::{Pace, Paces};
@@ -50,6 +55,7 @@ pub use view::View;
 
 use self::commit::Committed;
 use self::compact::RunningBuild;
+use self::deaths::DeathLog;
 use self::view::LiveSegment;
 use self::write::Writer;
 use crate::optimizer::{Action, Policy, wants_index};
@@ -66,6 +72,8 @@ pub struct Shard {
     /// The newest state. Replaced only while `writer` is locked.
     view: ArcSwap<View>,
     writer: Mutex<Writer>,
+    /// Which rows died lately; `None` while nobody watches. Switched, and added to, only while `writer` is locked.
+    deaths: Mutex<Option<DeathLog>>,
     commit: Mutex<Committed>,
     optimizer: Mutex<()>,
     opening: Mutex<()>,

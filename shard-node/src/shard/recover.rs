@@ -77,6 +77,8 @@ impl Shard {
                 requests: manifest.requests,
                 wanted,
                 segments,
+                feed: Arc::new(manifest.feed),
+                maps: manifest.maps,
             };
             shard.durable.lock().clone_from(&committed.mark);
             shard.show(&committed, applied);
@@ -100,6 +102,7 @@ impl Shard {
             policy,
             view: ArcSwap::from_pointee(view),
             writer: Mutex::new(Writer { mark: None, membership: None, requests: RequestTable::default(), frozen: 0 }),
+            deaths: Mutex::new(None),
             commit: Mutex::new(Committed::default()),
             optimizer: Mutex::new(()),
             opening: Mutex::new(()),

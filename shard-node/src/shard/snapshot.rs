@@ -11,6 +11,7 @@ use vicinal_common::ids::LogIndex;
 
 use super::Shard;
 use super::commit::{Committed, CommittedSegment, StepError};
+use super::deaths::DeathLog;
 use super::entry::LogMark;
 use super::files::{INCOMING, field_name, index_name, segment_name};
 use super::tuning::Wanted;
@@ -121,6 +122,8 @@ impl Shard {
             requests: manifest.requests,
             wanted,
             segments,
+            feed: Arc::new(manifest.feed),
+            maps: manifest.maps,
         };
         let unwanted = next.drop_unwanted();
         if let Err(error) = self.store_manifest(&next) {
@@ -174,12 +177,12 @@ impl Shard {
         writer.membership.clone_from(&committed.membership);
         writer.requests = committed.requests.iter().cloned().collect();
         writer.frozen = 0;
-        self.view.store(Arc::new(View::of_segments(
-            Arc::clone(&self.layout),
-            applied,
-            Arc::clone(&committed.wanted),
-            segments,
-        )));
+        let view = View::of_segments(Arc::clone(&self.layout), applied, Arc::clone(&committed.wanted), segments);
+        // What died on the way to this state is not known.
+        if let Some(deaths) = &mut *self.deaths.lock() {
+            *deaths = DeathLog::after(applied);
+        }
+        self.view.store(Arc::new(View { feed: Arc::clone(&committed.feed), maps: committed.maps, ..view }));
     }
 
     /// The same segment under numbers of this shard.

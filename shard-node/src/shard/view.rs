@@ -10,6 +10,7 @@ use vicinal_common::filter::Filter;
 use vicinal_common::ids::LogIndex;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{PointId, Vectors};
+use vicinal_common::publish::{Feed, MapRange};
 use vicinal_common::vector::{MultiRef, SparseRef, VectorRef};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -63,6 +64,10 @@ pub struct View {
     pub(super) fresh: Vec<LiveRun>,
     /// Live rows of all runs.
     pub(super) live: u64,
+    /// Of a home shard: what it publishes.
+    pub(super) feed: Arc<Feed>,
+    /// Of a search shard: the maps by which it may be searched.
+    pub(super) maps: MapRange,
 }
 
 impl LiveSegment {
@@ -88,7 +93,7 @@ impl LiveRun {
 }
 
 impl View {
-    /// A state of segments only.
+    /// A state of segments only, of a shard that neither publishes nor may be searched by a map.
     pub(super) fn of_segments(
         layout: Arc<Layout>,
         applied: LogIndex,
@@ -96,7 +101,8 @@ impl View {
         segments: Vec<LiveSegment>,
     ) -> View {
         let live = segments.iter().map(|s| u64::from(s.segment.rows() - s.dead.count())).sum();
-        View { layout, applied, wanted, segments, fresh: Vec::new(), live }
+        let (feed, maps) = (Arc::default(), MapRange::default());
+        View { layout, applied, wanted, segments, fresh: Vec::new(), live, feed, maps }
     }
 
     /// All runs with their dead rows, newest first.

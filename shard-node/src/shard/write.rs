@@ -11,11 +11,12 @@ use vicinal_common::ids::LogIndex;
 use vicinal_common::point::{Point, PointId};
 
 use super::Shard;
+use super::deaths::{DeathLog, MortalRun};
 use super::entry::{Applied, ApplyEntry, ApplyOutcome, EntryPayload, LogMark, LoggedWrite};
 use super::requests::RequestTable;
 use super::view::{LiveRun, View};
 use crate::manifest::RequestRecord;
-use crate::segment::{Ids, MemoryRun, Run, Source, Tombstones, merge_runs};
+use crate::segment::{Ids, Layout, MemoryRun, Run, Source, Tombstones, merge_runs};
 
 /// What only the one who applies changes. The view is published while this is locked.
 pub(super) struct Writer {
@@ -27,6 +28,16 @@ pub(super) struct Writer {
     pub(super) requests: RequestTable,
     /// The first so many fresh runs are being sealed: they stay as they are, but for their tombstones.
     pub(super) frozen: usize,
+}
+
+/// The entry that is being applied.
+pub(super) struct Step<'a> {
+    /// Where it stands in the log.
+    pub(super) index: LogIndex,
+    /// See [`Writer::frozen`].
+    pub(super) frozen: usize,
+    /// Where its deaths are noted, if somebody watches.
+    pub(super) deaths: Option<&'a mut DeathLog>,
 }
 
 /// A panic in the middle of applying leaves the writer ahead of the view, as an error does: raft, started again, would
@@ -51,12 +62,17 @@ impl Shard {
         self.check_failed()?;
         let _guard = FailOnPanic(self);
         let mut draft = View::clone(&self.view.load());
-        let applied = self.apply_to(&mut writer, &mut draft, entries).inspect_err(|error| {
+        let mut died = self.deaths.lock().as_ref().map(|_| DeathLog::default());
+        let applied = self.apply_to(&mut writer, &mut draft, &mut died, entries).inspect_err(|error| {
             // The writer may be ahead of the view now: nothing of it may become durable.
             self.fail(format!("cannot apply the log: {error}"));
         })?;
         let is_due = draft.fresh_bytes() >= self.env.options.seal_bytes;
         let (is_worth_sealing, position) = (self.is_worth_sealing(&draft), draft.applied);
+        // Before the view: whoever has seen that finds all deaths that led to it.
+        if let (Some(deaths), Some(died)) = (&mut *self.deaths.lock(), died) {
+            deaths.append(died);
+        }
         self.view.store(Arc::new(draft));
         drop(writer);
         if is_due {
@@ -67,7 +83,13 @@ impl Shard {
         Ok(applied)
     }
 
-    fn apply_to(&self, writer: &mut Writer, draft: &mut View, entries: Vec<ApplyEntry>) -> Result<Vec<Applied>> {
+    fn apply_to(
+        &self,
+        writer: &mut Writer,
+        draft: &mut View,
+        deaths: &mut Option<DeathLog>,
+        entries: Vec<ApplyEntry>,
+    ) -> Result<Vec<Applied>> {
         let mut applied = Vec::with_capacity(entries.len());
         for entry in entries {
             if writer.mark.as_ref().is_some_and(|last| last.index >= entry.mark.index) {
@@ -81,7 +103,10 @@ impl Shard {
                     writer.membership = Some((entry.mark.clone(), membership));
                     Applied { index, outcome: Ok(Effect::default()) }
                 }
-                EntryPayload::Write(write) => self.apply_write(writer, draft, index, &write)?,
+                EntryPayload::Write(write) => {
+                    let mut step = Step { index, frozen: writer.frozen, deaths: deaths.as_mut() };
+                    self.apply_write(&mut writer.requests, draft, &mut step, &write)?
+                }
             });
             writer.mark = Some(entry.mark);
             draft.applied = index;
@@ -91,23 +116,25 @@ impl Shard {
 
     fn apply_write(
         &self,
-        writer: &mut Writer,
+        requests: &mut RequestTable,
         draft: &mut View,
-        index: LogIndex,
+        step: &mut Step<'_>,
         write: &LoggedWrite,
     ) -> Result<Applied> {
-        if let Some(first) = writer.requests.get(write.request, write.part) {
+        let index = step.index;
+        let is_remembered = !write.op.is_repeatable();
+        if let Some(first) = requests.get(write.request, write.part).filter(|_| is_remembered) {
             return Ok(Applied { index: LogIndex(first.index), outcome: first.outcome.clone() });
         }
         let outcome = match self.check_route(write) {
-            Ok(()) => self.change(writer.frozen, draft, index, &write.op)?,
+            Ok(()) => self.change(draft, step, &write.op)?,
             Err(refused) => Err(refused),
         };
         // A refusal that a repetition can overcome (a stale epoch) is not remembered: nothing was done, and the
         // repetition carries the same request id.
-        if !outcome.as_ref().is_err_and(Error::is_retryable) {
+        if is_remembered && !outcome.as_ref().is_err_and(Error::is_retryable) {
             let (request, part, outcome) = (write.request, write.part, outcome.clone());
-            writer.requests.insert(RequestRecord { request, part, index: index.0, outcome });
+            requests.insert(RequestRecord { request, part, index: index.0, outcome });
         }
         Ok(Applied { index, outcome })
     }
@@ -116,18 +143,15 @@ impl Shard {
         if write.collection != self.spec.collection {
             return Err(Error::NoSuchShard(self.spec.shard));
         }
-        if write.epoch != self.spec.epoch {
-            let (asked, current) = (write.epoch, self.spec.epoch);
-            return Err(Error::WrongEpoch { shard: self.spec.shard, asked, current });
-        }
-        Ok(())
+        self.check_epoch(write.epoch, None)?;
+        self.check_role(&write.op)
     }
 
-    fn change(&self, frozen: usize, draft: &mut View, index: LogIndex, op: &WriteOp) -> Result<ApplyOutcome> {
+    fn change(&self, draft: &mut View, step: &mut Step<'_>, op: &WriteOp) -> Result<ApplyOutcome> {
         let planned = match op {
-            WriteOp::Upsert(points) => return Ok(self.upsert(frozen, draft, index, points).map(Effect::of)),
+            WriteOp::Upsert(points) => return Ok(self.upsert(draft, step, points).map(Effect::of)),
             WriteOp::Delete(ids) => {
-                let killed = ids.iter().filter(|id| draft.kill(**id)).count();
+                let killed = ids.iter().filter(|id| draft.kill(**id, step)).count();
                 return Ok(Ok(Effect::of(killed as u64)));
             }
             WriteOp::DeleteByFilter(logged) => {
@@ -136,31 +160,41 @@ impl Shard {
                     Err(refused) => return Ok(Err(refused)),
                 };
                 let ids = draft.matching(&filter)?;
-                let killed = ids.into_iter().filter(|id| draft.kill(*id)).count();
+                let killed = ids.into_iter().filter(|id| draft.kill(*id, step)).count();
                 return Ok(Ok(Effect::of(killed as u64)));
             }
             WriteOp::ConditionalUpsert { points, mode, filter } => draft.plan_upsert(points, *mode, filter.as_ref())?,
             WriteOp::UpdateVectors { points, filter } => draft.plan_vectors(points, filter.as_ref())?,
             WriteOp::Edit { points, edit } => draft.plan_edit(points, edit)?,
-            WriteOp::Copies(_) | WriteOp::Maps(_) | WriteOp::Feed(_) => {
-                return Ok(Err(Error::BadInput("routing by cluster is not built yet".into()))); // SEAM
+            WriteOp::Copies(copies) => return Ok(self.take_copies(draft, step, copies).map(Effect::of)),
+            WriteOp::Maps(maps) => {
+                draft.maps = draft.maps.raised(*maps);
+                return Ok(Ok(Effect::default()));
+            }
+            WriteOp::Feed(change) => {
+                Arc::make_mut(&mut draft.feed).change(step.index, change);
+                return Ok(Ok(Effect::default()));
             }
         };
-        Ok(planned.and_then(|(points, effect)| self.upsert(frozen, draft, index, &points).map(|_| effect)))
+        Ok(planned.and_then(|(points, effect)| self.upsert(draft, step, &points).map(|_| effect)))
     }
 
     /// Writes points, or refuses them with nothing done. How many.
-    fn upsert(&self, frozen: usize, draft: &mut View, index: LogIndex, points: &[Point]) -> Result<u64> {
-        if points.is_empty() {
-            return Ok(0);
-        }
-        let run = MemoryRun::from_points(points, index, &draft.layout)?;
+    fn upsert(&self, draft: &mut View, step: &mut Step<'_>, points: &[Point]) -> Result<u64> {
+        let run = MemoryRun::from_points(points, step.index, &draft.layout)?;
+        Ok(self.add_run(draft, step, run))
+    }
+
+    /// Puts new rows in the place of the live rows of their ids. How many.
+    pub(super) fn add_run(&self, draft: &mut View, step: &mut Step<'_>, run: MemoryRun) -> u64 {
         let rows = u64::from(run.rows());
-        draft.kill_all(run.ids());
-        draft.fresh.push(LiveRun::new(run));
-        draft.live += rows;
-        draft.settle_fresh(frozen, self.env.options.seal_bytes / 8);
-        Ok(rows)
+        if rows > 0 {
+            draft.kill_all(run.ids(), step);
+            draft.fresh.push(LiveRun::new(run));
+            draft.live += rows;
+            draft.settle_fresh(step.frozen, self.env.options.seal_bytes / 8);
+        }
+        rows
     }
 
     /// Seals soon, however little there is: the log has grown too long.
@@ -184,22 +218,24 @@ pub(super) fn parse_filter(logged: &LoggedFilter) -> Result<Result<Filter>> {
 
 impl View {
     /// Makes the live row of an id dead. Returns whether there was one.
-    fn kill(&mut self, id: PointId) -> bool {
-        let runs = self.fresh.iter_mut().rev().map(|fresh| (fresh.run.ids().find(id), &mut fresh.dead));
-        let segments = self.segments.iter_mut().rev().map(|main| (main.segment.ids().find(id), &mut main.dead));
-        let killed = runs.chain(segments).any(|(row, dead)| row.is_some_and(|row| dead.insert(row)));
+    pub(super) fn kill(&mut self, id: PointId, step: &mut Step<'_>) -> bool {
+        let layout = &self.layout;
+        let mut runs = self.fresh.iter_mut().rev();
+        let mut segments = self.segments.iter_mut().rev();
+        let killed = runs.any(|fresh| kill_row(fresh.run.ids(), &mut fresh.dead, id, step, (layout, &fresh.run)))
+            || segments.any(|main| kill_row(main.segment.ids(), &mut main.dead, id, step, (layout, &main.segment)));
         self.live -= u64::from(killed);
         killed
     }
 
     /// Makes the live rows of all these ids dead.
-    fn kill_all(&mut self, ids: Ids<'_>) {
-        let mut killed = 0;
+    fn kill_all(&mut self, ids: Ids<'_>, step: &mut Step<'_>) {
+        let (layout, mut killed) = (&self.layout, 0);
         for fresh in &mut self.fresh {
-            killed += kill_in(fresh.run.ids(), &mut fresh.dead, ids);
+            killed += kill_in(fresh.run.ids(), &mut fresh.dead, ids, step, (layout, &fresh.run));
         }
         for main in &mut self.segments {
-            killed += kill_in(main.segment.ids(), &mut main.dead, ids);
+            killed += kill_in(main.segment.ids(), &mut main.dead, ids, step, (layout, &main.segment));
         }
         self.live -= killed;
     }
@@ -232,8 +268,27 @@ impl View {
     }
 }
 
+/// Makes the row of an id dead in one run; whether it was alive there.
+fn kill_row<R: MortalRun>(
+    rows: Ids<'_>,
+    dead: &mut Tombstones,
+    id: PointId,
+    step: &mut Step<'_>,
+    of: (&Arc<Layout>, &Arc<R>),
+) -> bool {
+    let Some(row) = rows.find(id).filter(|row| dead.insert(*row)) else { return false };
+    step.note_death(of, row);
+    true
+}
+
 /// Makes the rows of these ids dead in one run; how many were alive.
-fn kill_in(rows: Ids<'_>, dead: &mut Tombstones, ids: Ids<'_>) -> u64 {
+fn kill_in<R: MortalRun>(
+    rows: Ids<'_>,
+    dead: &mut Tombstones,
+    ids: Ids<'_>,
+    step: &mut Step<'_>,
+    of: (&Arc<Layout>, &Arc<R>),
+) -> u64 {
     if ids.is_empty() || rows.is_empty() {
         return 0;
     }
@@ -242,6 +297,5 @@ fn kill_in(rows: Ids<'_>, dead: &mut Tombstones, ids: Ids<'_>) -> u64 {
     if first == rows.len() || rows.get(first) > ids.get(ids.len() - 1) {
         return 0;
     }
-    let found = (0..ids.len()).filter_map(|i| rows.find(ids.get(i)));
-    found.filter(|row| dead.insert(*row)).count() as u64
+    (0..ids.len()).filter(|i| kill_row(rows, dead, ids.get(*i), step, of)).count() as u64
 }
