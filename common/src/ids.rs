@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Raft identity of a process: generated once, persisted with its data, never reused after a wipe (0 is never issued).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,6 +52,13 @@ macro_rules! display_inner {
     )*};
 }
 display_inner!(NodeId, ShardId, CollectionId, ClusterId, Epoch, LogIndex, MapVersion);
+
+impl MapDigest {
+    /// Of a map's bytes.
+    pub fn of(bytes: &[u8]) -> MapDigest {
+        MapDigest(xxh3_128(bytes))
+    }
+}
 
 impl fmt::Display for MapDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@
 #[cfg(test)]
 pub(crate) mod fixture;
 mod identity;
+mod maps;
 mod open;
 mod replicas;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use vicinal_common::rng::Rng;
 use vicinal_common::transport::{Address, Handler, Transport};
 
 use self::identity::Identity;
+pub use self::maps::{MapStore, OpenMap};
 use self::replicas::ReplicaDirs;
 use crate::log::{GroupLog, LogOptions, LogStats, ShardLog};
 use crate::raft::{Group, GroupOptions, GroupParts, ROUTE_PREFIX};
@@ -43,6 +45,8 @@ use crate::shard::{Builder, Shard, ShardEnv, ShardOptions};
 const LOG_DIR: &str = "log";
 /// Name of the directory of replicas.
 const SHARDS_DIR: &str = "shards";
+/// Name of the directory of maps.
+const MAPS_DIR: &str = "maps";
 /// Longest time the groups may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -118,6 +122,7 @@ pub struct ShardNode {
     node: NodeId,
     log: ShardLog,
     dirs: ReplicaDirs,
+    maps: Arc<MapStore>,
     pub(crate) room: Arc<DiskRoom>,
     replicas: RwLock<BTreeMap<ShardId, Replica>>,
     /// Serialises creating and dropping replicas.
@@ -172,6 +177,11 @@ impl ShardNode {
             false => Ok(()),
             true => Err(Error::Unavailable("the node is shutting down".into())),
         }
+    }
+
+    /// The maps of routing by cluster on this node.
+    pub(crate) fn maps(&self) -> &Arc<MapStore> {
+        &self.maps
     }
 
     /// The group of a replica.
@@ -322,19 +332,14 @@ impl ShardNode {
                 ..ReplicaStatus::unknown(*id, CollectionId(uuid::Uuid::nil()))
             },
         };
-        let (node, room) = (self.node, self.room.clone());
+        let (node, room, maps) = (self.node, self.room.clone(), self.maps.digests());
         // Statistics take locks of every shard and ask the file system: not on an async thread.
         on_blocking(move || {
             let read_only = room.check().err().map(|e| match e {
                 Error::Unavailable(words) => words,
                 other => other.to_string(),
             });
-            Ok(NodeStatus {
-                node,
-                replicas: replicas.iter().map(status).collect(),
-                read_only,
-                maps: Vec::new(), /* SEAM */
-            })
+            Ok(NodeStatus { node, replicas: replicas.iter().map(status).collect(), read_only, maps })
         })
         .await
     }

@@ -99,7 +99,8 @@ pub struct PutMap {
 pub struct KeepMaps {
     /// The collection.
     pub collection: CollectionId,
-    /// Version of the newest map when this was decided: an older one never removes a map that came later.
+    /// Version of the newest map when this was decided. Maps whose own version is larger stay, so a late message never
+    /// removes a map that came after it; the largest number for a collection that is gone.
     pub as_of: MapVersion,
     /// These stay.
     pub digests: Vec<MapDigest>,

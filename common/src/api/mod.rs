@@ -79,7 +79,7 @@ pub trait ShardApi: Send + Sync + 'static {
     /// The bytes of a map; `NotFound` when it is not here.
     async fn get_map(&self, digest: MapDigest) -> Result<Bytes>;
 
-    /// Removes the maps of a collection, all but these. An older revision than was heard of changes nothing.
+    /// Removes the maps of a collection, all but these and those that are newer than what the request knew of.
     async fn keep_maps(&self, request: KeepMaps) -> Result<()>;
 
     /// State of the node and of all its replicas.

@@ -12,8 +12,9 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::ShardId;
 
 use super::identity::Identity;
+use super::maps::MapStore;
 use super::replicas::ReplicaDirs;
-use super::{LOG_DIR, NodeEnv, NodeOptions, Replica, SHARDS_DIR, ShardNode, on_blocking};
+use super::{LOG_DIR, MAPS_DIR, NodeEnv, NodeOptions, Replica, SHARDS_DIR, ShardNode, on_blocking};
 use crate::log::{Recovery, ShardLog};
 use crate::room::DiskRoom;
 use crate::shard::Shard;
@@ -92,6 +93,7 @@ fn open_blocking(options: NodeOptions, env: NodeEnv) -> Result<(Arc<ShardNode>, 
     }
     let dirs = ReplicaDirs { disk: disk.clone(), root: dir.join(SHARDS_DIR) };
     let broken = reconcile(&dirs, &log, &recovery)?;
+    let maps = Arc::new(MapStore::start(disk.clone(), dir.join(MAPS_DIR))?);
     let node = Arc::new_cyclic(|this| ShardNode {
         node: identity.node,
         room: Arc::new(DiskRoom::new(disk, dir, options.disk_reserve_bytes)),
@@ -100,6 +102,7 @@ fn open_blocking(options: NodeOptions, env: NodeEnv) -> Result<(Arc<ShardNode>, 
         identity: Mutex::new(identity),
         log,
         dirs,
+        maps,
         replicas: RwLock::default(),
         changing: tokio::sync::Mutex::new(()),
         closing: false.into(),

@@ -10,6 +10,7 @@ use vicinal_common::limits::GROUPS_PER_NODE_MAX;
 use vicinal_common::point::PointId;
 
 use super::fixture::*;
+use super::maps::tests::{keep_of, put_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_is_there_after_a_restart() {
@@ -207,4 +208,21 @@ async fn a_failed_sync_stops_the_replica_and_a_restart_finds_what_was_acknowledg
     cluster.disks[0].reboot();
     cluster.restart(0).await;
     assert!(count(cluster.node(0), 1, ack.index).await.unwrap() >= 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_keeps_maps_and_tells_which() {
+    let mut cluster = Cluster::start(1).await;
+    let [one, two] = [1, 2].map(|version| put_of(1, version));
+    cluster.node(0).put_map(one.clone()).await.unwrap();
+    cluster.node(0).put_map(two.clone()).await.unwrap();
+    cluster.node(0).keep_maps(keep_of(1, 2, &[&two])).await.unwrap();
+    cluster.crash(0).await;
+    cluster.disks[0].reboot();
+    cluster.restart(0).await;
+    let node = cluster.node(0);
+    assert_eq!(node.status().await.unwrap().maps, [two.digest]);
+    assert_eq!(node.get_map(two.digest).await.unwrap(), two.bytes);
+    assert!(matches!(node.get_map(one.digest).await, Err(Error::NotFound(_))));
+    assert!(node.maps().open(two.digest).is_ok());
 }

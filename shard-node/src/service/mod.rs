@@ -130,16 +130,23 @@ impl ShardApi for ShardNode {
         read::each_shard(self, &request.context, |view, _| view.digest()).await
     }
 
-    async fn put_map(&self, _: PutMap) -> Result<()> {
-        Err(Error::Internal("SEAM".into()))
+    async fn put_map(&self, request: PutMap) -> Result<()> {
+        self.check_open()?;
+        self.room.admit(request.bytes.len() as u64)?;
+        let maps = self.maps().clone();
+        exec::blocking(move || maps.put(&request)).await?
     }
 
-    async fn get_map(&self, _: MapDigest) -> Result<Bytes> {
-        Err(Error::Internal("SEAM".into()))
+    async fn get_map(&self, digest: MapDigest) -> Result<Bytes> {
+        self.check_open()?;
+        let maps = self.maps().clone();
+        exec::blocking(move || maps.get(digest)).await?
     }
 
-    async fn keep_maps(&self, _: KeepMaps) -> Result<()> {
-        Err(Error::Internal("SEAM".into()))
+    async fn keep_maps(&self, request: KeepMaps) -> Result<()> {
+        self.check_open()?;
+        let maps = self.maps().clone();
+        exec::blocking(move || maps.keep(&request)).await?
     }
 
     async fn status(&self) -> Result<NodeStatus> {
