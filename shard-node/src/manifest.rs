@@ -329,6 +329,7 @@ mod tests {
                 targets: vec![Target {
                     map: MapRef {
                         version: MapVersion(3),
+                        vector: "image".into(),
                         digest: MapDigest(0x1234_5678),
                         bytes: 900,
                         shards: vec![ShardId(8), ShardId(9)],

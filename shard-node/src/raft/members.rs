@@ -40,6 +40,9 @@ impl Group {
             failed: stats.failed,
             ..ReplicaStatus::unknown(spec.shard, spec.collection)
         };
+        if let Some(publisher) = self.publisher() {
+            status.publish = publisher.status(&self.shard().view());
+        }
         match &*self.state.borrow() {
             State::Up(raft) => describe(&raft.metrics().borrow_watched().clone(), &mut status),
             State::Starting => status.failed = Some(STARTING.to_owned()),

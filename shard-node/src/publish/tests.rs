@@ -1,0 +1,3 @@
+//! Publishing against a model, and with real nodes.
+
+mod model;
