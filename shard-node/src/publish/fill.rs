@@ -77,7 +77,8 @@ impl Fill {
 
     /// Moves on when all search shards have the page. Returns whether it did.
     pub(super) fn settle(&mut self, rounds: &Rounds) -> bool {
-        let waits = |page: &UnderWay| rounds.lanes().any(|(shard, queue)| page.lanes.contains(&shard) && queue.is_filling());
+        let waits =
+            |page: &UnderWay| rounds.lanes().any(|(shard, queue)| page.lanes.contains(&shard) && queue.is_filling());
         let Some(page) = self.under_way.take_if(|page| !waits(page)) else { return false };
         if let Some(own) = self.maps.get_mut(&page.map) {
             own.filled = own.filled.max(page.filled);

@@ -45,13 +45,7 @@ pub(super) async fn run(lane: LaneKey, shared: Arc<Shared>, around: Around) {
 }
 
 /// Returns where in its log the search shard has them.
-async fn deliver(
-    lane: &LaneKey,
-    copies: Copies,
-    route: &mut Route,
-    shared: &Shared,
-    around: &Around,
-) -> LogIndex {
+async fn deliver(lane: &LaneKey, copies: Copies, route: &mut Route, shared: &Shared, around: &Around) -> LogIndex {
     let op = WriteOp::Copies(Arc::new(copies));
     let shard = lane.shard;
     let mut pauses = Pauses::default();

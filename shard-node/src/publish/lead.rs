@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::{FutureExt, StreamExt};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use vicinal_common::api::WriteOp;
@@ -242,9 +242,9 @@ impl Lead<'_> {
         let (view, charts) = (view.clone(), charts.clone());
         let looked = exec::blocking(move || -> Result<(Seen, Window)> {
             let vector = charts.vector();
-            let dead = died.into_iter().map(|died| {
-                Ok(Dead { id: died.id, version: died.version, vector: died.vector(vector)? })
-            });
+            let dead = died
+                .into_iter()
+                .map(|died| Ok(Dead { id: died.id, version: died.version, vector: died.vector(vector)? }));
             let dead: Vec<Dead> = dead.collect::<Result<_>>()?;
             Ok((look(view.as_ref(), applied, &window, &charts, &dead, is_blind)?, window))
         });

@@ -110,12 +110,12 @@ impl State {
             Standing::Waits(None) | Standing::Done(_) => None,
         });
         match (stuck, &self.obstacle) {
-            (Some((shard, Some(Error::Overloaded(words)))), _) => {
-                Error::Overloaded(format!("stored, but search shard {shard} has not taken its copy yet ({words}): {SAFE}"))
-            }
-            (Some((shard, Some(trouble))), _) => {
-                Error::Timeout(format!("stored, but search shard {shard} has not taken its copy yet ({trouble}): {SAFE}"))
-            }
+            (Some((shard, Some(Error::Overloaded(words)))), _) => Error::Overloaded(format!(
+                "stored, but search shard {shard} has not taken its copy yet ({words}): {SAFE}"
+            )),
+            (Some((shard, Some(trouble))), _) => Error::Timeout(format!(
+                "stored, but search shard {shard} has not taken its copy yet ({trouble}): {SAFE}"
+            )),
             (Some((shard, None)), _) => {
                 Error::Timeout(format!("stored, but search shard {shard} has not taken its copy yet: {SAFE}"))
             }
@@ -202,11 +202,8 @@ impl Drop for Waiting<'_> {
 impl Publisher {
     /// Starts the publisher of a home shard's replica. It ends with the group.
     pub(crate) fn start(around: Around) -> Arc<Publisher> {
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            is_leading: AtomicBool::new(false),
-            wake: Notify::new(),
-        });
+        let shared =
+            Arc::new(Shared { state: Mutex::default(), is_leading: AtomicBool::new(false), wake: Notify::new() });
         let task = tokio::spawn(lead::run(shared.clone(), around));
         Arc::new(Publisher { shared, task: Mutex::new(Some(task)) })
     }
@@ -251,10 +248,13 @@ impl Publisher {
         is_awaited: bool,
         deadline: Instant,
     ) -> Result<WriteAck> {
-        let feed = group.shard().view().feed().clone();
-        let Some(oldest) = feed.targets.first() else { return Ok(ack) };
+        let view = group.shard().view();
+        // What is older than all maps in force is for filling. A retry is acknowledged as its first application was.
+        let Some(oldest) = view.feed().targets.first().filter(|oldest| oldest.since <= ack.index) else {
+            return Ok(ack);
+        };
         if !is_awaited {
-            // It may have begun, or ended, publishing by a map.
+            // It may have begun publishing by a map, or ended that.
             self.shared.wake.notify_one();
             return Ok(WriteAck { map: oldest.map.version, ..ack });
         }
@@ -315,11 +315,12 @@ impl Publisher {
 /// Whether what a write did has to be found by searches before it is acknowledged. Copies of deleted points are not shown.
 pub(crate) fn is_awaited(op: &WriteOp) -> bool {
     match op {
-        WriteOp::Upsert(_) | WriteOp::ConditionalUpsert { .. } | WriteOp::UpdateVectors { .. } | WriteOp::Edit { .. } => true,
-        WriteOp::Delete(_)
-        | WriteOp::DeleteByFilter(_)
-        | WriteOp::Copies(_)
-        | WriteOp::Maps(_)
-        | WriteOp::Feed(_) => false,
+        WriteOp::Upsert(_)
+        | WriteOp::ConditionalUpsert { .. }
+        | WriteOp::UpdateVectors { .. }
+        | WriteOp::Edit { .. } => true,
+        WriteOp::Delete(_) | WriteOp::DeleteByFilter(_) | WriteOp::Copies(_) | WriteOp::Maps(_) | WriteOp::Feed(_) => {
+            false
+        }
     }
 }

@@ -11,7 +11,7 @@ use vicinal_common::vector::Vector;
 
 use super::gone::Gone;
 use super::queue::bytes_of;
-use super::round::{Seen, SeenRow, Window};
+use super::round::{Seen, SeenGone, SeenRow, Window};
 use crate::node::OpenMap;
 use crate::shard::View;
 
@@ -167,6 +167,10 @@ pub(super) fn look(
     }
     for Dead { id, version, vector } in dead {
         let successor = live.get(id).copied();
+        // Written twice by one entry: this row was never seen, and its version is that of the live one.
+        if successor == Some(*version) {
+            continue;
+        }
         seen.replaced.extend(successor.map(|successor| (*version, successor)));
         let Some(vector) = vector else { continue };
         let now = match (successor, places_of_live.get(id)) {
@@ -178,8 +182,9 @@ pub(super) fn look(
             },
         };
         let gone = Gone { id: *id, version: *version, successor };
-        let before = charts.places(vector, |_| true)?;
-        seen.gone.extend(before.into_iter().filter(|shard| !now.contains(shard)).map(|shard| (shard, gone)));
+        for shard in charts.places(vector, |_| true)? {
+            seen.gone.push(SeenGone { shard, gone, is_replaced: now.contains(&shard) });
+        }
     }
     Ok(seen)
 }

@@ -85,10 +85,11 @@ impl Queue {
 
     /// Whether a round may bring more.
     pub(super) fn is_open(&self) -> bool {
-        self.bytes < match self.trouble {
-            Some(_) => self.limits.queue_bytes_in_trouble,
-            None => self.limits.queue_bytes,
-        }
+        self.bytes
+            < match self.trouble {
+                Some(_) => self.limits.queue_bytes_in_trouble,
+                None => self.limits.queue_bytes,
+            }
     }
 
     /// Whether it takes a row of the round, whose versions come ascending. Once it is full it takes none of the versions

@@ -58,7 +58,18 @@ pub(super) struct Seen {
     /// Whether some that died may be missing.
     pub(super) is_blind: bool,
     /// Copies that are of no use any more.
-    pub(super) gone: Vec<(ShardId, Gone)>,
+    pub(super) gone: Vec<SeenGone>,
+}
+
+/// A copy that is of no use any more.
+#[derive(Clone, Debug)]
+pub(super) struct SeenGone {
+    /// Where it is.
+    pub(super) shard: ShardId,
+    /// What it is.
+    pub(super) gone: Gone,
+    /// Whether what is live instead has its place there, too: once it is on its way there is nothing to be removed.
+    pub(super) is_replaced: bool,
 }
 
 /// What is to be awaited before a write is acknowledged.
@@ -204,8 +215,9 @@ impl Rounds {
                 queue.end_round(seen.to);
             }
         }
-        for (shard, gone) in seen.gone {
-            if let Some(queue) = self.lanes.get_mut(&shard) {
+        for SeenGone { shard, gone, is_replaced } in seen.gone {
+            let Some(queue) = self.lanes.get_mut(&shard) else { continue };
+            if !is_replaced || Some(queue.sent()) < gone.successor {
                 queue.push_gone(gone, now);
             }
         }

@@ -12,8 +12,8 @@ use vicinal_common::ids::{LogIndex, MapVersion, ShardId};
 use vicinal_common::publish::{Feed, FeedChange};
 
 use super::fill::Fill;
-use super::plan::Charts;
 use super::limits::Limits;
+use super::plan::Charts;
 use super::round::{Rounds, Seen, Window};
 
 /// Names a lane: one that ended, and is slow to, must not be taken for the one that came after it.
@@ -124,7 +124,6 @@ impl Session {
         let published = self.rounds.published();
         let is_old = feed.published < published.min(self.newest_row);
         let is_filled_further = feed.targets.iter().any(|target| target.filled < self.fill.of(target.map.version).0);
-        (is_old || is_filled_further)
-            .then(|| WriteOp::Feed(FeedChange::Mark { published, filled: self.fill.marks() }))
+        (is_old || is_filled_further).then(|| WriteOp::Feed(FeedChange::Mark { published, filled: self.fill.marks() }))
     }
 }

@@ -1,8 +1,8 @@
 //! A shard's raft group as the rest of the node uses it: found, write, wait, answer the network.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;

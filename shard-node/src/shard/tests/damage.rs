@@ -328,7 +328,13 @@ fn a_manifest_that_contradicts_itself_or_its_files_is_refused() {
     let good = Manifest::decode(bytes).unwrap();
     type Change = fn(&mut Manifest);
     let begin = |version: u64| {
-        FeedChange::Begin(MapRef { version: MapVersion(version), digest: MapDigest(1), bytes: 1, shards: Vec::new() })
+        FeedChange::Begin(MapRef {
+            version: MapVersion(version),
+            vector: String::new(),
+            digest: MapDigest(1),
+            bytes: 1,
+            shards: Vec::new(),
+        })
     };
     let mut fed = good.clone();
     fed.feed = Feed::default();
