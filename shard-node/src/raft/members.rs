@@ -40,6 +40,11 @@ impl Group {
             failed: stats.failed,
             ..ReplicaStatus::unknown(spec.shard, spec.collection)
         };
+        let view = self.shard().view();
+        if let Some(publisher) = self.publisher() {
+            status.publish = publisher.status(&view);
+        }
+        status.publish.maps = view.maps();
         match &*self.state.borrow() {
             State::Up(raft) => describe(&raft.metrics().borrow_watched().clone(), &mut status),
             State::Starting => status.failed = Some(STARTING.to_owned()),
