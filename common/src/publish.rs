@@ -124,8 +124,8 @@ impl Feed {
             // A mark of maps that have ended says nothing.
             FeedChange::Mark { .. } if self.targets.is_empty() => {}
             FeedChange::Mark { published, filled } => {
-                // Nothing is published before it is applied. Without this bound a wrong mark would cover rows of a map that
-                // begins later.
+                // Nothing is published before it is applied. Without this bound a wrong mark would cover rows of a map
+                // that begins later.
                 self.published = self.published.max((*published).min(index));
                 for target in &mut self.targets {
                     let own = filled.iter().filter(|(version, _)| *version == target.map.version);

@@ -27,8 +27,9 @@ use crate::publish;
 use crate::raft::Group;
 use crate::shard::{LoggedWrite, View};
 
-/// The request must mean this collection and be routed by the token table, or the map, that the shard knows. Apply checks
-/// writes again. Reads are checked twice: before they wait for a view, without one, and on that which they are answered from.
+/// The request must mean this collection and be routed by the token table, or the map, that the shard knows. Apply
+/// checks writes again. Reads are checked twice: before they wait for a view, without one, and on that which they are
+/// answered from.
 fn check_routing(group: &Group, collection: CollectionId, epoch: Epoch, read: Option<&View>) -> Result<()> {
     let spec = group.shard().spec();
     if spec.collection != collection {
