@@ -122,9 +122,14 @@ impl Collection {
         self.shards.iter().map(|shard| shard.id)
     }
 
-    /// One of its shards.
+    /// The home shards and the search shards.
+    pub fn all_shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().chain(self.routing.cluster().into_iter().flat_map(|cluster| &cluster.shards))
+    }
+
+    /// One of its shards, a home shard or a search shard.
     pub fn shard(&self, id: ShardId) -> Option<&Shard> {
-        self.shards.iter().find(|shard| shard.id == id)
+        self.all_shards().find(|shard| shard.id == id)
     }
 }
 

@@ -15,10 +15,13 @@ use super::Unsupported;
 use super::older::check_batch;
 use super::query::{OneOrMany, OrderByInput, QueryInput};
 use super::update::check_key;
-use crate::query::{FacetQuery, LookupFrom, PageRequest, Query, QueryTree, Source};
+use crate::query::{FacetQuery, LookupFrom, PageRequest, Query, QueryTree, Source, Width};
 
 /// Hits, points or pages when no `limit` is given.
 const LIMIT_DEFAULT: usize = 10;
+
+/// Search shards that a query may ask for: as many as a collection can have.
+const SEARCH_SHARDS_MAX: u32 = 128;
 
 /// Body of a query.
 #[derive(Deserialize)]
@@ -81,6 +84,17 @@ pub(super) struct SearchParams {
     quantization: Option<QuantizationInput>,
     acorn: Option<AcornInput>,
     idf: Option<IdfInput>,
+    recall_target: Option<f32>,
+    nprobe_shards: Option<u32>,
+    routing: Option<RoutingInput>,
+}
+
+/// Who answers, where points are routed by cluster.
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RoutingInput {
+    Homes,
+    All,
 }
 
 /// How codes are used. Ours always find candidates only, which are scored exactly: `ignore` and `rescore` change nothing.
@@ -129,10 +143,39 @@ struct Understood {
     exact: bool,
     oversampling: Option<f64>,
     idf_corpus: Option<Arc<Filter>>,
+    width: Width,
 }
 
 impl SearchParams {
+    /// How widely search shards are asked. At most one of the parameters says so.
+    fn width(&self) -> Result<Width, Error> {
+        let refuse = |field: &str, message: String| Err(Error::Validation { field: format!("params.{field}"), message });
+        let given = [
+            ("recall_target", self.recall_target.is_some()),
+            ("nprobe_shards", self.nprobe_shards.is_some()),
+            ("routing", self.routing.is_some()),
+        ];
+        let mut given = given.into_iter().filter(|(_, is_given)| *is_given).map(|(field, _)| field);
+        if let (Some(first), Some(second)) = (given.next(), given.next()) {
+            return refuse(second, format!("cannot be used with `{first}`: each says how many search shards are asked"));
+        }
+        match (self.recall_target, self.nprobe_shards, self.routing) {
+            (Some(recall), ..) if !(recall > 0.0 && recall <= 1.0) => {
+                refuse("recall_target", format!("value {recall} invalid, must be above 0.0 and at most 1.0"))
+            }
+            (Some(recall), ..) => Ok(Width::Recall(recall)),
+            (_, Some(count), _) if !(1..=SEARCH_SHARDS_MAX).contains(&count) => {
+                refuse("nprobe_shards", format!("value {count} invalid, must be from 1 to {SEARCH_SHARDS_MAX}"))
+            }
+            (_, Some(count), _) => Ok(Width::Shards(count)),
+            (.., Some(RoutingInput::Homes)) => Ok(Width::Homes),
+            (.., Some(RoutingInput::All)) => Ok(Width::All),
+            (None, None, None) => Ok(Width::Usual),
+        }
+    }
+
     fn understood(self) -> Result<Understood, Failure> {
+        let width = self.width()?;
         let refuse = |field: &str, message: String| Error::Validation { field: field.into(), message };
         let share = self.acorn.and_then(|acorn| acorn.max_selectivity);
         if let Some(share) = share.filter(|share| !(0.0..=1.0).contains(share)) {
@@ -154,7 +197,7 @@ impl SearchParams {
             None | Some(IdfInput::Scope(IdfScope::Global)) => None,
             Some(IdfInput::Corpus(IdfCorpus { corpus })) => Some(Arc::new(corpus)),
         };
-        Ok(Understood { ef: self.hnsw_ef, oversampling, exact: self.exact.unwrap_or(false), idf_corpus })
+        Ok(Understood { ef: self.hnsw_ef, oversampling, exact: self.exact.unwrap_or(false), idf_corpus, width })
     }
 }
 
@@ -186,7 +229,7 @@ impl QueryBody {
 impl PrefetchBody {
     fn into_tree(self, allow_partial: bool) -> Result<QueryTree, Failure> {
         let lookup_from = self.lookup_from.map(LookupBody::into_lookup).transpose()?;
-        let Understood { ef, exact, oversampling, idf_corpus } = self.params.unwrap_or_default().understood()?;
+        let Understood { ef, exact, oversampling, idf_corpus, width } = self.params.unwrap_or_default().understood()?;
         let query = Query {
             source: self.query.map_or(Source::All, |input| input.0),
             using: self.using.unwrap_or_else(|| UNNAMED.to_owned()),
@@ -199,6 +242,7 @@ impl PrefetchBody {
             oversampling,
             idf_corpus,
             parts: PointParts::default(),
+            width,
             allow_partial,
         };
         query.check()?;
