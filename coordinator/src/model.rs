@@ -2,6 +2,7 @@
 
 mod cluster;
 mod node;
+mod search;
 mod write;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -160,7 +160,8 @@ fn wrap_answer(answer: Answer, started: Instant) -> Response {
     let mut header = None;
     let mut routing = None;
     if let Some(coverage) = &answer.coverage {
-        routing = coverage.routed.as_deref().and_then(|routed| HeaderValue::try_from(serde_json::to_vec(routed).ok()?).ok());
+        routing =
+            coverage.routed.as_deref().and_then(|routed| HeaderValue::try_from(serde_json::to_vec(routed).ok()?).ok());
         header = HeaderValue::try_from(format!("{}/{}", coverage.shards_answered, coverage.shards_asked)).ok();
         if !coverage.is_complete()
             && let Ok(text) = serde_json::to_vec(coverage.as_ref())
@@ -215,4 +216,26 @@ fn seconds(started: Instant) -> String {
     // Writing to a String cannot fail.
     let _ = write!(text, "{:.9}", started.elapsed().as_secs_f64());
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use vicinal_common::ids::MapVersion;
+
+    use super::*;
+    use crate::query::{Fixed, HomesBecause, Routed, Why};
+
+    #[test]
+    fn an_answer_of_a_collection_routed_by_cluster_shows_how() {
+        let plain = wrap_answer(Answer::encoded(b"1".to_vec()).with_coverage(Coverage::default()), Instant::now());
+        assert!(!plain.headers().contains_key(ROUTING_HEADER));
+        let reason = Why::Fixed(Fixed::Homes { why: HomesBecause::Wanted });
+        let routed = Routed { asked: 0, of: 4, second_wave: 0, map: MapVersion(2), reason };
+        let coverage = Coverage { routed: Some(Box::new(routed)), ..Coverage::default() };
+        let shown = wrap_answer(Answer::encoded(b"1".to_vec()).with_coverage(coverage), Instant::now());
+        assert_eq!(
+            shown.headers()[ROUTING_HEADER],
+            r#"{"search_shards_asked":0,"search_shards":4,"second_wave":0,"map":2,"reason":{"kind":"homes","why":"wanted"}}"#
+        );
+    }
 }

@@ -42,8 +42,8 @@ pub(crate) use nodes::replaced;
 pub use opening::{CatalogOptions, Loaded};
 pub use sled_store::SledStore;
 pub use state::{
-    ALIASES_MAX, COLLECTIONS_MAX, ClusterRouting, Collection, CollectionState, MetaState, NodeInfo, Operation, OperationId,
-    OperationKind, REPLIES_MAX, Registration, Routing, ServedMap, Shard, StrictMode,
+    ALIASES_MAX, COLLECTIONS_MAX, ClusterRouting, Collection, CollectionState, MetaState, NodeInfo, Operation,
+    OperationId, OperationKind, REPLIES_MAX, Registration, Routing, ServedMap, Shard, StrictMode,
 };
 pub use store::{Change, MetaStore, Record, Stored};
 pub use strict::{MultivectorLimits, SparseLimits};

@@ -117,8 +117,7 @@ impl ClusterModel {
             base.model.lock().shards.insert(shard.id, made);
         }
         let shards: Vec<ShardId> = placed.iter().map(|shard| shard.id).collect();
-        let named =
-            MapRef { version: MAP, digest: MapDigest(xxh3_128(&bytes)), bytes: bytes.len() as u64, shards };
+        let named = MapRef { version: MAP, digest: MapDigest(xxh3_128(&bytes)), bytes: bytes.len() as u64, shards };
         let floors = vec![LogIndex(0); placed.len()];
         let routing = ClusterRouting {
             vector: UNNAMED.to_owned(),

@@ -41,7 +41,7 @@ pub(super) struct ByMap<'a> {
 pub(super) struct Found {
     /// Answers by the place of their queries.
     pub(super) answers: Vec<(usize, Answer)>,
-    /// Exact searches that met too much that is old: home shards have to answer them.
+    /// Exact searches that met too much that is old, or that changed: home shards have to answer them.
     pub(super) left: Vec<Sent>,
     /// Whether a shard refused because of old metadata.
     pub(super) is_stale: bool,
@@ -95,7 +95,7 @@ pub(super) async fn ask_by_map(by_map: ByMap<'_>, routed: Vec<(Sent, Route)>) ->
                 again.push(search);
                 continue;
             }
-            if outcome.is_short && search.sent.query.exact {
+            if search.sent.query.exact && (outcome.is_short || outcome.is_open) {
                 search.sent.query.k = queries[search.sent.place].hits_asked();
                 found.left.push(search.sent);
                 continue;

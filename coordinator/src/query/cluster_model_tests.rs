@@ -66,7 +66,8 @@ fn act(shards: &mut Shards, publish: &Publish, home_of: &dyn Fn(u64) -> ShardId,
         }
         Step::Old { id, shard, age, x } => {
             let home = &shards[&home_of(*id)];
-            let newest = home.points.get(&PointId::Num(*id)).map_or(home.log, |(version, _)| version.0.saturating_sub(1));
+            let newest =
+                home.points.get(&PointId::Num(*id)).map_or(home.log, |(version, _)| version.0.saturating_sub(1));
             let version = LogIndex(newest.saturating_sub(*age));
             if version > LogIndex(0) {
                 let copy = Copy { version, point: ModelCluster::point(*id, *x) };
@@ -121,7 +122,8 @@ fn any_filter() -> impl Strategy<Value = Option<Arc<Filter>>> {
     let below = (0..IDS).prop_map(|n| format!(r#"{{"must": [{{"key": "n", "range": {{"lt": {n}}}}}]}}"#));
     let among = (0..IDS).prop_map(|n| format!(r#"{{"must": [{{"has_id": [{n}, {}, {}]}}]}}"#, n / 2, n / 3));
     let has = Just(r#"{"must": [{"has_vector": ""}]}"#.to_owned());
-    let text = prop_oneof![3 => Just(None), 2 => below.prop_map(Some), 1 => among.prop_map(Some), 1 => has.prop_map(Some)];
+    let text =
+        prop_oneof![3 => Just(None), 2 => below.prop_map(Some), 1 => among.prop_map(Some), 1 => has.prop_map(Some)];
     text.prop_map(|text| text.map(|text| Arc::new(serde_json::from_str(&text).unwrap())))
 }
 
@@ -176,7 +178,7 @@ fn is_exact(query: &Query) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn whatever_search_shards_hold_answers_are_those_of_home_shards(

@@ -8,7 +8,7 @@ use vicinal_common::api::{PointParts, VectorSelector};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::ids::{LogIndex, MapVersion, NodeId, RequestId, ShardId};
 use vicinal_common::point::PointId;
-use vicinal_common::publish::MapRange;
+use vicinal_common::publish::{Copies, Copy, MapRange};
 
 use super::tests::{ids, near};
 use super::*;
@@ -195,10 +195,9 @@ async fn a_shard_that_is_away_is_named_whichever_kind_it_is() {
     assert_eq!(ask(&cluster, strict).await.unwrap_err().http_status(), 503);
     // All that was found is of home shards that do not answer: no empty list.
     cluster.base.model.lock().dead.extend([NodeId(3)]);
-    let shard_2 = (0..60).find(|id| cluster.base.shard_of(*id) != ShardId(1)).unwrap();
-    let alone = Query { score_threshold: Some(0.1), width: Width::All, ..near(shard_2 as f32, 1) };
-    let answer = ask(&cluster, alone).await;
-    assert!(shard_2 < 15 || answer.unwrap_err().http_status() == 503);
+    let id = (20..60).find(|id| cluster.base.shard_of(*id) != ShardId(1)).unwrap();
+    let alone = Query { score_threshold: Some(0.1), width: Width::All, ..near(id as f32, 1) };
+    assert_eq!(ask(&cluster, alone).await.unwrap_err().http_status(), 503);
 }
 
 #[tokio::test]
@@ -246,21 +245,73 @@ async fn floors_of_the_map_hold_whoever_asks() {
 }
 
 #[tokio::test]
-async fn trees_groups_and_matrices_work_as_on_any_collection() {
-    let by_hash: Arc<Collection>;
+async fn much_that_is_old_takes_more_rounds_and_at_last_home_shards() {
+    for (old, kind) in [(5, "exact"), (20, "exact"), (35, "exact"), (500, "not_exact")] {
+        let cluster = filled(1).await;
+        let copy = |id| Copy { version: LogIndex(1), point: ModelCluster::point(id, 2.4) };
+        let copies = Copies { points: (1_000..1_000 + old).map(copy).collect(), ..Copies::default() };
+        cluster.base.model.lock().shards.get_mut(&ShardId(100)).unwrap().take_copies(&copies);
+        let answer = ask(&cluster, Query { exact: true, ..near(2.4, 2) }).await.unwrap();
+        assert_eq!(ids(&answer), [2, 3], "{old}");
+        assert!(routed(&answer).1.contains(&format!("\"{kind}\"")), "{old}: {:?}", routed(&answer));
+        let parts = PointParts { payload: true, vectors: VectorSelector::None };
+        let answer = ask(&cluster, Query { parts, ..near(2.4, 2) }).await.unwrap();
+        assert!(old > 100 || ids(&answer) == [2, 3], "{old}");
+    }
+}
+
+#[tokio::test]
+async fn what_changes_between_the_phases_is_shown_as_home_has_it() {
+    for payload in [false, true] {
+        let cluster = filled(1).await;
+        let homes = [5, 6, 7].map(|id| cluster.base.shard_of(id));
+        let mut is_first = true;
+        cluster.base.model.lock().before_retrieve = Some(Box::new(move |shards| {
+            if !std::mem::take(&mut is_first) {
+                return;
+            }
+            shards.get_mut(&homes[1]).unwrap().points.remove(&PointId::Num(6));
+            for (id, home, x) in [(5, homes[0], 5.4), (7, homes[2], 7.0)] {
+                let home = shards.get_mut(&home).unwrap();
+                home.log += 1;
+                home.points.insert(PointId::Num(id), (LogIndex(home.log), ModelCluster::point(id, x)));
+            }
+        }));
+        let parts = PointParts { payload, vectors: VectorSelector::None };
+        let answer = ask(&cluster, Query { parts, allow_partial: false, ..near(5.3, 3) }).await.unwrap();
+        assert_eq!(ids(&answer), [5, 4, 7], "one has moved, one is gone, one was written again");
+        assert!((answer.hits[0].score - 0.1).abs() < 1e-5);
+        assert!(answer.hits.iter().all(|hit| hit.point.is_some() == payload));
+    }
+}
+
+#[tokio::test]
+async fn a_winner_that_keeps_changing_is_left_out_and_nothing_else() {
     let cluster = filled(1).await;
-    by_hash = {
-        let mut collection = (*cluster.base.collection).clone();
-        collection.routing = crate::meta::Routing::Hash;
-        Arc::new(collection)
-    };
+    let home = cluster.base.shard_of(5);
+    cluster.base.model.lock().before_retrieve = Some(Box::new(move |shards| {
+        let home = shards.get_mut(&home).unwrap();
+        home.log += 1;
+        home.points.get_mut(&PointId::Num(5)).unwrap().0 = LogIndex(home.log);
+    }));
+    let parts = PointParts { payload: true, vectors: VectorSelector::None };
+    assert_eq!(ids(&ask(&cluster, Query { parts, ..near(5.0, 2) }).await.unwrap()), [4, 6]);
+    assert_eq!(ids(&ask(&cluster, near(5.0, 2)).await.unwrap()), [5, 4], "home has said where it is");
+}
+
+#[tokio::test]
+async fn trees_groups_and_matrices_work_as_on_any_collection() {
+    let cluster = filled(1).await;
+    let routing = crate::meta::Routing::Hash;
+    let by_hash = Arc::new(Collection { routing, ..(*cluster.base.collection).clone() });
     let lookups: [&(dyn Fn() -> vicinal_common::error::Result<Arc<Collection>> + Send + Sync); 2] =
         [&|| Ok(cluster.base.collection.clone()), &|| Ok(by_hash.clone())];
     let tree = |query: Query, prefetch: Vec<QueryTree>| QueryTree { query, prefetch, lookup_from: None };
     let leaf = |x: f32| tree(near(x, 8), Vec::new());
     let rrf = Fusion::Rrf { k: RRF_K_DEFAULT, weights: None };
     let parts = PointParts { payload: true, vectors: VectorSelector::All };
-    let mmr = Source::Mmr { target: Example::Point(PointId::Num(9)), mmr: Mmr { diversity: 0.5, candidates: Some(20) } };
+    let mmr =
+        Source::Mmr { target: Example::Point(PointId::Num(9)), mmr: Mmr { diversity: 0.5, candidates: Some(20) } };
     let trees = [
         tree(Query { source: Source::Fusion(rrf), parts: parts.clone(), ..near(0.0, 6) }, vec![leaf(10.2), leaf(12.7)]),
         tree(near(20.0, 3), vec![leaf(18.0), leaf(40.0)]),
@@ -272,7 +323,7 @@ async fn trees_groups_and_matrices_work_as_on_any_collection() {
         let session = Session::default();
         let found = run_trees(&cluster.base.access, lookup, spec(&session, 2_000), &trees).await.unwrap();
         let hits: Vec<Vec<Hit>> = found.into_iter().map(|answer| answer.hits).collect();
-        let groups = GroupSpec { by: "n".into(), limit: 4, size: 2 };
+        let groups = GroupSpec { by: vicinal_common::filter::KeyPath::parse("n").unwrap(), limit: 4, size: 2 };
         let grouped = run_groups(&cluster.base.access, lookup, spec(&session, 2_000), &leaf(33.0), &groups).await;
         let request = MatrixRequest { using: String::new(), filter: None, sample: 60, limit: 2, allow_partial: false };
         let matrix = matrix(&cluster.base.access, lookup, spec(&session, 2_000), &request).await.unwrap().0;
@@ -285,13 +336,17 @@ async fn trees_groups_and_matrices_work_as_on_any_collection() {
 async fn how_widely_is_refused_where_there_are_no_search_shards() {
     let cluster = ModelCluster::new(2, 1);
     let session = Session::default();
-    for (width, field) in [(Width::Recall(0.9), "recall_target"), (Width::Shards(1), "nprobe_shards"), (Width::All, "routing")] {
+    for (width, field) in
+        [(Width::Recall(0.9), "recall_target"), (Width::Shards(1), "nprobe_shards"), (Width::All, "routing")]
+    {
         let query = Query { width, ..near(1.0, 1) };
         let above = QueryTree { query: near(1.0, 1), prefetch: Vec::new(), lookup_from: None };
         let below = QueryTree { query, ..above.clone() };
         let tree = QueryTree { prefetch: vec![below], ..above };
         let error = run_trees(&cluster.access, &cluster.lookup(), spec(&session, 400), &[tree]).await.unwrap_err();
-        let text = format!("Wrong input: `params.{field}` goes with collections that are routed by cluster, `c` is routed by hash");
+        let text = format!(
+            "Wrong input: `params.{field}` goes with collections that are routed by cluster, `c` is routed by hash"
+        );
         assert_eq!((error.http_status(), error.to_string()), (400, text));
     }
 }

@@ -229,7 +229,9 @@ impl<'a> Chase<'a> {
     fn first(&self, homes: &Homes) -> impl Iterator<Item = (ShardHit, Verdict)> {
         let hits = self.candidates().into_iter();
         let judged: Vec<_> = hits.map(|hit| (hit, self.verdict(homes, &hit))).collect();
-        judged.into_iter().filter(|(_, verdict)| *verdict != Verdict::Gone).take(self.wanted() + SPARE)
+        // Where much was old, more of the rest may be.
+        let most = self.wanted() + SPARE + self.refused(homes);
+        judged.into_iter().filter(|(_, verdict)| *verdict != Verdict::Gone).take(most)
     }
 
     /// Takes in what home shards found among points whose copies were old. Points of those that did not answer stay as they

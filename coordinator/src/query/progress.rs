@@ -393,9 +393,10 @@ impl<'a, T> Progress<'a, T> {
         if !self.missing.is_empty() && !self.answers.is_empty() {
             self.access.health.counters().add_partial_answer();
         }
-        let missing = std::mem::take(&mut self.missing);
-        let missing = missing.into_iter().map(|(shard, reason)| Missing { shard, reason }).collect();
-        let coverage = Coverage { shards_asked: self.asked, shards_answered: self.answers.len(), missing, routed: None };
+        let missing = std::mem::take(&mut self.missing).into_iter();
+        let missing = missing.map(|(shard, reason)| Missing { shard, reason }).collect();
+        let coverage =
+            Coverage { shards_asked: self.asked, shards_answered: self.answers.len(), missing, routed: None };
         Gathered { answers: self.answers, coverage }
     }
 }

@@ -96,7 +96,7 @@ pub enum HomesBecause {
     NewerMap,
     /// Search shards did not take the map any more.
     Refused,
-    /// Search shards hold so much that is old that the answer would not be exact.
+    /// Search shards hold so much that is old, or so much changed, that the answer would not be exact.
     NotExact,
     /// The query says so.
     Wanted,
@@ -143,12 +143,7 @@ pub(super) struct Route {
 }
 
 /// What a search needs, given that no write was acknowledged by maps newer than `floor` only.
-pub(super) fn kind_of(
-    cluster: &ClusterRouting,
-    floor: MapVersion,
-    query: &Query,
-    sent: &SearchQuery,
-) -> Kind {
+pub(super) fn kind_of(cluster: &ClusterRouting, floor: MapVersion, query: &Query, sent: &SearchQuery) -> Kind {
     let homes = Kind::Homes;
     let Some(served) = &cluster.serving else { return homes(HomesBecause::NoMap) };
     if floor > served.map.version {
