@@ -40,6 +40,7 @@ mod older;
 mod prefetch;
 mod strict;
 mod updates;
+mod width;
 
 struct Edge {
     router: Router,

@@ -160,14 +160,29 @@ impl Collection {
         }
     }
 
-    /// Tells home shards where search shards are, when that has changed.
-    pub(super) fn tell_search_shards(&mut self) {
-        let shards = self.routing.cluster().into_iter().flat_map(|cluster| &cluster.shards);
-        let places: BTreeMap<ShardId, Vec<NodeId>> =
-            shards.map(|shard| (shard.id, shard.readers().collect())).collect();
-        if self.tuning.search_shards != places {
-            self.tuning.search_shards = places;
-            self.tuning.revision += 1;
+    /// Tells home shards and search shards where the others are and which map is served, when that has changed.
+    pub(super) fn tell_shards(&mut self) {
+        let places = |shards: &[Shard]| -> BTreeMap<ShardId, Vec<NodeId>> {
+            shards.iter().map(|shard| (shard.id, shard.readers().collect())).collect()
+        };
+        let told = match self.routing.cluster() {
+            Some(cluster) => Tuning {
+                search_shards: places(&cluster.shards),
+                home_shards: places(&self.shards),
+                epoch: self.epoch,
+                map: cluster.serving.as_ref().map(|served| served.map.clone()),
+                ..self.tuning.clone()
+            },
+            None => Tuning {
+                search_shards: BTreeMap::new(),
+                home_shards: BTreeMap::new(),
+                epoch: Epoch(0),
+                map: None,
+                ..self.tuning.clone()
+            },
+        };
+        if self.tuning != told {
+            self.tuning = Tuning { revision: told.revision + 1, ..told };
         }
     }
 }

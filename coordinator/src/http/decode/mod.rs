@@ -13,6 +13,7 @@ mod quantization;
 mod query;
 mod routing;
 mod search;
+mod search_params;
 mod settings;
 #[cfg(test)]
 mod shape_tests;
