@@ -57,6 +57,12 @@ impl<'a> Targets<'a> {
     pub fn homes(collection: &Collection, shards: &'a [ShardId]) -> Targets<'a> {
         Targets { shards, epoch: collection.epoch, floors: &[] }
     }
+
+    /// The shards with their floors.
+    pub(super) fn each(&self) -> impl Iterator<Item = (ShardId, LogIndex)> {
+        let floors = self.floors.iter().copied().chain(std::iter::repeat(LogIndex(0)));
+        self.shards.iter().copied().zip(floors)
+    }
 }
 
 /// The answers of a scatter.

@@ -130,7 +130,8 @@ async fn nearest(
         None => is_stale |= ask_homes(access, collection, spec, queries, pending, &mut answers).await?,
         Some(cluster) => {
             let asking = Asking { access, collection, spec, queries, cluster };
-            is_stale |= asking.nearest(pending, at_homes, &mut answers).await?;
+            // A future of its own: that of other collections stays as small as it is.
+            is_stale |= Box::pin(asking.nearest(pending, at_homes, &mut answers)).await?;
         }
     }
     Ok((answers, is_stale))
