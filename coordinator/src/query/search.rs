@@ -114,8 +114,9 @@ pub(super) struct Sent {
     pub(super) weighed: Option<Coverage>,
 }
 
-/// Answers all queries that have a vector or a point to search by, and says whether a shard refused because of old metadata.
-/// No answers at all when that kept the points from being looked up. `at_homes`: nothing is searched by a map.
+/// Answers all queries that have a vector or a point to search by, and says whether a shard refused because of old
+/// metadata. No answers at all when that kept the points from being looked up. `at_homes`: nothing is searched by a
+/// map.
 async fn nearest(
     access: &ShardAccess,
     collection: &Collection,
