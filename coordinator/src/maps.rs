@@ -1,5 +1,5 @@
-//! The maps that searches are routed by, read from shard nodes in the background. A search never waits for one: until it is
-//! here, all search shards are asked.
+//! The maps that searches are routed by, read from shard nodes in the background. A search never waits for one: until
+//! it is here, all search shards are asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -130,8 +130,8 @@ impl ShardAccess {
         }
     }
 
-    /// The newest map of which this coordinator knows that a write was acknowledged by no older one: by older ones, not all
-    /// shards that hold copies of its points need be found.
+    /// The newest map of which this coordinator knows that a write was acknowledged by no older one: by older ones, not
+    /// all shards that hold copies of its points need be found.
     pub(crate) fn map_floor(&self, collection: CollectionId) -> MapVersion {
         self.map_floors.read().get(&collection).copied().unwrap_or_default()
     }

@@ -1,8 +1,8 @@
 //! Searches by a map: search shards find, home shards confirm, in the hop that fetches what hits hold.
 //!
-//! A round: search shards are asked, those of a second wave after the first; of several versions of a point the newest counts;
-//! the best are looked up at home; what home has in a newer version is searched there, among those ids. Another round follows
-//! where something changed in between or too much was old.
+//! A round: search shards are asked, those of a second wave after the first; of several versions of a point the newest
+//! counts; the best are looked up at home; what home has in a newer version is searched there, among those ids. Another
+//! round follows where something changed in between or too much was old.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

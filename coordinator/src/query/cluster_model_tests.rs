@@ -171,8 +171,8 @@ fn blocking<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// Whether the answer to a query is equal to that of home shards. One that is told how many search shards to ask is not; the
-/// others are, because the model searches exactly and its map knows how far points are from their cells.
+/// Whether the answer to a query is equal to that of home shards. One that is told how many search shards to ask is
+/// not; the others are, because the model searches exactly and its map knows how far points are from their cells.
 fn is_exact(query: &Query) -> bool {
     !matches!(query.width, Width::Shards(_)) || query.exact
 }

@@ -1,5 +1,6 @@
 //! Searches of a collection that is routed by cluster: whom they ask, what they wait for, what is missing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use vicinal_common::publish::{Copies, Copy, MapRange};
 use super::tests::{ids, near};
 use super::*;
 use crate::meta::Collection;
-use crate::model::{ClusterModel, ModelCluster, nodes};
+use crate::model::{ClusterModel, ModelCluster, ModelShard, nodes};
 use crate::session::Session;
 use crate::shards::ShardAccess;
 use crate::write::{WriteSpec, upsert};
@@ -289,13 +290,19 @@ async fn what_changes_between_the_phases_is_shown_as_home_has_it() {
 async fn a_winner_that_keeps_changing_is_left_out_and_nothing_else() {
     let cluster = filled(1).await;
     let home = cluster.base.shard_of(5);
-    cluster.base.model.lock().before_retrieve = Some(Box::new(move |shards| {
+    let change = move |shards: &mut BTreeMap<ShardId, ModelShard>| {
         let home = shards.get_mut(&home).unwrap();
         home.log += 1;
         home.points.get_mut(&PointId::Num(5)).unwrap().0 = LogIndex(home.log);
-    }));
+    };
+    cluster.base.model.lock().before_retrieve = Some(Box::new(change));
     let parts = PointParts { payload: true, vectors: VectorSelector::None };
-    assert_eq!(ids(&ask(&cluster, Query { parts, ..near(5.0, 2) }).await.unwrap()), [4, 6]);
+    let query = Query { parts, ..near(5.0, 2) };
+    let answer = ask(&cluster, query.clone()).await.unwrap();
+    assert_eq!(ids(&answer), [5, 4], "what was fetched is what was scored then");
+    assert!(answer.hits.iter().all(|hit| hit.point.as_ref().unwrap().version == hit.version));
+    cluster.base.model.lock().before_search = Some(Box::new(change));
+    assert_eq!(ids(&ask(&cluster, query).await.unwrap()), [4, 6]);
     assert_eq!(ids(&ask(&cluster, near(5.0, 2)).await.unwrap()), [5, 4], "home has said where it is");
 }
 

@@ -1,4 +1,5 @@
-//! Searches of collections that are routed by cluster: each goes to home shards, or to the search shards that a map names.
+//! Searches of collections that are routed by cluster: each goes to home shards, or to the search shards that a map
+//! names.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +28,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Values that are compared here, on the thread of the request, to route the searches of a request; more are off it.
 const COMPARED_HERE_MAX: usize = 1 << 20;
 
-/// The collection, in metadata that are as new as the newest map by which a write was acknowledged, as far as this coordinator
-/// or the client's session has seen, or that did not become so in time. Where no map is served nothing is waited for: home
-/// shards answer.
+/// The collection, in metadata that are as new as the newest map by which a write was acknowledged, as far as this
+/// coordinator or the client's session has seen, or that did not become so in time. Where no map is served nothing is
+/// waited for: home shards answer.
 pub(super) async fn not_behind(access: &ShardAccess, lookup: Lookup<'_>, spec: ReadSpec<'_>) -> Result<CollectionRef> {
     let mut collection = lookup()?;
     for _ in 0..LOOKS_MAX {
@@ -43,8 +44,8 @@ pub(super) async fn not_behind(access: &ShardAccess, lookup: Lookup<'_>, spec: R
     Ok(collection)
 }
 
-/// The newest map of which it is known that a write was acknowledged by no older one: older ones may not name all shards that
-/// hold its points.
+/// The newest map of which it is known that a write was acknowledged by no older one: older ones may not name all
+/// shards that hold its points.
 fn map_floor(access: &ShardAccess, spec: ReadSpec<'_>, collection: &Collection) -> MapVersion {
     spec.session.enter(collection);
     access.map_floor(collection.id).max(spec.session.map_floor())

@@ -1,8 +1,8 @@
 //! What search shards found, held against what home shards say. Pure.
 //!
-//! A search shard may hold a copy that is old, that another search shard holds in a newer version, or whose point is gone. A hit
-//! counts only in the version that its home shard has. Where that has a newer one, its word replaces the hit: the distance of
-//! the newer version, or that it does not match. What is never shown cannot be wrong.
+//! A search shard may hold a copy that is old, that another search shard holds in a newer version, or whose point is
+//! gone. A hit counts only in the version that its home shard has. Where that has a newer one, its word replaces the
+//! hit: the distance of the newer version, or that it does not match. What is never shown cannot be wrong.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -14,8 +14,8 @@ use vicinal_common::ring::TokenTable;
 
 use super::request::Query;
 
-/// Hits more than are wanted that are looked up at home, and that search shards are asked for: so many may be old before a
-/// search takes another round.
+/// Hits more than are wanted that are looked up at home, and that search shards are asked for: so many may be old
+/// before a search takes another round.
 pub(super) const SPARE: usize = 8;
 
 /// What home shards have said of points in the course of a request.
@@ -56,8 +56,8 @@ impl Homes {
         self.away.extend(shards);
     }
 
-    /// Takes in what was looked up: ids, each with the version that its home shard must have seen, and the points found.
-    /// Those whose home shard did not answer stay unknown.
+    /// Takes in what was looked up: ids, each with the version that its home shard must have seen, and the points
+    /// found. Those whose home shard did not answer stay unknown.
     pub(super) fn learn(
         &mut self,
         asked: &[(PointId, LogIndex)],
@@ -212,8 +212,8 @@ impl<'a> Chase<'a> {
         homes.verdict(hit, self.query.wants_parts(), self.tokens.shard_of(hit.id))
     }
 
-    /// The first candidates, as many as are wanted and a few more, that home is to be asked about: each with the version that
-    /// home must have seen.
+    /// The first candidates, as many as are wanted and a few more, that home is to be asked about: each with the
+    /// version that home must have seen.
     pub(super) fn unknown(&self, homes: &Homes) -> Vec<(PointId, LogIndex)> {
         let first = self.first(homes);
         let unknown = first.filter(|(_, verdict)| *verdict == Verdict::Unknown);
@@ -234,8 +234,8 @@ impl<'a> Chase<'a> {
         judged.into_iter().filter(|(_, verdict)| *verdict != Verdict::Gone).take(most)
     }
 
-    /// Takes in what home shards found among points whose copies were old. Points of those that did not answer stay as they
-    /// are.
+    /// Takes in what home shards found among points whose copies were old. Points of those that did not answer stay as
+    /// they are.
     pub(super) fn settle(&mut self, homes: &Homes, ids: &[PointId], hits: &[ShardHit]) {
         for id in ids.iter().filter(|id| !homes.away.contains(&self.tokens.shard_of(**id))) {
             let Some(known) = homes.version(*id) else { continue };

@@ -43,7 +43,8 @@ impl Coverage {
         self.missing.is_empty()
     }
 
-    /// Takes in what another scatter of the same request missed. Shows the routing of the one that asked more search shards.
+    /// Takes in what another scatter of the same request missed. Shows the routing of the one that asked more search
+    /// shards.
     pub fn add(&mut self, other: &Coverage) {
         let mut more = 0;
         for missing in &other.missing {

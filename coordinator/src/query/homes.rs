@@ -133,8 +133,8 @@ fn union(a: VectorSelector, b: &VectorSelector) -> VectorSelector {
     }
 }
 
-/// Joins hits with what was fetched. Leaves out a hit whose point has changed or gone since it was found, and says so; a
-/// hit whose shard did not answer is left out too (the coverage says that).
+/// Joins hits with what was fetched. Leaves out a hit whose point has changed or gone since it was found, and says so;
+/// a hit whose shard did not answer is left out too (the coverage says that).
 fn fill(collection: &Collection, query: &Query, found: Vec<ShardHit>, fetched: Option<&Fetched>) -> (Vec<Hit>, bool) {
     let schema = collection.schema.vectors.get(&query.using);
     let score = |hit: &ShardHit| schema.map_or(0.0, |schema| query.source.score(schema.metric, hit.distance));

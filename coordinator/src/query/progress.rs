@@ -85,11 +85,10 @@ impl<'a, T> Progress<'a, T> {
         spec.session.enter(collection);
         let mut open = BTreeMap::new();
         let mut missing = BTreeMap::new();
-        let floors = targets.floors.iter().copied().chain(std::iter::repeat(LogIndex(0)));
-        for (id, least) in targets.shards.iter().zip(floors) {
-            match collection.shard(*id) {
-                Some(shard) => drop(open.insert(*id, OpenShard::new(access, spec, &collection.routing, shard, least))),
-                None => drop(missing.insert(*id, Error::NoSuchShard(*id))),
+        for (id, least) in targets.each() {
+            match collection.shard(id) {
+                Some(shard) => drop(open.insert(id, OpenShard::new(access, spec, &collection.routing, shard, least))),
+                None => drop(missing.insert(id, Error::NoSuchShard(id))),
             }
         }
         Progress {
@@ -355,8 +354,7 @@ impl<'a, T> Progress<'a, T> {
         calls
     }
 
-    /// An attempt is late: returns the shards that others are to be asked for. It goes on, and if it comes first after all
-    /// its answer counts.
+    /// An attempt is late: returns the shards that others are to be asked for. If it comes first after all, it counts.
     fn overdue(&mut self, attempt: u64, now: Instant) -> BTreeSet<ShardId> {
         let waiting = self.waiting(attempt);
         let Some(late) = self.attempts.get_mut(&attempt) else { return waiting };

@@ -305,7 +305,7 @@ impl Query {
         self.parts.payload || self.parts.vectors != VectorSelector::None
     }
 
-    /// How many hits each shard is asked for: points that the query is made of are left out afterwards, so as many more.
+    /// Hits that each shard is asked for: own points are left out afterwards, so as many more are needed.
     pub(super) fn hits_asked(&self) -> usize {
         self.limit + self.offset + self.source.points().len()
     }

@@ -1,7 +1,7 @@
 //! Which shards a search asks, where points are routed by cluster. Pure.
 //!
-//! Home shards can answer every search, search shards those by the routed vector. A map says in which of them the neighbours
-//! of a vector are; whatever no map can tell asks all of them.
+//! Home shards can answer every search, search shards those by the routed vector. A map says in which of them the
+//! neighbours of a vector are; whatever no map can tell asks all of them.
 
 use std::sync::Arc;
 
@@ -206,9 +206,9 @@ impl Route {
         Route { asked, decision: Some(decision), why, first }
     }
 
-    /// Who else is to be asked when the last hit wanted is at this distance, or when there are fewer than wanted (`None`) and
-    /// none may be at `most` or farther. A client that says how many shards are asked gets no more of them for nearer hits,
-    /// only for hits at all.
+    /// Who else is to be asked when the last hit wanted is at this distance, or when there are fewer than wanted
+    /// (`None`) and none may be at `most` or farther. A client that says how many shards are asked gets no more of them
+    /// for nearer hits, only for hits at all.
     pub(super) fn more(&self, last: Option<f32>, most: f32, is_filtered: bool) -> Vec<usize> {
         let Some(decision) = &self.decision else { return Vec::new() };
         let is_counted = matches!(decision.reason, Reason::Shards { .. });

@@ -45,10 +45,11 @@ pub struct Effort {
 pub struct Targets<'a> {
     /// The shards.
     pub shards: &'a [ShardId],
-    /// What they were chosen by: the epoch of the token table, or, where search shards are asked, the version of the map.
+    /// What they were chosen by: the epoch of the token table, or, where search shards are asked, the version of the
+    /// map.
     pub epoch: Epoch,
-    /// What a replica must have applied whatever is known here of the shard, in the order of the shards; none for those that
-    /// are left out at the end. Such a floor does not tell a current replica from one that missed the last writes.
+    /// What a replica must have applied whatever is known here of the shard, in the order of the shards; none for those
+    /// that are left out at the end. Such a floor does not tell a current replica from one that missed the last writes.
     pub floors: &'a [LogIndex],
 }
 
@@ -56,6 +57,12 @@ impl<'a> Targets<'a> {
     /// Home shards of a collection.
     pub fn homes(collection: &Collection, shards: &'a [ShardId]) -> Targets<'a> {
         Targets { shards, epoch: collection.epoch, floors: &[] }
+    }
+
+    /// The shards with their floors.
+    pub(super) fn each(&self) -> impl Iterator<Item = (ShardId, LogIndex)> {
+        let floors = self.floors.iter().copied().chain(std::iter::repeat(LogIndex(0)));
+        self.shards.iter().copied().zip(floors)
     }
 }
 
@@ -92,8 +99,8 @@ where
     scatter_to(access, collection, spec, effort, Targets::homes(collection, shards), ask).await
 }
 
-/// Asks each of the targets through `ask`, one call per node. Never later than the deadline: a shard that has not answered by
-/// then is missing, and so says the coverage. Calls that nobody needs any more are dropped.
+/// Asks each of the targets through `ask`, one call per node. Never later than the deadline: a shard that has not
+/// answered by then is missing, and so says the coverage. Calls that nobody needs any more are dropped.
 pub async fn scatter_to<T, F, Fut>(
     access: &ShardAccess,
     collection: &Collection,

@@ -114,8 +114,9 @@ pub(super) struct Sent {
     pub(super) weighed: Option<Coverage>,
 }
 
-/// Answers all queries that have a vector or a point to search by, and says whether a shard refused because of old metadata.
-/// No answers at all when that kept the points from being looked up. `at_homes`: nothing is searched by a map.
+/// Answers all queries that have a vector or a point to search by, and says whether a shard refused because of old
+/// metadata. No answers at all when that kept the points from being looked up. `at_homes`: nothing is searched by a
+/// map.
 async fn nearest(
     access: &ShardAccess,
     collection: &Collection,
@@ -130,7 +131,8 @@ async fn nearest(
         None => is_stale |= ask_homes(access, collection, spec, queries, pending, &mut answers).await?,
         Some(cluster) => {
             let asking = Asking { access, collection, spec, queries, cluster };
-            is_stale |= asking.nearest(pending, at_homes, &mut answers).await?;
+            // A future of its own: that of other collections stays as small as it is.
+            is_stale |= Box::pin(asking.nearest(pending, at_homes, &mut answers)).await?;
         }
     }
     Ok((answers, is_stale))

@@ -305,8 +305,8 @@ async fn write_shard(
     outcome
 }
 
-/// What is read after a write is no older than it: at its home shard, at the search shards that have its copies, and by the map
-/// that says so.
+/// What is read after a write is no older than it: at its home shard, at the search shards that have its copies, and by
+/// the map that says so.
 fn note_ack(access: &ShardAccess, session: &Session, collection: &Collection, shard: ShardId, ack: &WriteAck) {
     session.note(collection.id, shard, ack.index);
     for (search_shard, index) in &ack.copies {

@@ -36,7 +36,8 @@ enum RoutingInput {
     All,
 }
 
-/// How codes are used. Ours always find candidates only, which are scored exactly: `ignore` and `rescore` change nothing.
+/// How codes are used. Ours always find candidates only, which are scored exactly: `ignore` and `rescore` change
+/// nothing.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct QuantizationInput {
