@@ -1,5 +1,5 @@
-//! Brings messages to one search shard: to its leader, whoever that is by then. Never gives up: what it carries is either
-//! taken, or still to be taken.
+//! Brings messages to one search shard: to its leader, whoever that is by then. Never gives up: what it carries is
+//! either taken, or still to be taken.
 
 use std::sync::Arc;
 use std::time::Duration;
