@@ -193,6 +193,8 @@ pub struct PublishStatus {
     pub targets: Vec<TargetStatus>,
     /// Of a home shard that publishes: log entries applied and not published yet, as its leader sees it.
     pub behind: u64,
+    /// Of a home shard that publishes: [`Feed::published`] as this replica knows it.
+    pub published: LogIndex,
     /// Of a search shard: the maps it knows.
     pub maps: MapRange,
 }
@@ -210,6 +212,7 @@ mod tests {
             digest: MapDigest(version.into()),
             bytes: 9,
             shards: vec![ShardId(version)],
+            vector: "v".to_owned(),
         }
     }
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{NodeId, ShardId};
+use crate::ids::{Epoch, NodeId, ShardId};
 use crate::payload_index::PayloadIndexes;
+use crate::publish::MapRef;
 
 /// What the replicas of a collection shall have beside its points. No order between writes and a change of this matters,
 /// so it is in no shard's log: a replica that knows an older one answers the same, only slower or with more memory.
@@ -21,6 +22,13 @@ pub struct Tuning {
     pub unindexed: BTreeSet<String>,
     /// Search shards with the nodes that hold them, where home shards send copies.
     pub search_shards: BTreeMap<ShardId, Vec<NodeId>>,
+    /// All home shards with the nodes that hold them, where search shards ask which copies are still needed. Empty unless
+    /// the collection is routed by cluster.
+    pub home_shards: BTreeMap<ShardId, Vec<NodeId>>,
+    /// The epoch of those home shards.
+    pub epoch: Epoch,
+    /// The map that searches are routed by. Search shards sweep by it while it is the only one they may be searched by.
+    pub map: Option<MapRef>,
 }
 
 /// Where the graphs of a collection are while they are open: copied to memory, or used in their mapped files, whose pages

@@ -37,7 +37,7 @@ use self::identity::Identity;
 pub use self::maps::{MapStore, OpenMap};
 use self::replicas::ReplicaDirs;
 use crate::log::{GroupLog, LogOptions, LogStats, ShardLog};
-use crate::publish::Around;
+use crate::publish::{Around, SweepOptions};
 use crate::raft::{Group, GroupOptions, GroupParts, ROUTE_PREFIX};
 use crate::room::DiskRoom;
 use crate::service::SearchPool;
@@ -70,6 +70,8 @@ pub struct NodeOptions {
     pub group: GroupOptions,
     /// Each shard.
     pub shard: ShardOptions,
+    /// How search shards are swept.
+    pub sweep: SweepOptions,
 }
 
 impl NodeOptions {
@@ -83,6 +85,7 @@ impl NodeOptions {
             log: LogOptions::default(),
             group: GroupOptions::default(),
             shard: ShardOptions::default(),
+            sweep: SweepOptions::default(),
         }
     }
 }
@@ -195,7 +198,7 @@ impl ShardNode {
         }
     }
 
-    fn groups(&self) -> Vec<Arc<Group>> {
+    pub(crate) fn groups(&self) -> Vec<Arc<Group>> {
         let open = |replica: &Replica| match replica {
             Replica::Open(group) => Some(group.clone()),
             Replica::Broken(_) => None,

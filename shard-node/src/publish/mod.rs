@@ -15,6 +15,7 @@ mod plan;
 mod queue;
 mod round;
 mod session;
+pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
 mod waiters;
@@ -36,6 +37,7 @@ use vicinal_common::telemetry;
 
 use self::round::Standing;
 use self::session::{LaneKey, Session};
+pub use self::sweep::SweepOptions;
 use self::waiters::{Ticket, Waiters};
 use crate::node::MapStore;
 use crate::raft::Group;

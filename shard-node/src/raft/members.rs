@@ -44,12 +44,14 @@ impl Group {
         if let Some(publisher) = self.publisher() {
             status.publish = publisher.status(&view);
         }
-        status.publish.maps = view.maps();
         match &*self.state.borrow() {
             State::Up(raft) => describe(&raft.metrics().borrow_watched().clone(), &mut status),
             State::Starting => status.failed = Some(STARTING.to_owned()),
             State::Down(words) | State::Failed(words) => status.failed = Some(words.clone()),
         }
+        // What any replica knows: its state says so.
+        status.publish.published = status.publish.published.max(view.feed().published);
+        status.publish.maps = view.maps();
         status
     }
 
