@@ -208,6 +208,7 @@ mod tests {
     fn map(version: u64) -> MapRef {
         MapRef {
             version: MapVersion(version),
+            vector: String::new(),
             digest: MapDigest(version.into()),
             bytes: 9,
             shards: vec![ShardId(version)],

@@ -137,7 +137,8 @@ catalogue! { Metric, METRICS, "All metrics.":
     PUBLISH_REFUSED = counter(
         "vicinal_publish_refused_total", &[], "Attempts to send copies that a node refused or did not answer");
     PUBLISH_BEHIND = gauge(
-        "vicinal_publish_behind_entries", REPLICA, "Log entries applied by the leader of a home shard and not published yet");
+        "vicinal_publish_behind_entries", REPLICA,
+        "Log entries applied by the leader of a home shard and not published yet");
     // A node.
     NODE_INFO = gauge(
         "vicinal_node_info", &["node", "id"],

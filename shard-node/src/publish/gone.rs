@@ -1,8 +1,8 @@
 //! Versions that were replaced or deleted, on their way to a search shard that may hold copies of them.
 //!
-//! They are facts: late, twice or never is fine. A copy that moved stays for a while, so that a search that asks the old
-//! shard and the new one at different moments finds one of the two; and until the new one is in its places, so that a write
-//! that is still on its way hides nothing.
+//! They are facts: late, twice or never is fine. A copy that moved stays for a while, so that a search that asks the
+//! old shard and the new one at different moments finds one of the two; and until the new one is in its places, so that
+//! a write that is still on its way hides nothing.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -57,8 +57,8 @@ impl GoneQueue {
         deleted || moved.is_some_and(|(since, _)| *since + MOVED_ALONE <= now)
     }
 
-    /// Those that may be sent with a message after which no copy with a version below `unsent` is on its way: a copy that
-    /// came after the fact that it is gone would stay.
+    /// Those that may be sent with a message after which no copy with a version below `unsent` is on its way: a copy
+    /// that came after the fact that it is gone would stay.
     pub(super) fn take(&mut self, published: LogIndex, unsent: LogIndex, now: Instant) -> Vec<(PointId, LogIndex)> {
         let mut taken = Vec::new();
         let may_go = |gone: &Gone| gone.version < unsent && gone.successor <= Some(published);

@@ -1,5 +1,5 @@
-//! Brings messages to one search shard: to its leader, whoever that is by then. Never gives up: what it carries is either
-//! taken, or still to be taken.
+//! Brings messages to one search shard: to its leader, whoever that is by then. Never gives up: what it carries is
+//! either taken, or still to be taken.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) async fn run(lane: LaneKey, shared: Arc<Shared>, around: Around) {
             Some(copies) => {
                 let (points, gone) = (copies.points.len() as u64, copies.gone.len() as u64);
                 let began = Instant::now();
-                let index = deliver(&lane, copies, &mut route, &shared, &around).await;
+                let Some(index) = deliver(&lane, copies, &mut route, &shared, &around).await else { return };
                 telemetry::instruments().publish.sent(points, gone, began.elapsed());
                 shared.done(&lane, index);
             }
@@ -44,13 +44,19 @@ pub(super) async fn run(lane: LaneKey, shared: Arc<Shared>, around: Around) {
     }
 }
 
-/// Returns where in its log the search shard has them.
-async fn deliver(lane: &LaneKey, copies: Copies, route: &mut Route, shared: &Shared, around: &Around) -> LogIndex {
+/// Returns where in its log the search shard has them; `None` when the session has no such lane any more.
+async fn deliver(
+    lane: &LaneKey,
+    copies: Copies,
+    route: &mut Route,
+    shared: &Shared,
+    around: &Around,
+) -> Option<LogIndex> {
     let op = WriteOp::Copies(Arc::new(copies));
     let shard = lane.shard;
     let mut pauses = Pauses::default();
     let mut told: Option<Instant> = None;
-    loop {
+    while shared.has(lane) {
         let replicas = around.group.shard().nodes_of(shard);
         let deadline = Instant::now() + ATTEMPT;
         let (node, answer) = match route.choose(&replicas) {
@@ -60,7 +66,7 @@ async fn deliver(lane: &LaneKey, copies: Copies, route: &mut Route, shared: &Sha
         let error = match answer {
             Ok(index) => {
                 route.taken(node);
-                return index;
+                return Some(index);
             }
             Err(error) => error,
         };
@@ -75,6 +81,7 @@ async fn deliver(lane: &LaneKey, copies: Copies, route: &mut Route, shared: &Sha
             sleep(pauses.next()).await;
         }
     }
+    None
 }
 
 async fn attempt(shard: ShardId, node: NodeId, op: WriteOp, deadline: Instant, around: &Around) -> Result<LogIndex> {

@@ -302,7 +302,8 @@ impl Lead<'_> {
         let is_cut_off = self.shared.peek(|session| session.is_cut_off(CUT_OFF)) == Some(true);
         if is_cut_off && self.handed_over.is_none_or(|at| at.elapsed() >= HAND_OVER) {
             self.handed_over = Some(Instant::now());
-            tracing::warn!(shard = %self.around.group.id(), "a search shard's leader is out of reach: another replica shall lead");
+            let shard = self.around.group.id();
+            tracing::warn!(%shard, "a search shard's leader is out of reach: another replica shall lead");
             self.around.group.hand_over().await;
         }
     }

@@ -1,9 +1,9 @@
-//! Publishing: the leader of a home shard sends what it has applied to the search shards where the maps in force place it,
-//! and a write is acknowledged once what it wrote can be found there.
+//! Publishing: the leader of a home shard sends what it has applied to the search shards where the maps in force place
+//! it, and a write is acknowledged once what it wrote can be found there.
 //!
-//! Nothing of this is written down but a mark. What is sent follows from the state: rows with versions above the mark, and
-//! for filling the older ones by their ids. So a new leader, a retry or a message sent twice leads to the same copies.
-//! docs/designs/routing-by-cluster.md has the protocol and why it is right.
+//! Nothing of this is written down but a mark. What is sent follows from the state: rows with versions above the mark,
+//! and for filling the older ones by their ids. So a new leader, a retry or a message sent twice leads to the same
+//! copies. docs/designs/routing-by-cluster.md has the protocol and why it is right.
 
 mod fill;
 mod gone;
@@ -37,12 +37,11 @@ use vicinal_common::telemetry;
 
 use self::round::Standing;
 use self::session::{LaneKey, Session};
+pub use self::sweep::SweepOptions;
 use self::waiters::{Ticket, Waiters};
 use crate::node::MapStore;
 use crate::raft::Group;
 use crate::shard::View;
-
-pub use self::sweep::SweepOptions;
 
 /// Longest time a write waits for its copies: less than coordinators wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -236,14 +235,15 @@ impl Publisher {
         }
         if bytes > WAITING_BYTES_MAX {
             return Err(Error::Overloaded(format!(
-                "{bytes} bytes of shard {home} wait for search shards, the limit is {WAITING_BYTES_MAX}: write more slowly"
+                "{bytes} bytes of shard {home} wait for search shards, the limit is {WAITING_BYTES_MAX}: write more \
+                 slowly"
             )));
         }
         Ok(())
     }
 
-    /// Completes the acknowledgement of a write that is applied: waits until the points it wrote, or what has replaced them
-    /// since, are committed in all their places. Costs a look at the view where nothing is published.
+    /// Completes the acknowledgement of a write that is applied: waits until the points it wrote, or what has replaced
+    /// them since, are committed in all their places. Costs a look at the view where nothing is published.
     pub(crate) async fn acknowledge(
         &self,
         group: &Group,
@@ -315,7 +315,8 @@ impl Publisher {
     }
 }
 
-/// Whether what a write did has to be found by searches before it is acknowledged. Copies of deleted points are not shown.
+/// Whether what a write did has to be found by searches before it is acknowledged. Copies of deleted points are not
+/// shown.
 pub(crate) fn is_awaited(op: &WriteOp) -> bool {
     match op {
         WriteOp::Upsert(_)

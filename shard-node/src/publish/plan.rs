@@ -202,8 +202,8 @@ pub(super) struct Page {
     pub(super) copies: Vec<(Copy, Vec<ShardId>)>,
 }
 
-/// Reads the next page for filling a map. Rows that are newer than its beginning are published by rounds; places that an
-/// older, filled map gave them have them already, if they are published.
+/// Reads the next page for filling a map. Rows that are newer than its beginning are published by rounds; places that
+/// an older, filled map gave them have them already, if they are published.
 pub(super) fn read_page(
     rows: &impl Rows,
     charts: &Charts,

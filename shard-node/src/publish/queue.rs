@@ -12,8 +12,8 @@ use super::limits::Limits;
 
 /// The queue of one search shard. Everything in it is a copy of rows at home: it can be thrown away and made again.
 ///
-/// Invariant: of all rows of this search shard with versions up to `covered` that were live when they were looked at, it has
-/// copies; those between `covered` and `sent` are on their way.
+/// Invariant: of all rows of this search shard with versions up to `covered` that were live when they were looked at,
+/// it has copies; those between `covered` and `sent` are on their way.
 #[derive(Debug)]
 pub(super) struct Queue {
     limits: Limits,
@@ -92,8 +92,8 @@ impl Queue {
             }
     }
 
-    /// Whether it takes a row of the round, whose versions come ascending. Once it is full it takes none of the versions
-    /// that follow: a later round begins there.
+    /// Whether it takes a row of the round, whose versions come ascending. Once it is full it takes none of the
+    /// versions that follow: a later round begins there.
     pub(super) fn takes(&mut self, version: LogIndex) -> bool {
         if self.is_full || version <= self.sent {
             return false;
@@ -147,8 +147,8 @@ impl Queue {
         !self.is_under_way && (self.index.is_none() || !self.copies.is_empty() || !self.fill.is_empty())
     }
 
-    /// The next message, if one is due; it has to be [`done`](Queue::done) before the next. The first one goes even if it is
-    /// empty: an acknowledgement has to say where in its log the search shard has everything.
+    /// The next message, if one is due; it has to be [`done`](Queue::done) before the next. The first one goes even if
+    /// it is empty: an acknowledgement has to say where in its log the search shard has everything.
     pub(super) fn take(&mut self, published: LogIndex, now: Instant) -> Option<Copies> {
         let is_idle = self.copies.is_empty() && self.fill.is_empty() && !self.gone.is_urgent(published, now);
         if self.is_under_way || (is_idle && self.index.is_some()) {

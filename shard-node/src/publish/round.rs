@@ -1,5 +1,5 @@
-//! Rounds: what a leader has looked at, which search shards each write touched, and how far all of them are. No input or
-//! output: it is told what was seen in a view and what search shards have committed.
+//! Rounds: what a leader has looked at, which search shards each write touched, and how far all of them are. No input
+//! or output: it is told what was seen in a view and what search shards have committed.
 //!
 //! Each search shard has a queue that runs for itself: one that does not answer holds up only those who wait for it. It
 //! stays behind, and once it takes something again a round begins where it left off.
@@ -151,8 +151,8 @@ impl Rounds {
         self.lanes.get_mut(&shard)
     }
 
-    /// These are the search shards of the maps in force. A new one is sent rows that were not looked at yet, because its
-    /// map is newer than the others; nobody waits any more for one that is gone.
+    /// These are the search shards of the maps in force. A new one is sent rows that were not looked at yet, because
+    /// its map is newer than the others; nobody waits any more for one that is gone.
     pub(super) fn set_lanes(&mut self, shards: &BTreeSet<ShardId>) {
         self.lanes.retain(|shard, _| shards.contains(shard));
         for shard in shards {

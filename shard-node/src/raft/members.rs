@@ -44,14 +44,12 @@ impl Group {
         if let Some(publisher) = self.publisher() {
             status.publish = publisher.status(&view);
         }
-        status.publish.maps = view.maps();
         match &*self.state.borrow() {
             State::Up(raft) => describe(&raft.metrics().borrow_watched().clone(), &mut status),
             State::Starting => status.failed = Some(STARTING.to_owned()),
             State::Down(words) | State::Failed(words) => status.failed = Some(words.clone()),
         }
         // What any replica knows: its state says so.
-        let view = self.shard().view();
         status.publish.published = status.publish.published.max(view.feed().published);
         status.publish.maps = view.maps();
         status

@@ -1,5 +1,5 @@
-//! The pure parts against a home shard, search shards and leaders that are as simple as can be: whatever is lost, repeated or
-//! late, what was acknowledged is found, and all ends in its places.
+//! The pure parts against a home shard, search shards and leaders that are as simple as can be: whatever is lost,
+//! repeated or late, what was acknowledged is found, and all ends in its places.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,6 +41,9 @@ struct Leader {
     deaths_seen: u64,
     complete_after: u64,
 }
+
+/// The entry, and what it made of a point: `None` where it was deleted.
+type Version = (u64, Option<Option<u8>>);
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -91,8 +94,8 @@ struct World {
     views: Vec<View>,
     /// What each entry wrote.
     wrote: BTreeMap<u64, BTreeSet<u64>>,
-    /// All versions of each id, with their values; `None`: deleted.
-    history: BTreeMap<u64, Vec<(u64, Option<Option<u8>>)>>,
+    /// All versions of each id.
+    history: BTreeMap<u64, Vec<Version>>,
     /// Those that no round has seen: the entry, and the row.
     died: Vec<(u64, Dead)>,
     feed: Feed,
@@ -312,7 +315,8 @@ impl World {
         self.now += Duration::from_millis(700);
     }
 
-    /// Whether the search shards have this version of a point, or a newer one, in all places of it by the maps that promise so.
+    /// Whether the search shards have this version of a point, or a newer one, in all places of it by the maps that
+    /// promise so.
     fn is_there(&self, id: u64, version: u64, value: Option<u8>, target: &Target) -> bool {
         let shards = value.map(|value| places(target.map.version.0, value)).unwrap_or_default();
         shards.iter().all(|shard| self.search[shard].rows.get(&id).is_some_and(|held| *held >= version))

@@ -204,7 +204,8 @@ async fn acknowledged_writes_are_in_their_places() {
     world.home(WriteOp::Feed(FeedChange::End { version: MapVersion(1) })).await;
     let ack = world.home(points([1_000])).await;
     assert_eq!((ack.copies.len(), ack.map), (0, MapVersion(0)));
-    until("the publisher is idle", async || world.status().await == PublishStatus::default()).await;
+    let is_idle = |status: PublishStatus| status.targets.is_empty() && status.behind == 0;
+    until("the publisher is idle", async || is_idle(world.status().await)).await;
 }
 
 impl World {
@@ -320,4 +321,34 @@ async fn without_its_map_nothing_is_acknowledged() {
     let ack = world.home(points(0..5)).await;
     assert_eq!(ack.map, MapVersion(1));
     world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_wait_are_told_when_another_one_leads() {
+    let mut world = World::start(3, 3).await;
+    world.begin().await;
+    world.home(points(0..5)).await;
+    let away = world.id_in(SEARCH[1]);
+    world.cluster.crash(2).await;
+    world.cluster.introduce();
+    until("a leader", async || world.cluster.leader(HOME).await.is_some()).await;
+    let leader = world.cluster.leader(HOME).await.unwrap();
+    let node = world.cluster.node(leader).clone();
+    let request = write_of(HOME, points([away]));
+    let waiting = tokio::spawn({
+        let (node, request) = (node.clone(), request.clone());
+        async move { (node.write(request).await, Instant::now()) }
+    });
+    sleep(Duration::from_millis(300)).await;
+    let began = Instant::now();
+    node.group(ShardId(HOME)).unwrap().hand_over().await;
+    let (answer, at) = waiting.await.unwrap();
+    assert!(matches!(answer, Err(Error::WrongLeader { .. })), "{answer:?}");
+    assert!(at < began + Duration::from_secs(2));
+    // It is stored: the next leader acknowledges the same request, once the search shard is back.
+    world.cluster.restart(2).await;
+    world.cluster.introduce();
+    let ack = world.cluster.write(request).await.unwrap();
+    assert_eq!(ack.effect.affected, 1);
+    world.check_acked(away..away + 1, &ack).await;
 }

@@ -330,10 +330,10 @@ fn a_manifest_that_contradicts_itself_or_its_files_is_refused() {
     let begin = |version: u64| {
         FeedChange::Begin(MapRef {
             version: MapVersion(version),
-            vector: String::new(),
             digest: MapDigest(1),
             bytes: 1,
             shards: Vec::new(),
+            vector: String::new(),
         })
     };
     let mut fed = good.clone();

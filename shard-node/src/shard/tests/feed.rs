@@ -22,10 +22,10 @@ impl Work {
         match self.below(4) {
             0 => FeedChange::Begin(MapRef {
                 version: near(self),
-                vector: String::new(),
                 digest: MapDigest(self.below(1 << 40).into()),
                 bytes: self.below(1_000),
                 shards: (0..self.below(4)).map(ShardId).collect(),
+                vector: String::new(),
             }),
             1 => FeedChange::End { version: near(self) },
             _ => {
@@ -131,10 +131,10 @@ fn shards_take_what_is_for_their_role() {
     let (mut at_home, mut at_search) = (Model::of(spec()), Model::of(search_spec()));
     let begin = MapRef {
         version: MapVersion(1),
-        vector: String::new(),
         digest: MapDigest(1),
         bytes: 1,
         shards: vec![ShardId(9)],
+        vector: String::new(),
     };
     for op in [
         WriteOp::Copies(Arc::new(Copies::default())),
