@@ -199,7 +199,7 @@ async fn whoever_takes_over_at_any_call_comes_to_the_same_end() {
 }
 
 /// Calls of a life, about.
-const CALLS: std::ops::Range<usize> = 0..160;
+const CALLS: std::ops::Range<usize> = 0..200;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_map_waits_for_points_and_is_not_begun_again_by_itself() {
