@@ -212,7 +212,6 @@ mod tests {
             digest: MapDigest(version.into()),
             bytes: 9,
             shards: vec![ShardId(version)],
-            vector: "v".to_owned(),
         }
     }
 
