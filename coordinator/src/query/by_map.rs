@@ -82,7 +82,7 @@ pub(super) async fn ask_by_map(by_map: ByMap<'_>, routed: Vec<(Sent, Route)>) ->
         let mut again = Vec::new();
         for mut search in open {
             let outcome = search.chase.outcome(&homes);
-            let more = search.more(outcome.last(search.chase.wanted()));
+            let more = search.more(outcome.last(search.chase.wanted()).is_some());
             let is_done = !outcome.is_open && !outcome.is_short && more.is_empty();
             if !is_done && round < RERUNS_MAX {
                 if outcome.is_short {
@@ -108,22 +108,21 @@ pub(super) async fn ask_by_map(by_map: ByMap<'_>, routed: Vec<(Sent, Route)>) ->
 }
 
 impl Search<'_> {
-    /// Who else is to be asked when the last hit wanted is at this distance.
-    fn more(&self, last: Option<f32>) -> Vec<usize> {
+    /// Who else is to be asked.
+    fn more(&self, has_enough: bool) -> Vec<usize> {
         // The worst distance that is allowed is one that a hit may have.
         let most = self.sent.query.distance_max.map_or(f32::MAX, f32::next_up);
-        self.route.more(last, most, self.sent.query.filter.is_some())
+        self.route.more(has_enough, most, self.sent.query.filter.is_some())
     }
 }
 
 impl ByMap<'_> {
-    /// Asks the search shards that are to be asked next, then those that may hold something nearer.
+    /// Asks the search shards that are to be asked next, then the others if there are too few hits.
     async fn find(&self, open: &mut [Search<'_>]) -> bool {
         let mut is_stale = self.wave(open).await;
         for search in open.iter_mut() {
             let wanted = search.chase.wanted();
-            let last = wanted.checked_sub(1).and_then(|last| search.chase.candidates().get(last).copied());
-            search.next = search.more(last.map(|hit| hit.distance));
+            search.next = search.more(search.chase.candidates().len() >= wanted);
             search.route.asked.extend(&search.next);
         }
         is_stale |= self.wave(open).await;

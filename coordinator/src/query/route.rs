@@ -206,19 +206,17 @@ impl Route {
         Route { asked, decision: Some(decision), why, first }
     }
 
-    /// Who else is to be asked when the last hit wanted is at this distance, or when there are fewer than wanted
-    /// (`None`) and none may be at `most` or farther. A client that says how many shards are asked gets no more of them
-    /// for nearer hits, only for hits at all.
-    pub(super) fn more(&self, last: Option<f32>, most: f32, is_filtered: bool) -> Vec<usize> {
-        let Some(decision) = &self.decision else { return Vec::new() };
-        let is_counted = matches!(decision.reason, Reason::Shards { .. });
-        let rest = decision.second_wave(last.unwrap_or(most)).map(|shard| shard as usize);
-        let rest = rest.filter(|shard| !self.asked.contains(shard));
-        match (is_counted, last) {
-            (true, None) if is_filtered => rest.collect(),
-            (true, _) => Vec::new(),
-            (false, _) => rest.collect(),
+    /// Who else is to be asked when there are fewer hits than wanted and none may be at `most` or farther; nobody when there
+    /// are enough: a shard whose bound says that it may hold a nearer one rarely does. In many dimensions cells are as wide
+    /// as they are far apart, so nearly every shard would be asked. A client that says how many shards are asked gets more
+    /// of them only where a filter leaves too little.
+    pub(super) fn more(&self, has_enough: bool, most: f32, is_filtered: bool) -> Vec<usize> {
+        let Some(decision) = self.decision.as_ref().filter(|_| !has_enough) else { return Vec::new() };
+        if matches!(decision.reason, Reason::Shards { .. }) && !is_filtered {
+            return Vec::new();
         }
+        let rest = decision.second_wave(most).map(|shard| shard as usize);
+        rest.filter(|shard| !self.asked.contains(shard)).collect()
     }
 
     /// What an answer shows.
@@ -365,19 +363,19 @@ mod tests {
     }
 
     #[test]
-    fn a_second_wave_goes_where_something_nearer_may_be() {
+    fn a_second_wave_goes_where_hits_may_be_when_there_are_too_few() {
         let mut route = Route::by(decision(Reason::Mass { theta: 0.5 }, 1));
         assert_eq!(route.asked, [3]);
-        assert_eq!(route.more(Some(1.5), f32::MAX, false), [2]);
-        assert_eq!(route.more(Some(0.5), f32::MAX, false), [0usize; 0]);
-        assert_eq!(route.more(None, f32::MAX, false), [2, 1, 0]);
-        route.asked.push(2);
-        assert_eq!(route.more(Some(1.5), f32::MAX, false), [0usize; 0], "nobody is asked twice");
+        assert_eq!(route.more(true, f32::MAX, false), [0usize; 0]);
+        assert_eq!(route.more(false, f32::MAX, false), [2, 1, 0]);
+        assert_eq!(route.more(false, 1.5, false), [1, 0]);
+        route.asked.push(1);
+        assert_eq!(route.more(false, 1.5, false), [0], "nobody is asked twice");
         assert_eq!(route.shown(&served(3)).second_wave, 1);
         let route = Route::by(decision(Reason::Shards { count: 1 }, 1));
-        assert_eq!(route.more(Some(1.5), f32::MAX, true), [0usize; 0]);
-        assert_eq!(route.more(None, f32::MAX, false), [0usize; 0]);
-        assert_eq!(route.more(None, f32::MAX, true), [2, 1, 0]);
+        assert_eq!(route.more(true, f32::MAX, true), [0usize; 0]);
+        assert_eq!(route.more(false, f32::MAX, false), [0usize; 0]);
+        assert_eq!(route.more(false, f32::MAX, true), [2, 1, 0]);
     }
 
     #[test]
