@@ -37,8 +37,8 @@ pub(super) async fn train(State(coordinator): Shared, params: Params) -> Result<
     answer(&coordinator, &params, &collection)
 }
 
-/// `POST /collections/{collection}/routing/abort`: answers once it is agreed on that the change is taken back. One that is
-/// served already stays.
+/// `POST /collections/{collection}/routing/abort`: answers once it is agreed on that the change is taken back. One that
+/// is served already stays.
 pub(super) async fn abort(State(coordinator): Shared, params: Params) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
     let cluster = cluster(&collection)?;
