@@ -1,7 +1,8 @@
 //! Applies what concerns maps of collections that are routed by cluster. Pure, like all of apply.
 //!
-//! One change at a time: a map is wanted, then it is `next`, then it is served while the one before is `ending`; or it is
-//! taken back and is itself `ending`. `next` and `ending` are never there together, so that there is always one thing to do.
+//! One change at a time: a map is wanted, then it is `next`, then it is served while the one before is `ending`; or it
+//! is taken back and is itself `ending`. `next` and `ending` are never there together, so that there is always one
+//! thing to do.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

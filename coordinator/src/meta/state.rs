@@ -39,8 +39,8 @@ pub struct MetaState {
     pub aliases: BTreeMap<String, String>,
     /// No shard with this id or a larger one was ever created.
     pub next_shard: u64,
-    /// No collection ever had a map of a larger version. One that is routed by cluster anew numbers its maps from here on: a
-    /// version is never used twice in one collection.
+    /// No collection ever had a map of a larger version. One that is routed by cluster anew numbers its maps from here
+    /// on: a version is never used twice in one collection.
     pub newest_map: MapVersion,
     /// Id of the next operation.
     pub next_operation: u64,
@@ -140,8 +140,8 @@ impl Collection {
         self.shards.iter().any(|shard| shard.id == id)
     }
 
-    /// By which version reads of one of its shards are routed: home shards have that of the token table, search shards that of
-    /// a map which they know.
+    /// By which version reads of one of its shards are routed: home shards have that of the token table, search shards
+    /// that of a map which they know.
     pub fn epoch_of(&self, shard: ShardId) -> Epoch {
         match self.routing.cluster().filter(|_| !self.is_home(shard)) {
             Some(cluster) => Epoch(cluster.known_map().0),
