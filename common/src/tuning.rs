@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{NodeId, ShardId};
 use crate::payload_index::PayloadIndexes;
+use crate::publish::MapRef;
 
 /// What the replicas of a collection shall have beside its points. No order between writes and a change of this matters,
 /// so it is in no shard's log: a replica that knows an older one answers the same, only slower or with more memory.
@@ -21,6 +22,8 @@ pub struct Tuning {
     pub unindexed: BTreeSet<String>,
     /// Search shards with the nodes that hold them, where home shards send copies.
     pub search_shards: BTreeMap<ShardId, Vec<NodeId>>,
+    /// The map whose centroids are the clusters of points: replicas know the nearest one of each row.
+    pub clustering: Option<MapRef>,
 }
 
 /// Where the graphs of a collection are while they are open: copied to memory, or used in their mapped files, whose pages

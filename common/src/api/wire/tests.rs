@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use self::messages::*;
 use super::*;
 use crate::api::{
-    ChangeMembers, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest, KeepMaps, PutMap,
+    ChangeMembers, ClusterStatsRequest, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest, KeepMaps, PutMap,
     ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, Tune, WriteRequest,
 };
 use crate::filter::Tokenization;
@@ -83,6 +83,7 @@ proptest! {
         let vector_name = "s".into();
         request_survives(FrequencyRequest { context: context.clone(), vector_name, indices, filter: filter.clone() });
         request_survives(CountRequest { context: context.clone(), filter });
+        request_survives(ClusterStatsRequest { context: context.clone(), map: MapDigest(u128::MAX - limit as u128) });
         request_survives(DigestRequest { context });
         request_survives(write);
     }
@@ -98,7 +99,7 @@ proptest! {
         let text = PayloadIndex::text(Tokenization { stopwords: vec!["x".into()], ..Tokenization::default() });
         let payload_indexes = [("a[].b".to_owned(), FieldType::Geo.into()), ("c".to_owned(), text)].into();
         let graphs = GraphPlacement { on_disk: true, vectors: [("d".to_owned(), false)].into() };
-        request_survives(Tune { shard, collection, tuning: Tuning { revision: shard.0, payload_indexes, graphs, unindexed: ["d".to_owned()].into(), search_shards: [(shard, vec![NodeId(1)])].into() } });
+        request_survives(Tune { shard, collection, tuning: Tuning { revision: shard.0, payload_indexes, graphs, unindexed: ["d".to_owned()].into(), search_shards: [(shard, vec![NodeId(1)])].into(), clustering: Some(map_ref(shard.0)) } });
         let digest = MapDigest(u128::from(shard.0) << 70);
         request_survives(PutMap { collection, digest, bytes: Bytes::from_static(b"map") });
         request_survives(GetMap(digest));
@@ -113,6 +114,7 @@ proptest! {
         count in answers(any::<u64>()),
         facets in answers(facets()),
         frequencies in answers(frequencies()),
+        clusters in answers(clusters()),
         digest in answers(digest()),
         ack in result(ack()),
         change in result(change()),
@@ -125,6 +127,7 @@ proptest! {
         answer_survives::<CountRequest>(count);
         answer_survives::<FacetRequest>(facets);
         answer_survives::<FrequencyRequest>(frequencies);
+        answer_survives::<ClusterStatsRequest>(clusters);
         answer_survives::<DigestRequest>(digest);
         answer_survives::<WriteRequest>(ack);
         answer_survives::<ChangeMembers>(change);
