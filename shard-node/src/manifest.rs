@@ -307,6 +307,13 @@ mod tests {
                 graphs: GraphPlacement { on_disk: true, vectors: [("v".to_owned(), false)].into() },
                 unindexed: ["v".to_owned()].into(),
                 search_shards: [(ShardId(7), vec![NodeId(1), NodeId(2)])].into(),
+                clustering: Some(MapRef {
+                    version: MapVersion(2),
+                    vector: "v".into(),
+                    digest: MapDigest(9),
+                    bytes: 70,
+                    shards: Vec::new(),
+                }),
             },
             segments: vec![SegmentRecord {
                 number: 3,
