@@ -130,6 +130,8 @@ pub const VIRTUAL_NODES: usize = 256;
 
 // A table of tokens can only be spread evenly over clearly fewer shards than tokens.
 const _: () = assert!(SHARDS_PER_COLLECTION_MAX as usize * 16 <= TOKENS);
+/// Most search shards of a collection routed by cluster.
+pub const SEARCH_SHARDS_MAX: u32 = 128;
 /// Longest map of a collection routed by cluster, in bytes.
 pub const MAP_BYTES_MAX: usize = 48 * 1024 * 1024;
 const _: () = assert!(MAP_BYTES_MAX + 4096 <= INTERNAL_BODY_BYTES_MAX);

@@ -175,7 +175,7 @@ impl ShardAccess {
     /// Forgets shards and nodes that no longer exist, which bounds the tables by what exists.
     pub fn retain(&self, state: &MetaState) {
         let known: HashSet<ShardId> =
-            state.collections.values().flat_map(|collection| collection.shard_ids()).collect();
+            state.collections.values().flat_map(|collection| collection.all_shards()).map(|shard| shard.id).collect();
         self.leaders.write().retain(|shard, _| known.contains(shard));
         self.floors.write().retain(|shard, _| known.contains(shard));
         self.refusals.write().retain(|(shard, _), _| known.contains(shard));

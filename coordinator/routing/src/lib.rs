@@ -41,4 +41,4 @@ pub use random::sample_rows;
 pub use rebalance::{Move, Rebalanced, oversized, rebalance, split};
 pub use router::{Ranking, Router};
 pub use theta::ThetaTable;
-pub use train::{TrainOptions, centroid_count, train};
+pub use train::{TrainOptions, centroid_count, centroids_wanted, train};

@@ -16,6 +16,8 @@ use crate::theta::ThetaTable;
 const CENTROIDS_MIN: usize = 1_024;
 /// A centroid for so many points at most: fewer points tell nothing of a cell's place and size.
 const POINTS_PER_CENTROID_MIN: usize = 16;
+/// Centroids for each shard where nothing is said of it.
+const CENTROIDS_PER_SHARD: usize = 64;
 /// Temperature of the mass. Between 0.05 and 0.1 it hardly matters on the sets of docs/BENCHMARKS.md.
 const TAU: f32 = 0.05;
 
@@ -37,7 +39,7 @@ pub struct TrainOptions {
 impl TrainOptions {
     /// 64 centroids per shard and 20 % copies.
     pub fn new(shards: u32, seed: u64) -> TrainOptions {
-        TrainOptions { shards, centroids_per_shard: 64, copies: 0.2, tau: TAU, seed }
+        TrainOptions { shards, centroids_per_shard: CENTROIDS_PER_SHARD, copies: 0.2, tau: TAU, seed }
     }
 }
 
@@ -47,6 +49,12 @@ pub fn centroid_count(points: usize, shards: u32, per_shard: usize) -> usize {
     let shards = shards as usize;
     let wanted = (shards * per_shard).max(CENTROIDS_MIN);
     wanted.min((points / POINTS_PER_CENTROID_MIN).max(shards)).clamp(1, points.max(1))
+}
+
+/// How many centroids a map of so many shards has where there are points enough for them, with the defaults of
+/// [`TrainOptions::new`].
+pub fn centroids_wanted(shards: u32) -> usize {
+    centroid_count(usize::MAX, shards, CENTROIDS_PER_SHARD)
 }
 
 /// Trains a map of version 1 on a sample (256 points for each centroid are enough), prepared for the metric. Nothing is

@@ -33,15 +33,17 @@ pub(super) async fn exists(State(coordinator): Shared, params: Params) -> Result
 /// `GET /collections/{collection}`
 pub(super) async fn describe(State(coordinator): Shared, params: Params) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
-    let result = info::describe(&coordinator.shards, &collection, params.deadline).await?;
+    let state = coordinator.catalog.state();
+    let result = info::describe(&coordinator.shards, &state, &collection, params.deadline).await?;
     Ok(Answer::encoded(result))
 }
 
 /// `PUT /collections/{collection}`: answers once the collection is served.
 pub(super) async fn create(State(coordinator): Shared, params: Params, body: JsonBody) -> Result<Answer, Failure> {
     check_name(NamePlace::Path, "collection_name", params.collection())?;
-    let mut new = body.decode(CreateBody::into_collection).await?;
-    let shard_number = new.shard_number.unwrap_or(coordinator.options.default_shards);
+    let default_shards = coordinator.options.default_shards;
+    let mut new = body.decode(move |body: CreateBody| body.into_collection(default_shards)).await?;
+    let shard_number = new.shard_number.unwrap_or(default_shards);
     new.config["params"]["shard_number"] = json!(shard_number);
     let create = CreateCollection {
         name: params.collection().to_owned(),

@@ -13,7 +13,8 @@ use vicinal_common::ids::{NodeId, ShardId};
 use vicinal_common::payload_index::PayloadIndex;
 use vicinal_common::tuning::GraphPlacement;
 
-use crate::meta::{Collection, Shard, is_single};
+use super::routing;
+use crate::meta::{Collection, MetaState, Shard, is_single};
 use crate::shards::ShardAccess;
 
 /// Longest time one node may take to say how it is: the others' replicas speak for one that is paused.
@@ -35,7 +36,7 @@ pub(super) async fn survey(
     patience: Patience,
     deadline: Instant,
 ) -> BTreeMap<ShardId, ReplicaStatus> {
-    let nodes: BTreeSet<NodeId> = collection.shards.iter().flat_map(Shard::readers).collect();
+    let nodes: BTreeSet<NodeId> = collection.all_shards().flat_map(Shard::readers).collect();
     let until = deadline.min(Instant::now() + STATUS_TIME_MAX);
     let ask = |node| async move {
         let Some(api) = access.nodes.get(node) else { return (node, Vec::new()) };
@@ -64,19 +65,27 @@ pub(super) async fn survey(
 
 /// Describes a collection. Green: everything served and indexed. Yellow: background work is under way. Red: a shard does
 /// not serve or did not answer; the figures then leave it out.
-pub(super) async fn describe(access: &ShardAccess, collection: &Collection, deadline: Instant) -> Result<Vec<u8>> {
+pub(super) async fn describe(
+    access: &ShardAccess,
+    state: &MetaState,
+    collection: &Collection,
+    deadline: Instant,
+) -> Result<Vec<u8>> {
     let chosen = survey(access, collection, Patience::AllNodes, deadline).await;
     let replicas: Vec<&ReplicaStatus> = chosen.values().collect();
+    // Search shards hold the same points once more.
+    let homes: Vec<&ReplicaStatus> = chosen.values().filter(|replica| collection.is_home(replica.shard)).collect();
     let info = json!({
         "status": status(collection, &replicas),
         "optimizer_status": optimizer_status(&replicas),
         "warnings": warnings(collection, &replicas),
-        "indexed_vectors_count": replicas.iter().map(|replica| replica.indexed_vectors).sum::<u64>(),
-        "points_count": replicas.iter().map(|replica| replica.points).sum::<u64>(),
+        "indexed_vectors_count": homes.iter().map(|replica| replica.indexed_vectors).sum::<u64>(),
+        "points_count": homes.iter().map(|replica| replica.points).sum::<u64>(),
         "builds": builds(&replicas),
         "segments_count": replicas.iter().map(|replica| replica.segments).sum::<u64>(),
         "config": config(collection)?,
-        "payload_schema": payload_schema(collection, &replicas),
+        "payload_schema": payload_schema(collection, &homes),
+        "routing": routing::state(state, collection),
         "created_at": rfc3339(collection.created_ms),
         "update_queue": {"length": replicas.iter().map(|replica| behind(replica)).sum::<u64>()},
     });
@@ -90,7 +99,7 @@ pub(super) fn config(collection: &Collection) -> Result<Value> {
     let GraphPlacement { on_disk, vectors } = &collection.tuning.graphs;
     config["hnsw_config"]["on_disk"] = json!(on_disk);
     config["strict_mode_config"] = collection.strict.shown();
-    config["routing"] = json!({"method": collection.routing.name()});
+    config["routing"] = routing::settings(&collection.routing);
     let shown = &mut config["params"]["vectors"];
     let is_single = is_single(shown);
     for (name, own) in vectors {
@@ -122,7 +131,7 @@ fn behind(replica: &ReplicaStatus) -> u64 {
 /// What the figures do not show.
 fn warnings(collection: &Collection, replicas: &[&ReplicaStatus]) -> Value {
     let is_known = |shard: &ShardId| replicas.iter().any(|replica| replica.shard == *shard);
-    let missing = collection.shard_ids().filter(|shard| !is_known(shard));
+    let missing = collection.all_shards().map(|shard| shard.id).filter(|shard| !is_known(shard));
     let missing = missing.map(|shard| format!("shard {shard} did not answer: the figures leave it out"));
     let waiting = replicas.iter().filter(|replica| replica.builds.iter().any(|build| build.waits_for_memory));
     let waiting = waiting.map(|replica| format!("shard {}: a build of an index waits for memory", replica.shard));
@@ -174,7 +183,7 @@ fn rank(node: NodeId, replica: &ReplicaStatus) -> (bool, bool, bool, u64) {
 }
 
 fn status(collection: &Collection, replicas: &[&ReplicaStatus]) -> &'static str {
-    if replicas.len() < collection.shards.len() || replicas.iter().any(|replica| replica.failed.is_some()) {
+    if replicas.len() < collection.all_shards().count() || replicas.iter().any(|replica| replica.failed.is_some()) {
         "red"
     } else if replicas.iter().any(|replica| replica.optimizing) {
         "yellow"

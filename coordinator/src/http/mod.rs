@@ -18,6 +18,7 @@ mod params;
 mod points;
 mod process;
 mod request_stats;
+mod routing;
 mod search;
 mod selector;
 mod server;

@@ -23,7 +23,9 @@ use super::decode::{
 };
 use super::failure_log::FailureLog;
 use super::updates::{self, update};
-use super::{cluster, collections, groups, indexes, matrix, observe, points, search, service, strict, telemetry};
+use super::{
+    cluster, collections, groups, indexes, matrix, observe, points, routing, search, service, strict, telemetry,
+};
 use crate::Coordinator;
 
 /// All routes.
@@ -47,6 +49,8 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/aliases", get(collections::aliases))
         .route("/collections/{collection}/cluster", get(cluster::collection))
         .route("/collections/{collection}/replicas/digest", get(cluster::digest))
+        .route("/collections/{collection}/routing/train", post(routing::train))
+        .route("/collections/{collection}/routing/abort", post(routing::abort))
         .route("/collections/{collection}/index", put(indexes::create))
         .route("/collections/{collection}/index/{field}", delete(indexes::delete))
         .route("/collections/{collection}/points", put(update::<UpsertBody>).post(points::retrieve))

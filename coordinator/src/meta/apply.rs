@@ -79,6 +79,12 @@ impl MetaState {
             MetaCommand::ChangeCollection { collection, change } => self.change_collection(*collection, change),
             MetaCommand::AddLearner { collection, shard, node } => self.add_learner(*collection, *shard, *node),
             MetaCommand::PromoteLearner { collection, shard, node } => self.promote_learner(*collection, *shard, *node),
+            MetaCommand::TrainMap { collection, now_ms } => self.train_map(*collection, *now_ms),
+            MetaCommand::BeginMap(begin) => self.begin_map(begin),
+            MetaCommand::ServeMap { collection, version, floors } => self.serve_map(*collection, *version, floors),
+            MetaCommand::EndMap { collection, version } => self.end_map(*collection, *version),
+            MetaCommand::AbortMap { collection, version, now_ms } => self.abort_map(*collection, *version, *now_ms),
+            MetaCommand::ServeHomes { collection, now_ms } => self.serve_homes(*collection, *now_ms),
         }
     }
 
@@ -159,7 +165,7 @@ impl MetaState {
         }
         Arc::make_mut(collection).state = CollectionState::Deleting;
         let name = collection.name.clone();
-        let replicas = collection.shards.iter().map(|shard| shard.readers().count()).sum();
+        let replicas = collection.all_shards().map(|shard| shard.readers().count()).sum();
         // The name is free at once: a new collection may take it while the old one's replicas are being dropped.
         self.names.remove(&name);
         self.aliases.retain(|_, target| *target != name);
@@ -239,14 +245,20 @@ impl MetaState {
         MetaReply::Done
     }
 
-    fn begin_operation(&mut self, kind: OperationKind, collection: CollectionId, started_ms: u64, steps: usize) {
+    pub(super) fn begin_operation(
+        &mut self,
+        kind: OperationKind,
+        collection: CollectionId,
+        started_ms: u64,
+        steps: usize,
+    ) {
         let steps_total = u32::try_from(steps).unwrap_or(u32::MAX);
         let operation = Operation { kind, collection, started_ms, steps_done: 0, steps_total };
         self.operations.insert(OperationId(self.next_operation), operation);
         self.next_operation += 1;
     }
 
-    fn end_operations(&mut self, collection: CollectionId) {
+    pub(super) fn end_operations(&mut self, collection: CollectionId) {
         self.operations.retain(|_, operation| operation.collection != collection);
     }
 }

@@ -12,6 +12,7 @@ use vicinal_common::tuning::GraphPlacementChange;
 
 use super::apply::refuse;
 use super::command::MetaReply;
+use super::routing::RoutingChange;
 use super::state::{CollectionState, MetaState};
 use super::strict::StrictMode;
 
@@ -29,6 +30,8 @@ pub struct CollectionChange {
     pub config_json: Option<String>,
     /// Fields of the owner's metadata; those that are null are removed. JSON text of an object.
     pub metadata_json: Option<String>,
+    /// How points are spread.
+    pub routing: Option<RoutingChange>,
 }
 
 impl CollectionChange {
@@ -136,6 +139,12 @@ impl MetaState {
             Ok(config_json) => config_json,
             Err(error) => return refuse(error),
         };
+        // The only part that can still be refused: what comes after it is done in any case.
+        if let Some(routing) = &change.routing
+            && let MetaReply::Refused(error) = self.change_routing(id, routing)
+        {
+            return refuse(error);
+        }
         let retuned = self.retune(id, |tuning| {
             tuning.graphs = tuning.graphs.changed(&change.graphs);
             Ok(())

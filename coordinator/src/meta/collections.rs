@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;
-use vicinal_common::ids::{CollectionId, NodeId, ShardId};
+use vicinal_common::ids::{CollectionId, MapVersion, NodeId, ShardId};
 use vicinal_common::limits::GROUPS_PER_NODE_MAX;
 use vicinal_common::payload_index::PayloadIndex;
 use vicinal_common::ring::TokenTable;
@@ -125,6 +125,18 @@ impl Catalog {
         deadline: Instant,
     ) -> Result<()> {
         self.change(MetaCommand::ChangeCollection { collection, change: Box::new(change) }, deadline).await
+    }
+
+    /// Wants a new map. `Conflict` while another change of maps is under way.
+    pub async fn train_map(&self, collection: CollectionId, deadline: Instant) -> Result<()> {
+        let now_ms = self.inner.clock.unix_millis();
+        self.change(MetaCommand::TrainMap { collection, now_ms }, deadline).await
+    }
+
+    /// Takes a map back that is not served yet. `Conflict` when it is served.
+    pub async fn abort_map(&self, collection: CollectionId, version: MapVersion, deadline: Instant) -> Result<()> {
+        let now_ms = self.inner.clock.unix_millis();
+        self.change(MetaCommand::AbortMap { collection, version, now_ms }, deadline).await
     }
 
     /// Changes aliases in order, all of them or none.

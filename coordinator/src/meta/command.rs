@@ -6,8 +6,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::Error;
-use vicinal_common::ids::{ClusterId, CollectionId, NodeId, RequestId, ShardId};
+use vicinal_common::ids::{ClusterId, CollectionId, LogIndex, MapVersion, NodeId, RequestId, ShardId};
 use vicinal_common::payload_index::PayloadIndex;
+use vicinal_common::publish::MapRef;
 use vicinal_common::ring::TokenTable;
 use vicinal_common::tuning::GraphPlacement;
 
@@ -126,6 +127,60 @@ pub enum MetaCommand {
         /// The member.
         node: NodeId,
     },
+    /// Wants a new map of a collection that is routed by cluster.
+    TrainMap {
+        /// The collection.
+        collection: CollectionId,
+        /// The time, in Unix milliseconds.
+        now_ms: u64,
+    },
+    /// Begins to fill search shards by the map that was wanted. Whoever proposes this has stored it where it has to be.
+    BeginMap(Box<BeginMap>),
+    /// Routes queries by the map that was filled. The one before, if there was one, is ending.
+    ServeMap {
+        /// The collection.
+        collection: CollectionId,
+        /// The map's version.
+        version: MapVersion,
+        /// Per search shard of the map, in its order: what a replica must have applied before it answers by this map.
+        floors: Vec<LogIndex>,
+    },
+    /// Nothing is published by a map any more. Search shards that no map names any more are no part of the collection.
+    EndMap {
+        /// The collection.
+        collection: CollectionId,
+        /// The map's version.
+        version: MapVersion,
+    },
+    /// Takes back a map before it is served, or the wish for it: then its version is the one that it would have had.
+    AbortMap {
+        /// The collection.
+        collection: CollectionId,
+        /// The map's version.
+        version: MapVersion,
+        /// The time, in Unix milliseconds.
+        now_ms: u64,
+    },
+    /// Has home shards answer all queries again. The map that was served is ending.
+    ServeHomes {
+        /// The collection.
+        collection: CollectionId,
+        /// The time, in Unix milliseconds.
+        now_ms: u64,
+    },
+}
+
+/// A map by which search shards are to be filled.
+///
+/// Ids of new shards are drawn like those of [`CreateCommand`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BeginMap {
+    /// The collection.
+    pub collection: CollectionId,
+    /// The map.
+    pub map: MapRef,
+    /// Those of its search shards that do not exist yet, ids ascending.
+    pub new_shards: Vec<Shard>,
 }
 
 /// A new collection, with its placement and token table decided.
@@ -217,6 +272,12 @@ impl fmt::Display for MetaRequest {
             MetaCommand::ChangeCollection { .. } => "change collection",
             MetaCommand::AddLearner { .. } => "add learner",
             MetaCommand::PromoteLearner { .. } => "promote learner",
+            MetaCommand::TrainMap { .. } => "train map",
+            MetaCommand::BeginMap(_) => "begin map",
+            MetaCommand::ServeMap { .. } => "serve map",
+            MetaCommand::EndMap { .. } => "end map",
+            MetaCommand::AbortMap { .. } => "abort map",
+            MetaCommand::ServeHomes { .. } => "serve homes",
         };
         write!(f, "{what} ({})", self.request)
     }

@@ -8,22 +8,22 @@ use vicinal_common::limits::REPLICATION_MAX;
 
 use super::apply::refuse;
 use super::command::MetaReply;
-use super::state::{Collection, CollectionState, MetaState, Routing};
+use super::state::{Collection, CollectionState, MetaState, Routing, Shard};
 
 impl MetaState {
-    /// A collection and the place of one of its shards in it.
-    pub(super) fn shard_place(&mut self, id: CollectionId, shard: ShardId) -> Result<(&mut Arc<Collection>, usize)> {
+    /// A collection, and what is known of one of its shards, to be changed and put back.
+    pub(super) fn with_shard(&mut self, id: CollectionId, shard: ShardId) -> Result<(&mut Arc<Collection>, Shard)> {
         let gone = || Error::NotFound(format!("shard {shard} of collection {id} does not exist any more"));
         let collection = self.collections.get_mut(&id).ok_or_else(gone)?;
-        let place = collection.shards.iter().position(|found| found.id == shard).ok_or_else(gone)?;
-        Ok((collection, place))
+        let known = collection.shard(shard).cloned().ok_or_else(gone)?;
+        Ok((collection, known))
     }
 
     pub(super) fn add_learner(&mut self, id: CollectionId, shard: ShardId, node: NodeId) -> MetaReply {
         if !self.nodes.contains_key(&node) {
             return refuse(Error::BadInput(format!("node {node} is not registered")));
         }
-        let (collection, place) = match self.shard_place(id, shard) {
+        let (collection, mut known) = match self.with_shard(id, shard) {
             Ok(found) => found,
             Err(error) => return refuse(error),
         };
@@ -35,18 +35,18 @@ impl MetaState {
             let name = collection.routing.name();
             return refuse(Error::Conflict(format!("Collection {id} has no learners, its routing is `{name}`")));
         }
-        if !collection.shards[place].is_on(node) {
-            Arc::make_mut(collection).shards[place].learners.push(node);
+        if !known.is_on(node) {
+            known.learners.push(node);
+            Arc::make_mut(collection).put_shard(known);
         }
         MetaReply::Done
     }
 
     pub(super) fn promote_learner(&mut self, id: CollectionId, shard: ShardId, node: NodeId) -> MetaReply {
-        let (collection, place) = match self.shard_place(id, shard) {
+        let (collection, mut known) = match self.with_shard(id, shard) {
             Ok(found) => found,
             Err(error) => return refuse(error),
         };
-        let known = &collection.shards[place];
         if known.replicas.contains(&node) {
             return MetaReply::Done;
         }
@@ -57,9 +57,9 @@ impl MetaState {
             let text = format!("shard {shard} has {REPLICATION_MAX} voters, which is the most it can have");
             return refuse(Error::Conflict(text));
         }
-        let known = &mut Arc::make_mut(collection).shards[place];
         known.learners.retain(|learner| *learner != node);
         known.replicas.push(node);
+        Arc::make_mut(collection).put_shard(known);
         MetaReply::Done
     }
 }

@@ -42,11 +42,10 @@ impl MetaState {
         if !self.nodes.contains_key(&to) {
             return refuse(Error::BadInput(format!("node {to} is not registered")));
         }
-        let (found, place) = match self.shard_place(collection, shard) {
+        let (found, mut known) = match self.with_shard(collection, shard) {
             Ok(found) => found,
             Err(error) => return refuse(error),
         };
-        let known = &found.shards[place];
         if !known.is_on(from) {
             // Done before, by a command whose answer was lost.
             return MetaReply::Done;
@@ -55,7 +54,6 @@ impl MetaState {
             return refuse(Error::Conflict(format!("node {to} holds a replica of shard {shard} already")));
         }
         let is_voter_already = known.replicas.contains(&to);
-        let known = &mut Arc::make_mut(found).shards[place];
         known.learners.retain(|node| *node != to);
         let members = known.replicas.iter_mut().chain(&mut known.learners);
         for member in members.filter(|member| **member == from) {
@@ -64,6 +62,9 @@ impl MetaState {
         if is_voter_already {
             known.learners.retain(|node| *node != to);
         }
+        let found = Arc::make_mut(found);
+        found.put_shard(known);
+        found.tell_search_shards();
         MetaReply::Done
     }
 
@@ -75,8 +76,8 @@ impl MetaState {
             }
             Some(_) => {}
         }
-        let shards = self.collections.values().flat_map(|collection| &collection.shards);
-        if let Some(shard) = shards.into_iter().find(|shard| shard.is_on(node)) {
+        let mut shards = self.collections.values().flat_map(|collection| collection.all_shards());
+        if let Some(shard) = shards.find(|shard| shard.is_on(node)) {
             return refuse(Error::Conflict(format!("node {node} still holds a replica of shard {}", shard.id)));
         }
         // Nodes it had replaced itself now have the one that replaced it.

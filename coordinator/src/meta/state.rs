@@ -7,13 +7,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vicinal_common::collection::CollectionSchema;
 use vicinal_common::error::{Error, Result};
-use vicinal_common::ids::{ClusterId, CollectionId, Epoch, LogIndex, MapVersion, NodeId, RequestId, ShardId};
-use vicinal_common::publish::MapRef;
+use vicinal_common::ids::{ClusterId, CollectionId, Epoch, MapVersion, NodeId, RequestId, ShardId};
 use vicinal_common::ring::TokenTable;
 use vicinal_common::transport::Address;
 use vicinal_common::tuning::Tuning;
 
 use super::command::MetaReply;
+pub use super::routing::Routing;
 pub use super::strict::StrictMode;
 
 /// Collections that can exist at a time, those being deleted included.
@@ -39,6 +39,9 @@ pub struct MetaState {
     pub aliases: BTreeMap<String, String>,
     /// No shard with this id or a larger one was ever created.
     pub next_shard: u64,
+    /// No collection ever had a map of a larger version. One that is routed by cluster anew numbers its maps from here on: a
+    /// version is never used twice in one collection.
+    pub newest_map: MapVersion,
     /// Id of the next operation.
     pub next_operation: u64,
     /// Operations under way.
@@ -95,9 +98,9 @@ pub struct Collection {
     pub state: CollectionState,
     /// Version of the token table.
     pub epoch: Epoch,
-    /// Its shards with their replicas, in order of their ids.
+    /// Its home shards with their replicas, in order of their ids: all there are unless it is routed by cluster.
     pub shards: Vec<Shard>,
-    /// Which shard a point belongs to.
+    /// Which home shard a point belongs to.
     pub tokens: TokenTable,
     /// How points are spread over its shards.
     pub routing: Routing,
@@ -117,14 +120,55 @@ pub struct Collection {
 }
 
 impl Collection {
-    /// Ids of all shards, ascending.
+    /// Ids of the home shards, ascending.
     pub fn shard_ids(&self) -> impl Iterator<Item = ShardId> + '_ {
         self.shards.iter().map(|shard| shard.id)
     }
 
-    /// One of its shards.
+    /// The home shards and the search shards.
+    pub fn all_shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().chain(self.routing.cluster().into_iter().flat_map(|cluster| &cluster.shards))
+    }
+
+    /// One of its shards, a home shard or a search shard.
     pub fn shard(&self, id: ShardId) -> Option<&Shard> {
-        self.shards.iter().find(|shard| shard.id == id)
+        self.all_shards().find(|shard| shard.id == id)
+    }
+
+    /// Whether it is one of its home shards.
+    pub fn is_home(&self, id: ShardId) -> bool {
+        self.shards.iter().any(|shard| shard.id == id)
+    }
+
+    /// By which version reads of one of its shards are routed: home shards have that of the token table, search shards that of
+    /// a map which they know.
+    pub fn epoch_of(&self, shard: ShardId) -> Epoch {
+        match self.routing.cluster().filter(|_| !self.is_home(shard)) {
+            Some(cluster) => Epoch(cluster.known_map().0),
+            None => self.epoch,
+        }
+    }
+
+    /// Puts what is known of a shard in place of what was.
+    pub(super) fn put_shard(&mut self, shard: Shard) {
+        let searched = match &mut self.routing {
+            Routing::Cluster(cluster) => cluster.shards.as_mut_slice(),
+            Routing::Hash | Routing::Replicate => &mut [],
+        };
+        if let Some(known) = self.shards.iter_mut().chain(searched).find(|known| known.id == shard.id) {
+            *known = shard;
+        }
+    }
+
+    /// Tells home shards where search shards are, when that has changed.
+    pub(super) fn tell_search_shards(&mut self) {
+        let shards = self.routing.cluster().into_iter().flat_map(|cluster| &cluster.shards);
+        let places: BTreeMap<ShardId, Vec<NodeId>> =
+            shards.map(|shard| (shard.id, shard.readers().collect())).collect();
+        if self.tuning.search_shards != places {
+            self.tuning.search_shards = places;
+            self.tuning.revision += 1;
+        }
     }
 }
 
@@ -137,71 +181,6 @@ pub enum CollectionState {
     Active,
     /// Gone for clients; its replicas are being dropped.
     Deleting,
-}
-
-/// How points are spread over the shards of a collection.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub enum Routing {
-    /// By their ids, over as many shards as were asked for.
-    #[default]
-    Hash,
-    /// Not at all: one shard, of which each node gets a replica.
-    Replicate,
-    /// By their ids, and copies of them by their vectors over search shards.
-    Cluster(Box<ClusterRouting>),
-}
-
-impl Routing {
-    /// Its name in the API.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Routing::Hash => "hash",
-            Routing::Replicate => "replicate",
-            Routing::Cluster(_) => "cluster",
-        }
-    }
-
-    /// What there is beside the home shards, where points are routed by cluster.
-    pub fn cluster(&self) -> Option<&ClusterRouting> {
-        match self {
-            Routing::Cluster(cluster) => Some(cluster),
-            Routing::Hash | Routing::Replicate => None,
-        }
-    }
-}
-
-/// Where copies of points are, for searches by a vector. The collection's own shards are its home shards.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ClusterRouting {
-    /// Name of the routed vector: a dense one.
-    pub vector: String,
-    /// How many search shards a map is made for.
-    pub search_shards: u32,
-    /// How many copies of points at borders are made, as a share of all points, 0 to 1.
-    pub copies: f32,
-    /// Recall that queries get which do not say otherwise, 0 to 1 (exclusive).
-    pub recall_target: f32,
-    /// The first map is trained once there are so many points.
-    pub from_points: u64,
-    /// The search shards that exist, ids ascending.
-    pub shards: Vec<Shard>,
-    /// The map that queries are routed by; `None`: home shards answer.
-    pub serving: Option<ServedMap>,
-    /// The map that is being filled.
-    pub next: Option<MapRef>,
-    /// The map that is to be published no more.
-    pub ending: Option<MapVersion>,
-    /// The newest version there ever was.
-    pub last_version: MapVersion,
-}
-
-/// A map that queries are routed by.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ServedMap {
-    /// The map.
-    pub map: MapRef,
-    /// Per search shard of the map, in its order: what a replica must have applied before it answers by this map.
-    pub floors: Vec<LogIndex>,
 }
 
 /// A shard and the nodes that hold it.
@@ -259,6 +238,25 @@ pub enum OperationKind {
     CreateCollection,
     /// Drops the replicas of a collection.
     DeleteCollection,
+    /// Trains a map, fills search shards by it, and serves it in place of the one before.
+    ChangeMap,
+    /// Takes back a map that was not served yet.
+    AbortMap,
+    /// Has home shards answer searches again.
+    ServeHomes,
+}
+
+impl OperationKind {
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            OperationKind::CreateCollection => "create_collection",
+            OperationKind::DeleteCollection => "delete_collection",
+            OperationKind::ChangeMap => "change_map",
+            OperationKind::AbortMap => "abort_map",
+            OperationKind::ServeHomes => "serve_homes",
+        }
+    }
 }
 
 impl MetaState {
@@ -311,7 +309,7 @@ impl MetaState {
     /// Replicas that each registered node holds, those of collections being created or deleted included.
     pub fn replicas_per_node(&self) -> BTreeMap<NodeId, usize> {
         let mut count: BTreeMap<NodeId, usize> = self.nodes.keys().map(|node| (*node, 0)).collect();
-        let shards = self.collections.values().flat_map(|collection| &collection.shards);
+        let shards = self.collections.values().flat_map(|collection| collection.all_shards());
         for node in shards.flat_map(Shard::readers) {
             *count.entry(node).or_default() += 1;
         }

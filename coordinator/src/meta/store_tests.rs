@@ -118,6 +118,73 @@ fn damage_within_the_journal_is_refused() {
     assert!(error.to_string().contains("damaged"), "{error}");
 }
 
+/// A state with a collection that is routed by cluster, in the middle of a change of maps.
+fn changing_maps() -> MetaState {
+    use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
+    use vicinal_common::ids::{CollectionId, Epoch, LogIndex, MapDigest, MapVersion, NodeId, ShardId};
+    use vicinal_common::metric::Metric;
+    use vicinal_common::publish::MapRef;
+    use vicinal_common::ring::TokenTable;
+    let shard = |id| Shard { id: ShardId(id), replicas: vec![NodeId(1)], learners: Vec::new() };
+    let map = |version: u64, shard: u64| MapRef {
+        version: MapVersion(version),
+        vector: "v".into(),
+        digest: MapDigest(version.into()),
+        bytes: 9,
+        shards: vec![ShardId(shard)],
+    };
+    let settings =
+        ClusterSettings { vector: "v".into(), search_shards: 2, copies: 0.25, recall_target: 0.5, from_points: 7 };
+    let cluster = ClusterRouting {
+        shards: vec![shard(1), shard(2)],
+        serving: Some(ServedMap { map: map(1, 1), floors: vec![LogIndex(3)] }),
+        next: Some(map(2, 2)),
+        ..ClusterRouting::new(settings, MapVersion(2))
+    };
+    let id = CollectionId(uuid::Uuid::from_u128(1));
+    let collection = Collection {
+        id,
+        name: "c".into(),
+        schema: CollectionSchema {
+            vectors: [("v".to_owned(), VectorSchema::dense(4, Metric::Dot))].into(),
+            hnsw: HnswConfig::default(),
+            indexing_threshold_kib: 1,
+        },
+        state: CollectionState::Active,
+        epoch: Epoch(1),
+        shards: vec![shard(0)],
+        tokens: TokenTable::propose(&[ShardId(0)]).unwrap(),
+        routing: Routing::Cluster(Box::new(cluster)),
+        replication_factor: 1,
+        write_consistency_factor: 1,
+        config_json: "{}".into(),
+        tuning: Default::default(),
+        strict: StrictMode::default(),
+        created_ms: 1,
+    };
+    MetaState {
+        collections: [(id, Arc::new(collection))].into(),
+        names: [("c".to_owned(), id)].into(),
+        next_shard: 3,
+        newest_map: MapVersion(2),
+        ..MetaState::default()
+    }
+}
+
+#[test]
+fn states_are_stored_as_ever() {
+    let state = changing_maps();
+    let bytes = super::store::encode(&state).unwrap();
+    // Another digest is another stored form, which needs another version.
+    assert_eq!((bytes[0], bytes.len(), xxhash_rust::xxh3::xxh3_64(&bytes)), (7, 4264, 6_533_760_483_044_033_730));
+    assert_eq!(super::store::decode::<MetaState>("the state", &bytes).unwrap(), state);
+    let mut older = bytes[..bytes.len() - 4].to_vec();
+    older[0] = 6;
+    older.extend(crc32fast::hash(&older).to_le_bytes());
+    let error = super::store::decode::<MetaState>("the state", &older).unwrap_err();
+    assert!(error.to_string().contains("the state has version 6, this program knows 7"), "{error}");
+}
+
 #[test]
 fn sled_in_use_is_refused_in_plain_words() {
     let dir = tempfile::tempdir().unwrap();

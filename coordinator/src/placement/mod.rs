@@ -1,5 +1,6 @@
 //! Where replicas live: `plan` decides (pure), `reconcile` makes it so.
 
+mod maps;
 mod plan;
 mod reconcile;
 #[cfg(test)]
@@ -8,6 +9,7 @@ mod replace;
 mod spread;
 mod tuning;
 
+pub use maps::POINTS_MIN;
 pub use plan::{Load, place, voters_wanted};
 pub use reconcile::Reconciler;
 pub use tuning::{announce_tuning, wait_for_indexes};

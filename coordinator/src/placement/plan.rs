@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use vicinal_common::api::ReplicaSpec;
 use vicinal_common::error::{Error, Result};
-use vicinal_common::ids::NodeId;
+use vicinal_common::ids::{NodeId, ShardId};
 use vicinal_common::limits::{GROUPS_PER_NODE_MAX, REPLICATION_MAX};
+use vicinal_common::publish::ShardRole;
+
+use crate::meta::Collection;
 
 /// What a node carries, and where it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,6 +70,16 @@ pub fn place(load: &BTreeMap<NodeId, Load>, shards: u32, replication: u32) -> Re
         placed.push(chosen);
     }
     Ok(placed)
+}
+
+/// What a replica of one of the collection's shards is created from. Search shards have nothing but the routed vector.
+pub(super) fn replica_spec(collection: &Collection, shard: ShardId) -> ReplicaSpec {
+    let (mut schema, mut role) = (collection.schema.clone(), ShardRole::Home);
+    if let Some(cluster) = collection.routing.cluster().filter(|_| !collection.is_home(shard)) {
+        schema.vectors.retain(|name, _| *name == cluster.vector);
+        role = ShardRole::Search;
+    }
+    ReplicaSpec { shard, collection: collection.id, schema, epoch: collection.epoch, role }
 }
 
 /// How many of `nodes` replicas of one shard vote: all while there are up to three, then as many as survive the same

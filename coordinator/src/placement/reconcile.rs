@@ -244,7 +244,8 @@ impl Reconciler {
         let nodes = self.nodes.ids().into_iter().collect();
         for (node, answer) in self.replicas_of(nodes).await {
             let state = self.catalog.state();
-            let kept: BTreeSet<ShardId> = state.collections.values().flat_map(|found| found.shard_ids()).collect();
+            let kept: BTreeSet<ShardId> =
+                state.collections.values().flat_map(|found| found.all_shards()).map(|shard| shard.id).collect();
             let replicas = answer.unwrap_or_default();
             self.clone().send_tuning(outdated(&state, node, &replicas)).await;
             for replica in replicas {
@@ -315,7 +316,7 @@ fn report(error: &impl Display) {
 
 pub(super) fn all_replicas(collection: &Collection) -> Vec<(ShardId, NodeId)> {
     let mut replicas = Vec::new();
-    for shard in &collection.shards {
+    for shard in collection.all_shards() {
         replicas.extend(shard.readers().map(|node| (shard.id, node)));
     }
     replicas

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use vicinal_common::api::{ChangeMembers, MembersChange, ReplicaRole, ReplicaSpec, ReplicaStatus};
+use vicinal_common::api::{ChangeMembers, MembersChange, ReplicaRole, ReplicaStatus};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId};
-use vicinal_common::publish::ShardRole;
 use vicinal_common::transport::Address;
 
+use super::plan::replica_spec;
 use super::reconcile::Reconciler;
 use crate::members::Liveness;
 use crate::meta::{Collection, CollectionState, MetaCommand, MetaState, Shard};
@@ -36,7 +36,7 @@ pub(super) struct Group {
 impl Reconciler {
     /// Whether a replica of the collection is on a replaced node, or a group knows an old address of a member.
     pub(super) fn needs_move(&self, state: &MetaState, collection: &Collection) -> bool {
-        collection.shards.iter().any(|shard| {
+        collection.all_shards().any(|shard| {
             let is_replaced = |node: &NodeId| state.successor(*node) != *node;
             shard.replicas.iter().any(is_replaced)
                 || !self.moving_learners(state, shard).is_empty()
@@ -98,7 +98,7 @@ impl Reconciler {
                 return;
             }
             let mut failure = None;
-            for shard in &collection.shards {
+            for shard in collection.all_shards() {
                 if let Err(error) = self.move_shard(&state, &collection, shard).await {
                     failure.get_or_insert(error);
                 }
@@ -162,8 +162,7 @@ impl Reconciler {
 
     /// Has a node make an empty replica, which the group's leader fills once it is a member.
     pub(super) async fn create_member(&self, collection: &Collection, shard: &Shard, node: NodeId) -> Result<()> {
-        let (schema, epoch) = (collection.schema.clone(), collection.epoch);
-        let spec = ReplicaSpec { shard: shard.id, collection: collection.id, schema, epoch, role: ShardRole::Home };
+        let spec = replica_spec(collection, shard.id);
         self.call(node, |api| async move { api.create_replica(spec).await }).await
     }
 

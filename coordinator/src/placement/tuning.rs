@@ -90,7 +90,7 @@ pub async fn announce_tuning(nodes: &NodeDirectory, collection: &Collection) {
 /// Waits until every replica that answers, and one of each shard, has built the collection's indexes. `false` when that
 /// is not so at the deadline.
 pub async fn wait_for_indexes(nodes: &NodeDirectory, collection: &Collection, deadline: Instant) -> bool {
-    let holders: BTreeSet<NodeId> = collection.shards.iter().flat_map(Shard::readers).collect();
+    let holders: BTreeSet<NodeId> = collection.all_shards().flat_map(Shard::readers).collect();
     let revision = collection.tuning.revision;
     let mut pause = PAUSE_FIRST;
     loop {
@@ -98,7 +98,7 @@ pub async fn wait_for_indexes(nodes: &NodeDirectory, collection: &Collection, de
             let api = nodes.get(*node)?;
             timeout(CALL.min(deadline.saturating_duration_since(Instant::now())), api.status()).await.ok()?.ok()
         });
-        let mut missing: BTreeSet<ShardId> = collection.shard_ids().collect();
+        let mut missing: BTreeSet<ShardId> = collection.all_shards().map(|shard| shard.id).collect();
         let mut is_building = false;
         for replica in join_all(asked).await.into_iter().flatten().flat_map(|status| status.replicas) {
             // A replica that does not serve builds its indexes once it does.

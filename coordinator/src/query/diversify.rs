@@ -89,7 +89,7 @@ pub(super) async fn diversify(
     let work = move || {
         let mut chosen = choose(metric, &using, mmr, count, deadline, hits)?;
         chosen.drain(..offset.min(chosen.len()));
-        Ok(chosen)
+        Ok::<_, Error>(chosen)
     };
     let hits = off_thread(work).await?;
     Ok(Answer { hits, coverage })

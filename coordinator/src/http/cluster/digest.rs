@@ -27,7 +27,7 @@ type Answer = Result<(LogIndex, ShardDigest)>;
 pub(super) async fn digests(coordinator: &Coordinator, collection: &Collection, deadline: Instant) -> Value {
     let survey = Survey::take(coordinator, deadline).await;
     let floors = replicas(&survey, collection);
-    let shards = collection.shards.iter().map(|shard| {
+    let shards = collection.all_shards().map(|shard| {
         let floor = |role: Option<&str>| {
             let known = floors.iter().filter(|row| row.shard == shard.id && role.is_none_or(|role| row.role == role));
             known.filter_map(|row| row.applied).max()
@@ -82,7 +82,7 @@ async fn ask(
     let api = coordinator.shards.nodes.get(node).ok_or_else(|| unavailable("the node has not been heard of"))?;
     let context = ReadContext {
         collection: collection.id,
-        epoch: collection.epoch,
+        epoch: collection.epoch_of(shard.id),
         shards: vec![(shard.id, floor)],
         // Any replica shall answer for itself, the floor says what it must have seen.
         consistency: Consistency::ReadYourWrites,

@@ -20,6 +20,7 @@ use vicinal_common::raft::RaftNode;
 
 use super::answer::{Answer, Failure};
 use super::params::Params;
+use super::routing;
 use crate::Coordinator;
 use crate::meta::GroupStatus;
 
@@ -47,6 +48,7 @@ pub(super) async fn cluster(State(coordinator): Shared, params: Params) -> Resul
         "cluster": survey.state.cluster,
         "coordinators": coordinators(&group, &greetings),
         "nodes": nodes(&survey),
+        "operations": operations(&survey),
     }))
 }
 
@@ -142,6 +144,12 @@ fn failures(group: &GroupStatus, greetings: &Greetings) -> Map<String, Value> {
         Some((member.address.to_string(), json!({"count": 1, "latest_error": error.to_string()})))
     });
     failed.collect()
+}
+
+/// Work under way for collections.
+fn operations(survey: &Survey) -> Vec<Value> {
+    let operations = survey.state.operations.iter();
+    operations.map(|(id, operation)| routing::operation(&survey.state, *id, operation)).collect()
 }
 
 fn nodes(survey: &Survey) -> Vec<Value> {

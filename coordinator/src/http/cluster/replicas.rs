@@ -16,6 +16,8 @@ const LAG_ACTIVE_MAX: u64 = 1_000;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(in crate::http) struct Replica {
     pub(in crate::http) shard: ShardId,
+    /// Which part of the collection the shard is.
+    pub(in crate::http) part: &'static str,
     /// The node's name.
     pub(in crate::http) node: String,
     pub(in crate::http) node_id: NodeId,
@@ -48,10 +50,11 @@ pub(in crate::http) enum State {
 
 /// The collection's replicas in order of their shards, then as they are placed.
 pub(in crate::http) fn replicas(survey: &Survey, collection: &Collection) -> Vec<Replica> {
-    collection.shards.iter().flat_map(|shard| of_shard(survey, shard)).collect()
+    let part = |shard: &Shard| if collection.is_home(shard.id) { "home" } else { "search" };
+    collection.all_shards().flat_map(|shard| of_shard(survey, shard, part(shard))).collect()
 }
 
-fn of_shard(survey: &Survey, shard: &Shard) -> Vec<Replica> {
+fn of_shard(survey: &Survey, shard: &Shard, part: &'static str) -> Vec<Replica> {
     let leader = leader(survey, shard);
     let mut members: Vec<NodeId> = shard.readers().collect();
     // A replica that is being moved here is a member of the group before the metadata says so.
@@ -61,7 +64,8 @@ fn of_shard(survey: &Survey, shard: &Shard) -> Vec<Replica> {
             members.push(node);
         }
     }
-    members.into_iter().map(|node| row(survey, shard, node, leader.map(|(_, status)| status))).collect()
+    let leader = leader.map(|(_, status)| status);
+    members.into_iter().map(|node| Replica { part, ..row(survey, shard, node, leader) }).collect()
 }
 
 /// The node that leads the shard and what it says. Of several that believe so, the one of the latest term.
@@ -80,6 +84,7 @@ fn status(survey: &Survey, node: NodeId, shard: ShardId) -> Result<Option<&Repli
 fn row(survey: &Survey, shard: &Shard, node: NodeId, leader: Option<&ReplicaStatus>) -> Replica {
     let bare = Replica {
         shard: shard.id,
+        part: "home",
         node: survey.name(node),
         node_id: node,
         role: "down",

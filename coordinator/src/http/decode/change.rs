@@ -67,11 +67,11 @@ impl ChangeBody {
     /// The change, checked against the collection it is meant for.
     pub(in super::super) fn into_change(self, collection: &Collection) -> Result<CollectionChange, Failure> {
         refuse_all(&[("sparse_vectors", self.sparse_vectors)])?;
-        self.routing.map_or(Ok(()), |routing| routing.check_same(&collection.routing))?;
         let stored: Value = serde_json::from_str(&collection.config_json)
             .map_err(|e| Error::Corrupt(format!("the collection's stored configuration: {e}")))?;
         let schema = &collection.schema;
-        let mut change = CollectionChange::default();
+        let routing = self.routing.map(|routing| routing.into_change(collection)).transpose()?.flatten();
+        let mut change = CollectionChange { routing, ..CollectionChange::default() };
         let mut patch = json!({});
         if let Some(hnsw) = self.hnsw_config {
             hnsw.check_shape(schema.hnsw, "")?;

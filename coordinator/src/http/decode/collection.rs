@@ -19,7 +19,7 @@ use super::super::answer::Failure;
 use super::Unsupported;
 use super::hnsw::HnswBody;
 use super::quantization::{Quantization, QuantizationBody};
-use super::routing::{Layout, RoutingBody, layout};
+use super::routing::{Layout, Numbers, RoutingBody, layout};
 use super::settings::{Memory, OptimizersBody, PayloadBody, WalBody, none, object, unsupported};
 use super::strict::{StrictModeBody, check_names};
 use super::update::Object;
@@ -123,8 +123,8 @@ pub(super) fn metadata(fields: &Map<String, Value>) -> Result<String, Failure> {
 }
 
 impl CreateBody {
-    /// Checks the body.
-    pub(in super::super) fn into_collection(self) -> Result<NewCollection, Failure> {
+    /// Checks the body. There are `default_shards` shards where it does not say.
+    pub(in super::super) fn into_collection(self, default_shards: u32) -> Result<NewCollection, Failure> {
         none("init_from", self.init_from, "scroll the other collection with its vectors, and upsert what comes")?;
         match self.sharding_method.as_deref() {
             None | Some("auto") => {}
@@ -137,8 +137,6 @@ impl CreateBody {
                 return Err(Failure::new(StatusCode::BAD_REQUEST, text));
             }
         }
-        let Layout { routing, shard_number, replication_factor, write_consistency_factor } =
-            layout(self.routing, self.shard_number, self.replication_factor, self.write_consistency_factor)?;
         let given = self.hnsw_config.unwrap_or_default();
         let hnsw = given.shape_over(HnswConfig::default(), "")?.unwrap_or_default();
         let threshold = self.optimizers_config.map(OptimizersBody::threshold).transpose()?.flatten();
@@ -146,10 +144,18 @@ impl CreateBody {
         self.wal_config.unwrap_or_default().check()?;
         let Vectors { schemas: mut vectors, on_disk, shown, quantization: own } = vectors(self.vectors, hnsw)?;
         let sparse_shown = add_sparse(&mut vectors, self.sparse_vectors.unwrap_or_default())?;
+        let schema = CollectionSchema { vectors, hnsw, indexing_threshold_kib };
+        let numbers = Numbers {
+            shard_number: self.shard_number,
+            replication_factor: self.replication_factor,
+            write_consistency_factor: self.write_consistency_factor,
+        };
+        let Layout { routing, shard_number, replication_factor, write_consistency_factor } =
+            layout(self.routing, &numbers, &schema, default_shards)?;
         let graphs = GraphPlacement { on_disk: given.on_disk().unwrap_or(false), vectors: on_disk };
         let common = self.quantization_config;
         let quantized = common.as_ref().map(|body| body.check("quantization_config", graphs.on_disk)).transpose()?;
-        Quantization { common, own }.check(vectors.keys(), &graphs)?;
+        Quantization { common, own }.check(schema.vectors.keys(), &graphs)?;
         let strict = self.strict_mode_config.unwrap_or_default().check()?;
         let mut config = json!({
             "params": {
@@ -184,7 +190,6 @@ impl CreateBody {
         if !sparse_shown.is_empty() {
             config["params"]["sparse_vectors"] = Value::Object(sparse_shown);
         }
-        let schema = CollectionSchema { vectors, hnsw, indexing_threshold_kib };
         check_names(&strict, &schema)?;
         Ok(NewCollection {
             schema,

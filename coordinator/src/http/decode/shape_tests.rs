@@ -13,11 +13,13 @@ use vicinal_common::tuning::Tuning;
 use super::super::answer::Failure;
 use super::change::ChangeBody;
 use super::collection::{CreateBody, NewCollection};
-use crate::meta::{Collection, CollectionChange, CollectionState, Routing};
+use crate::meta::{Collection, CollectionChange, CollectionState};
+
+mod routing;
 
 fn create(body: Value) -> Result<NewCollection, Failure> {
     let malformed = |e: serde_json::Error| Failure::new(axum::http::StatusCode::BAD_REQUEST, e.to_string());
-    serde_json::from_value::<CreateBody>(body).map_err(malformed)?.into_collection()
+    serde_json::from_value::<CreateBody>(body).map_err(malformed)?.into_collection(4)
 }
 
 /// A collection as it is in the metadata after a create body.
@@ -245,57 +247,6 @@ fn a_change_that_cannot_be_made_is_refused() {
     }
 }
 
-#[test]
-fn routing_decides_what_may_be_said_of_shards_and_replicas() {
-    let new = |more: Value| create(one_vector(more));
-    let accepted = |more: Value| new(more).unwrap_or_else(|failure| panic!("{failure:?}"));
-    let hash = accepted(json!({"routing": {"method": "hash"}, "shard_number": 4, "replication_factor": 3}));
-    assert_eq!((hash.routing, hash.shard_number, hash.replication_factor), (Routing::Hash, Some(4), 3));
-    assert_eq!(accepted(json!({"routing": null})).routing, Routing::Hash);
-    for more in [json!({}), json!({"shard_number": 1, "write_consistency_factor": 1})] {
-        let mut more = more;
-        more["routing"] = json!({"method": "replicate"});
-        let replicated = accepted(more);
-        assert_eq!((replicated.routing, replicated.shard_number), (Routing::Replicate, Some(1)));
-        assert!(replicated.config["params"].get("replication_factor").is_none(), "{}", replicated.config);
-    }
-    for (more, status, parts) in [
-        (
-            json!({"routing": {"method": "cluster"}}),
-            400,
-            &["`routing.method: cluster` is not", "not available yet"][..],
-        ),
-        (json!({"routing": {"method": "Hash"}}), 422, &["routing.method", "`Hash`", "hash or replicate"]),
-        (json!({"routing": {}}), 400, &["method"]),
-        (json!({"routing": "replicate"}), 400, &["expected an object"]),
-        (json!({"routing": {"method": "hash", "copies": 1}}), 400, &["copies"]),
-        (json!({"routing": {"method": "replicate"}, "shard_number": 2}), 422, &["shard_number", "1 or left out"]),
-        (json!({"routing": {"method": "replicate"}, "replication_factor": 1}), 400, &["`replication_factor` is not"]),
-        (
-            json!({"routing": {"method": "replicate"}, "write_consistency_factor": 2}),
-            422,
-            &["write_consistency_factor", "1 or left out"],
-        ),
-    ] {
-        let failure = new(more.clone()).err().unwrap_or_else(|| panic!("{more} was accepted"));
-        assert_eq!(failure.status.as_u16(), status, "{more}: {}", failure.text);
-        assert!(parts.iter().all(|part| failure.text.contains(part)), "{more}: {}", failure.text);
-    }
-    let known = created(one_vector(json!({"routing": {"method": "replicate"}})));
-    assert!(change(&known, json!({"routing": {"method": "replicate"}})).is_ok());
-    for (body, part) in [
-        (
-            json!({"routing": {"method": "hash"}}),
-            "`routing.method: hash` is not supported: the collection has `replicate`",
-        ),
-        (json!({"params": {"replication_factor": 1}}), "`params.replication_factor` is not"),
-        (json!({"params": {"write_consistency_factor": 2}}), "params.write_consistency_factor"),
-    ] {
-        let failure = change(&known, body.clone()).err().unwrap_or_else(|| panic!("{body} was accepted"));
-        assert!(failure.text.contains(part), "{body}: {}", failure.text);
-    }
-}
-
 /// Some value that may or may not belong into a field.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -303,8 +254,10 @@ fn value() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         prop_oneof![Just(0u64), Just(1), Just(16), 0u64..200, any::<u64>()].prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
-        prop::sample::select(vec!["auto", "custom", "cold", "cached", "pinned", "Dot", "int8", "Disabled", "a", ""])
-            .prop_map(Value::from),
+        prop::sample::select(vec![
+            "auto", "custom", "cold", "cached", "pinned", "Dot", "int8", "Disabled", "a", "", "cluster"
+        ])
+        .prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 12, 3, |inner| {
         let fields = prop::collection::btree_map(prop::sample::select(FIELDS), inner.clone(), 0..3);
@@ -383,8 +336,16 @@ const CREATE: &[&str] = &[
     "init_from",
     "vectors",
 ];
-const CHANGE: &[&str] =
-    &["vectors", "optimizers_config", "params", "hnsw_config", "quantization_config", "strict_mode_config", "metadata"];
+const CHANGE: &[&str] = &[
+    "vectors",
+    "optimizers_config",
+    "params",
+    "hnsw_config",
+    "quantization_config",
+    "strict_mode_config",
+    "metadata",
+    "routing",
+];
 
 /// Made once: its token table takes longer than all else.
 static KNOWN: LazyLock<Collection> = LazyLock::new(|| {

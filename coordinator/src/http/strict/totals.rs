@@ -143,7 +143,7 @@ impl Totals {
         }
         let mut shards = known.remove(&collection.id).map(|known| known.shards).unwrap_or_default();
         shards.extend(said);
-        shards.retain(|shard, _| collection.shard(*shard).is_some());
+        shards.retain(|shard, _| collection.is_home(*shard));
         let points = shards.values().copied().fold(0, u64::saturating_add);
         known.insert(collection.id, Known { at: Instant::now(), shards, points, written: writing });
         points

@@ -71,6 +71,44 @@ async fn a_replicated_collection_is_on_each_node_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_collection_routed_by_cluster_shows_its_settings_and_what_goes_on() {
+    let edge = Edge::new().await;
+    let routing = json!({"method": "cluster", "search_shards": 3, "copies": 0.1, "recall_target": 0.9});
+    edge.ok("PUT", C, json!({"vectors": {"size": 2, "distance": "Dot"}, "routing": routing})).await;
+    let info = edge.ok("GET", C, Value::Null).await;
+    let shown = json!({"method": "cluster", "vector": "", "search_shards": 3, "copies": 0.1, "recall_target": 0.9,
+        "from_points": 75_000});
+    assert_eq!(info["config"]["routing"], shown);
+    // What is shown can be sent again.
+    edge.ok("PATCH", C, json!({"routing": shown})).await;
+    let state = json!({"searched_at": "home shards", "serving": null, "next": null, "ending": null, "training": false,
+        "switching_to_hash": false, "search_shards": [], "operation": null});
+    assert_eq!(info["routing"], state);
+    let train = "/collections/c/routing/train";
+    let (status, text) = edge.refused("POST", train, Value::Null).await;
+    assert!(status == 400 && text.contains("the collection has 0, 64 are the least"), "{text}");
+    let (status, text) = edge.refused("POST", "/collections/c/routing/abort", Value::Null).await;
+    assert!(status == 409 && text.contains("no map to take back"), "{text}");
+    edge.ok("PATCH", C, json!({"routing": {"method": "cluster", "recall_target": 0.99, "from_points": 1_000}})).await;
+    let shown = config(&edge).await["routing"].clone();
+    assert_eq!(
+        (&shown["recall_target"], &shown["from_points"], &shown["copies"]),
+        (&json!(0.99), &json!(1_000), &json!(0.1))
+    );
+    let cluster = edge.ok("GET", "/cluster", Value::Null).await;
+    assert_eq!(cluster["operations"], json!([]));
+
+    edge.ok("PATCH", C, json!({"routing": {"method": "hash"}})).await;
+    assert_eq!(config(&edge).await["routing"], json!({"method": "hash"}));
+    let (status, text) = edge.refused("POST", train, Value::Null).await;
+    assert!(status == 400 && text.contains("`routing.method` hash: only `cluster`"), "{text}");
+    edge.ok("PATCH", C, json!({"routing": {"method": "cluster"}})).await;
+    assert_eq!(config(&edge).await["routing"]["search_shards"], 4);
+    let (status, _) = edge.refused("POST", "/collections/none/routing/train", Value::Null).await;
+    assert_eq!(status, 404);
+}
+
+#[tokio::test]
 async fn the_vector_of_the_empty_name_is_the_unnamed_one() {
     let edge = Edge::new().await;
     edge.ok("PUT", C, json!({"vectors": {"": {"size": 2, "distance": "Dot"}}})).await;

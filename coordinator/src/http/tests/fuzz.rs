@@ -49,7 +49,7 @@ fn decode_all(bytes: &[u8]) {
     let _ = parse::<ScrollBody>(bytes).map(|body| body.into_page().is_ok());
     let _ = parse::<CountBody>(bytes).and_then(CountBody::into_filter);
     let _ = parse::<RetrieveBody>(bytes).map(|body| body.into_ids().is_ok());
-    let _ = parse::<CreateBody>(bytes).map(|body| body.into_collection().is_ok());
+    let _ = parse::<CreateBody>(bytes).map(|body| body.into_collection(4).is_ok());
     let _ = parse::<AliasesBody>(bytes).and_then(AliasesBody::into_changes);
 }
 

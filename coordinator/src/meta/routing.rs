@@ -1,0 +1,163 @@
+//! How points are spread over the shards of a collection: as the metadata keep it.
+
+use serde::{Deserialize, Serialize};
+use vicinal_common::ids::{LogIndex, MapVersion};
+use vicinal_common::publish::MapRef;
+
+use super::state::Shard;
+
+/// How points are spread over the shards of a collection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Routing {
+    /// By their ids, over as many shards as were asked for.
+    #[default]
+    Hash,
+    /// Not at all: one shard, of which each node gets a replica.
+    Replicate,
+    /// By their ids, and copies of them by their vectors over search shards.
+    Cluster(Box<ClusterRouting>),
+}
+
+impl Routing {
+    /// Its name in the API.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Routing::Hash => "hash",
+            Routing::Replicate => "replicate",
+            Routing::Cluster(_) => "cluster",
+        }
+    }
+
+    /// What there is beside the home shards, where points are routed by cluster.
+    pub fn cluster(&self) -> Option<&ClusterRouting> {
+        match self {
+            Routing::Cluster(cluster) => Some(cluster),
+            Routing::Hash | Routing::Replicate => None,
+        }
+    }
+}
+
+/// Where copies of points are, for searches by a vector. The collection's own shards are its home shards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterRouting {
+    /// Name of the routed vector: a dense one.
+    pub vector: String,
+    /// How many search shards a map is made for.
+    pub search_shards: u32,
+    /// How many copies of points at borders are made, as a share of all points, 0 to 1.
+    pub copies: f32,
+    /// Recall that queries get which do not say otherwise, 0 to 1 (exclusive).
+    pub recall_target: f32,
+    /// The first map is trained once there are so many points.
+    pub from_points: u64,
+    /// The search shards that exist, ids ascending.
+    pub shards: Vec<Shard>,
+    /// The map that queries are routed by; `None`: home shards answer.
+    pub serving: Option<ServedMap>,
+    /// The map that is being filled.
+    pub next: Option<MapRef>,
+    /// The map that is to be published no more.
+    pub ending: Option<MapVersion>,
+    /// The newest version there ever was.
+    pub last_version: MapVersion,
+    /// A new map is wanted, and none has begun yet.
+    pub is_training: bool,
+    /// Whether queries were routed by the map that is ending: then search shards have to refuse it before home shards stop to
+    /// publish by it.
+    pub was_served: bool,
+    /// Points shall be spread by their ids alone again, once nothing of all this is left.
+    pub is_leaving: bool,
+}
+
+impl ClusterRouting {
+    /// Nothing is there yet: home shards answer until the first map. Maps are numbered from the one after `last_version`.
+    pub fn new(settings: ClusterSettings, last_version: MapVersion) -> ClusterRouting {
+        let ClusterSettings { vector, search_shards, copies, recall_target, from_points } = settings;
+        ClusterRouting {
+            vector,
+            search_shards,
+            copies,
+            recall_target,
+            from_points,
+            shards: Vec::new(),
+            serving: None,
+            next: None,
+            ending: None,
+            last_version,
+            is_training: false,
+            was_served: false,
+            is_leaving: false,
+        }
+    }
+
+    /// Version of the map that is served.
+    pub fn served(&self) -> Option<MapVersion> {
+        self.serving.as_ref().map(|served| served.map.version)
+    }
+
+    /// A map that search shards have been told of, if there is one.
+    pub fn known_map(&self) -> MapVersion {
+        let next = self.next.as_ref().map(|map| map.version);
+        self.served().or(next).or(self.ending).unwrap_or_default()
+    }
+
+    /// Version of the next map.
+    pub fn map_to_come(&self) -> MapVersion {
+        MapVersion(self.last_version.0 + 1)
+    }
+
+    /// What is under way, so that no other change can begin.
+    pub fn under_way(&self) -> Option<&'static str> {
+        match () {
+            () if self.is_leaving => Some("the collection is being switched back to `hash`"),
+            () if self.next.is_some() => Some("a new map is being filled"),
+            () if self.ending.is_some() => Some("the map before is being given up"),
+            () if self.is_training => Some("a new map is being trained"),
+            () => None,
+        }
+    }
+}
+
+/// What the owner of a collection says of routing by cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterSettings {
+    /// See [`ClusterRouting::vector`].
+    pub vector: String,
+    /// See [`ClusterRouting::search_shards`].
+    pub search_shards: u32,
+    /// See [`ClusterRouting::copies`].
+    pub copies: f32,
+    /// See [`ClusterRouting::recall_target`].
+    pub recall_target: f32,
+    /// See [`ClusterRouting::from_points`].
+    pub from_points: u64,
+}
+
+/// How the routing of a collection changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum RoutingChange {
+    /// By ids alone again.
+    Hash,
+    /// By cluster from now on.
+    Cluster(ClusterSettings),
+    /// By cluster as before, with other settings: what is `None` stays.
+    Settings {
+        /// For the next map.
+        search_shards: Option<u32>,
+        /// For the next map.
+        copies: Option<f32>,
+        /// From now on.
+        recall_target: Option<f32>,
+        /// For the first map.
+        from_points: Option<u64>,
+    },
+}
+
+/// A map that queries are routed by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServedMap {
+    /// The map.
+    pub map: MapRef,
+    /// Per search shard of the map, in its order: what a replica must have applied before it answers by this map.
+    pub floors: Vec<LogIndex>,
+}
