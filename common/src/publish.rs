@@ -193,6 +193,129 @@ pub struct PublishStatus {
     pub targets: Vec<TargetStatus>,
     /// Of a home shard that publishes: log entries applied and not published yet, as its leader sees it.
     pub behind: u64,
+    /// Of a home shard that publishes: [`Feed::published`] as this replica knows it.
+    pub published: LogIndex,
     /// Of a search shard: the maps it knows.
     pub maps: MapRange,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(version: u64) -> MapRef {
+        MapRef {
+            version: MapVersion(version),
+            digest: MapDigest(version.into()),
+            bytes: 9,
+            shards: vec![ShardId(version)],
+        }
+    }
+
+    fn any_filled() -> impl Strategy<Value = Filled> {
+        prop_oneof![
+            Just(Filled::Done),
+            Just(Filled::Below(None)),
+            (0u64..9).prop_map(|id| Filled::Below(Some(PointId::Num(id)))),
+        ]
+    }
+
+    fn any_change() -> impl Strategy<Value = FeedChange> {
+        let filled = prop::collection::vec((0u64..5, any_filled()), 0..3);
+        let mark = (0u64..40, filled).prop_map(|(published, filled)| FeedChange::Mark {
+            published: LogIndex(published),
+            filled: filled.into_iter().map(|(version, filled)| (MapVersion(version), filled)).collect(),
+        });
+        prop_oneof![
+            (0u64..5).prop_map(|version| FeedChange::Begin(map(version))),
+            (0u64..5).prop_map(|version| FeedChange::End { version: MapVersion(version) }),
+            mark,
+        ]
+    }
+
+    /// The entries `(index, version)` that began a map: none with that or a newer one came before.
+    fn begun(log: &[FeedChange]) -> Vec<(usize, MapVersion)> {
+        let version = |change: &FeedChange| match change {
+            FeedChange::Begin(map) => map.version,
+            FeedChange::End { version } => *version,
+            FeedChange::Mark { .. } => MapVersion(0),
+        };
+        let is_first = |at: &usize| {
+            let own = version(&log[*at]);
+            own > MapVersion(0) && log[..*at].iter().all(|earlier| version(earlier) < own)
+        };
+        let begins = (0..log.len()).filter(|at| matches!(log[*at], FeedChange::Begin(_))).filter(is_first);
+        begins.map(|at| (at, version(&log[at]))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn changes_in_any_order_equal_the_definition(log in prop::collection::vec(any_change(), 0..30)) {
+            let mut feed = Feed::default();
+            let mut published = LogIndex(0);
+            for (at, change) in log.iter().enumerate() {
+                feed.change(LogIndex(at as u64), change);
+                prop_assert!(feed.published >= published, "it moved back");
+                published = feed.published;
+                let in_force: Vec<(usize, MapVersion)> = begun(&log[..=at]).into_iter().filter(|(from, own)| {
+                    !log[*from..=at].contains(&FeedChange::End { version: *own })
+                }).collect();
+                let found: Vec<_> = feed.targets.iter().map(|t| (t.since.0 as usize, t.map.version)).collect();
+                prop_assert_eq!(found, in_force);
+                prop_assert!(feed.targets.is_sorted_by(|a, b| a.map.version < b.map.version));
+                for target in &feed.targets {
+                    let marks = log[target.since.0 as usize..=at].iter().filter_map(|change| match change {
+                        FeedChange::Mark { filled, .. } => Some(filled),
+                        FeedChange::Begin(_) | FeedChange::End { .. } => None,
+                    });
+                    let own = marks.flatten().filter(|(version, _)| *version == target.map.version);
+                    let furthest = own.map(|(_, filled)| *filled).max();
+                    prop_assert_eq!(target.filled, furthest.unwrap_or(Filled::Below(None)));
+                    prop_assert!(target.since.0 <= at as u64 && feed.published.0 <= at as u64);
+                }
+            }
+        }
+
+        #[test]
+        fn a_change_that_comes_again_changes_nothing(log in prop::collection::vec(any_change(), 1..20)) {
+            let mut feed = Feed::default();
+            for (at, change) in log.iter().enumerate() {
+                feed.change(LogIndex(100 + at as u64), change);
+                let before = feed.clone();
+                // Marks do not name more than has been applied, so the later position is none the wiser.
+                feed.change(LogIndex(100 + at as u64), change);
+                prop_assert_eq!(&feed, &before);
+            }
+            // All of it once more, later: no map begins that had ended.
+            let (newest, versions) = (feed.newest, feed.targets.iter().map(|t| t.map.version).collect::<Vec<_>>());
+            for change in log.iter().filter(|change| !matches!(change, FeedChange::End { .. })) {
+                feed.change(LogIndex(500), change);
+            }
+            prop_assert_eq!(feed.newest, newest);
+            prop_assert_eq!(feed.targets.iter().map(|t| t.map.version).collect::<Vec<_>>(), versions);
+        }
+    }
+
+    #[test]
+    fn a_map_that_ended_before_it_began_does_not_begin() {
+        let mut feed = Feed::default();
+        feed.change(LogIndex(3), &FeedChange::Begin(map(1)));
+        feed.change(
+            LogIndex(4),
+            &FeedChange::Mark { published: LogIndex(3), filled: vec![(MapVersion(1), Filled::Done)] },
+        );
+        feed.change(LogIndex(5), &FeedChange::End { version: MapVersion(2) });
+        feed.change(LogIndex(6), &FeedChange::Begin(map(2)));
+        assert!(feed.target(MapVersion(2)).is_none());
+        assert_eq!(feed.target(MapVersion(1)).map(|target| target.filled), Some(Filled::Done));
+        feed.change(LogIndex(7), &FeedChange::End { version: MapVersion(1) });
+        // Nothing is published: this mark is of a time that is over.
+        feed.change(LogIndex(8), &FeedChange::Mark { published: LogIndex(7), filled: Vec::new() });
+        feed.change(LogIndex(9), &FeedChange::Begin(map(3)));
+        let target = Target { map: map(3), since: LogIndex(9), filled: Filled::Below(None) };
+        let expected = Feed { targets: vec![target], published: LogIndex(9), newest: MapVersion(3) };
+        assert_eq!(feed, expected);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{NodeId, ShardId};
+use crate::ids::{Epoch, NodeId, ShardId};
 use crate::payload_index::PayloadIndexes;
 use crate::publish::MapRef;
 
@@ -22,6 +22,13 @@ pub struct Tuning {
     pub unindexed: BTreeSet<String>,
     /// Search shards with the nodes that hold them, where home shards send copies.
     pub search_shards: BTreeMap<ShardId, Vec<NodeId>>,
+    /// All home shards with the nodes that hold them, where search shards ask which copies are still needed. Empty unless
+    /// the collection is routed by cluster.
+    pub home_shards: BTreeMap<ShardId, Vec<NodeId>>,
+    /// The epoch of those home shards.
+    pub epoch: Epoch,
+    /// The map that searches are routed by. Search shards sweep by it while it is the only one they may be searched by.
+    pub map: Option<MapRef>,
     /// The map whose centroids are the clusters of points: replicas know the nearest one of each row.
     pub clustering: Option<MapRef>,
 }

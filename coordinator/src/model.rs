@@ -136,6 +136,8 @@ impl ModelCluster {
             config_json: "{}".into(),
             tuning: Tuning::default(),
             strict: StrictMode::default(),
+            clustering: None,
+            clustering_wanted: None,
             created_ms: 0,
         };
         ModelCluster { model, access, collection: Arc::new(collection) }

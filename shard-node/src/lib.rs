@@ -7,6 +7,7 @@ pub mod node;
 pub mod optimizer;
 pub mod payload_index;
 pub mod process;
+pub mod publish;
 pub mod raft;
 pub mod room;
 pub mod segment;

@@ -278,7 +278,7 @@ fn corrupt(what: &str) -> Error {
 mod tests {
     use proptest::prelude::*;
     use vicinal_common::api::Effect;
-    use vicinal_common::ids::{LogIndex, MapDigest, MapVersion, NodeId, ShardId};
+    use vicinal_common::ids::{Epoch, LogIndex, MapDigest, MapVersion, NodeId, ShardId};
     use vicinal_common::point::PointId;
     use vicinal_common::publish::{Filled, MapRef, Target};
     use vicinal_common::tuning::GraphPlacement;
@@ -307,6 +307,9 @@ mod tests {
                 graphs: GraphPlacement { on_disk: true, vectors: [("v".to_owned(), false)].into() },
                 unindexed: ["v".to_owned()].into(),
                 search_shards: [(ShardId(7), vec![NodeId(1), NodeId(2)])].into(),
+                home_shards: [(ShardId(6), vec![NodeId(2)])].into(),
+                epoch: Epoch(3),
+                map: None,
                 clustering: Some(MapRef {
                     version: MapVersion(2),
                     vector: "v".into(),
@@ -335,6 +338,7 @@ mod tests {
             feed: Feed {
                 targets: vec![Target {
                     map: MapRef {
+                        vector: "v".into(),
                         version: MapVersion(3),
                         digest: MapDigest(0x1234_5678),
                         bytes: 900,

@@ -36,6 +36,7 @@ use self::identity::Identity;
 pub use self::maps::{MapStore, OpenMap};
 use self::replicas::ReplicaDirs;
 use crate::log::{GroupLog, LogOptions, LogStats, ShardLog};
+use crate::publish::SweepOptions;
 use crate::raft::{Group, GroupOptions, GroupParts, ROUTE_PREFIX};
 use crate::room::DiskRoom;
 use crate::service::SearchPool;
@@ -68,6 +69,8 @@ pub struct NodeOptions {
     pub group: GroupOptions,
     /// Each shard.
     pub shard: ShardOptions,
+    /// How search shards are swept.
+    pub sweep: SweepOptions,
 }
 
 impl NodeOptions {
@@ -81,6 +84,7 @@ impl NodeOptions {
             log: LogOptions::default(),
             group: GroupOptions::default(),
             shard: ShardOptions::default(),
+            sweep: SweepOptions::default(),
         }
     }
 }
@@ -193,7 +197,7 @@ impl ShardNode {
         }
     }
 
-    fn groups(&self) -> Vec<Arc<Group>> {
+    pub(crate) fn groups(&self) -> Vec<Arc<Group>> {
         let open = |replica: &Replica| match replica {
             Replica::Open(group) => Some(group.clone()),
             Replica::Broken(_) => None,

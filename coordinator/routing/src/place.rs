@@ -91,6 +91,34 @@ impl Placer {
         Places { centroid: first.row, home, copy, ratio, length }
     }
 
+    /// Whether a shard does not hold the point, also as processors with other instructions see it, whose distances are
+    /// rounded otherwise: for a point at the edge of a cell or of what is copied the answer is no.
+    pub fn is_surely_elsewhere(&self, vector: &[f32], shard: u32) -> bool {
+        let places = self.place(vector);
+        if places.is_in(shard) {
+            return false;
+        }
+        let shard_of = &self.map.parts().shard_of;
+        let is_own = |row: u32| shard_of[row as usize] == shard;
+        let nearest = self.finder.nearest(self.map.rows(), vector, 1, Accept::test(&is_own));
+        let Some(nearest) = nearest.first() else { return true };
+        let own = space::length(self.metric, nearest.distance);
+        let second = places.ratio * places.length.max(f32::MIN_POSITIVE);
+        let copy_ratio = self.map.parts().copy_ratio;
+        // Either nothing is copied, or the second shard is too far for it, or this shard is not the second.
+        let is_no_copy = copy_ratio == 0.0 || second > self.at_most(copy_ratio * places.length);
+        own > self.at_most(places.length) && (is_no_copy || own > self.at_most(second))
+    }
+
+    /// A length that is certainly not less, however it was rounded.
+    fn at_most(&self, length: f32) -> f32 {
+        const RELATIVE: f32 = 1e-3;
+        // Short lengths between unit vectors come from a difference of numbers near 1.
+        const COSINE_SQUARED: f32 = 1e-5;
+        let longer = length * (1.0 + RELATIVE);
+        if self.metric == Metric::Cosine { (longer * longer + COSINE_SQUARED).sqrt() } else { longer }
+    }
+
     /// The places of many points, in order, on the threads of the current pool.
     pub fn place_all(&self, points: Rows<'_>) -> Vec<Places> {
         points.data.par_chunks_exact(points.dim).with_min_len(256).map(|point| self.place(point)).collect()
@@ -158,6 +186,37 @@ mod tests {
             let second = least(&|shard| shard != got.home);
             assert!((got.ratio - second / got.length).abs() < 1e-4 * got.ratio);
             assert_eq!(got.copy.is_some(), got.ratio <= map.parts().copy_ratio);
+        }
+    }
+
+    #[test]
+    fn what_is_surely_elsewhere_stays_so_however_it_is_rounded() {
+        for (metric, copies) in METRICS.into_iter().flat_map(|metric| [(metric, 0.0), (metric, 0.3)]) {
+            let mut data = points(400, 6, 40, metric, 11);
+            let options = TrainOptions { copies, ..TrainOptions::new(5, 3) };
+            let map = train(Rows { data: &data, dim: 6 }, metric, options).unwrap();
+            // Some that are as near to two centroids.
+            let centroids = map.rows().data.to_vec();
+            for pair in centroids.chunks_exact(12) {
+                let mut middle: Vec<f32> = (0..6).map(|i| (pair[i] + pair[i + 6]) / 2.0).collect();
+                metric.prepare(&mut middle);
+                data.extend(middle);
+            }
+            let placer = Placer::new(Arc::new(map));
+            let (mut elsewhere, mut sure) = (0, 0);
+            for point in data.chunks_exact(6) {
+                let places = placer.place(point);
+                let nearly = |by: f32| point.iter().enumerate().map(|(i, x)| x * (1.0 + by * (i % 2) as f32)).collect();
+                let others: [Vec<f32>; 2] = [nearly(2e-6), nearly(-2e-6)];
+                for shard in 0..placer.map().shards() {
+                    let is_sure = placer.is_surely_elsewhere(point, shard);
+                    elsewhere += u32::from(!places.is_in(shard));
+                    sure += u32::from(is_sure);
+                    assert!(!is_sure || !places.is_in(shard));
+                    assert!(!is_sure || others.iter().all(|other| !placer.place(other).is_in(shard)), "{metric:?}");
+                }
+            }
+            assert!(sure * 100 >= elsewhere * 95, "{metric:?}: {sure} of {elsewhere}");
         }
     }
 

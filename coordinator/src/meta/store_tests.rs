@@ -160,6 +160,8 @@ fn changing_maps() -> MetaState {
         config_json: "{}".into(),
         tuning: Default::default(),
         strict: StrictMode::default(),
+        clustering: None,
+        clustering_wanted: None,
         created_ms: 1,
     };
     MetaState {

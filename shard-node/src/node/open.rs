@@ -16,6 +16,7 @@ use super::maps::MapStore;
 use super::replicas::ReplicaDirs;
 use super::{LOG_DIR, MAPS_DIR, NodeEnv, NodeOptions, Replica, SHARDS_DIR, ShardNode, on_blocking};
 use crate::log::{Recovery, ShardLog};
+use crate::publish::sweep;
 use crate::room::DiskRoom;
 use crate::shard::Shard;
 
@@ -30,6 +31,7 @@ impl ShardNode {
         let (node, broken) = on_blocking(move || open_blocking(options, env)).await?;
         node.open_replicas(broken).await?;
         tokio::spawn(watch_log(Arc::downgrade(&node), node.stop.clone()));
+        tokio::spawn(sweep::run(Arc::downgrade(&node), node.options.sweep.clone(), node.stop.clone()));
         Ok(node)
     }
 

@@ -9,6 +9,7 @@ use openraft::{ChangeMembers, RaftMetrics, ServerState};
 use vicinal_common::api::{ChangeMembers as Wanted, MembersChange, ReplicaRole, ReplicaStatus};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{LogIndex, NodeId};
+use vicinal_common::publish::PublishStatus;
 use vicinal_common::raft::RaftNode;
 use vicinal_common::transport::Address;
 
@@ -26,6 +27,8 @@ impl Group {
     pub fn status(&self) -> ReplicaStatus {
         let stats = self.shard().stats();
         let spec = self.shard().spec();
+        let view = self.shard().view();
+        let publish = PublishStatus { published: view.feed().published, maps: view.maps(), ..PublishStatus::default() };
         let mut status = ReplicaStatus {
             applied: self.applied.borrow().unwrap_or_default(),
             points: stats.points,
@@ -38,6 +41,7 @@ impl Group {
             optimizing: stats.optimizing,
             builds: stats.builds,
             failed: stats.failed,
+            publish,
             ..ReplicaStatus::unknown(spec.shard, spec.collection)
         };
         match &*self.state.borrow() {

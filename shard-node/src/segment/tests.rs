@@ -75,6 +75,7 @@ fn read(run: &dyn Run, row: u32) -> (Point, u64) {
 fn check(run: &dyn Run, expected: &BTreeMap<PointId, (Point, u64)>, probes: &BTreeSet<PointId>) {
     let found: Vec<(Point, u64)> = (0..run.rows()).map(|row| read(run, row)).collect();
     assert_eq!(found, expected.values().cloned().collect::<Vec<_>>());
+    assert_eq!(run.max_version().0, expected.values().map(|(_, version)| *version).max().unwrap_or(0));
     for ordinal in 0..layout().vectors.len() {
         let present = run.vectors(ordinal).present;
         let rows = (0..run.rows()).filter(|row| present.contains(*row)).count();

@@ -174,3 +174,55 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn died(index: u64, values: usize) -> Died {
+        let copied: Vec<(usize, Box<[f32]>)> = vec![(0, vec![0.5; values].into())];
+        Died {
+            index: LogIndex(index),
+            id: PointId::Num(index),
+            version: LogIndex(index - 1),
+            vectors: DeadVectors::Copied(copied.into()),
+            layout: Arc::new(Layout { vectors: Vec::new() }),
+        }
+    }
+
+    #[test]
+    fn the_oldest_are_dropped_and_that_is_said() {
+        let mut log = DeathLog::after(LogIndex(4));
+        let many = DEATHS_MAX as u64;
+        (0..many).for_each(|i| log.push(died(10 + i / 2, 1)));
+        assert_eq!((log.complete_after, log.died.len()), (LogIndex(4), DEATHS_MAX));
+        // One of the two of the oldest entry goes: of that entry not all are known.
+        log.push(died(90_000, 1));
+        let deaths = log.take();
+        assert_eq!((deaths.complete_after, deaths.died.len()), (LogIndex(10), DEATHS_MAX));
+        assert_eq!(deaths.died[0].index, LogIndex(10));
+        // It stays said.
+        assert_eq!(log.take().complete_after, LogIndex(10));
+        log.push(died(90_001, 1));
+        assert_eq!((log.take().died.len(), log.bytes), (1, 0));
+    }
+
+    #[test]
+    fn a_batch_that_overflows_hides_what_was_before_it() {
+        let mut log = DeathLog::after(LogIndex(4));
+        log.push(died(5, 1));
+        let mut batch = DeathLog::default();
+        (0..DEATHS_MAX as u64 + 3).for_each(|i| batch.push(died(10 + i, 1)));
+        log.append(batch);
+        let deaths = log.take();
+        assert_eq!((deaths.complete_after, deaths.died.len()), (LogIndex(12), DEATHS_MAX));
+    }
+
+    #[test]
+    fn their_memory_is_bounded() {
+        let mut log = DeathLog::default();
+        (1..200).for_each(|i| log.push(died(i, 1 << 18)));
+        assert!(log.died.len() < 64 && log.bytes <= DEATH_BYTES_MAX, "{} take {}", log.died.len(), log.bytes);
+        assert_eq!(log.complete_after.0, 199 - log.died.len() as u64);
+    }
+}

@@ -53,6 +53,13 @@ impl Wanted {
     }
 }
 
+impl View {
+    /// What is wanted beside the points, as metadata said last.
+    pub fn tuning(&self) -> &Tuning {
+        &self.wanted.tuning
+    }
+}
+
 /// A graph that is open elsewhere than it shall be.
 struct Misplaced {
     segment: CommittedSegment,

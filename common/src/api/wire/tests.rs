@@ -99,7 +99,7 @@ proptest! {
         let text = PayloadIndex::text(Tokenization { stopwords: vec!["x".into()], ..Tokenization::default() });
         let payload_indexes = [("a[].b".to_owned(), FieldType::Geo.into()), ("c".to_owned(), text)].into();
         let graphs = GraphPlacement { on_disk: true, vectors: [("d".to_owned(), false)].into() };
-        request_survives(Tune { shard, collection, tuning: Tuning { revision: shard.0, payload_indexes, graphs, unindexed: ["d".to_owned()].into(), search_shards: [(shard, vec![NodeId(1)])].into(), clustering: Some(map_ref(shard.0)) } });
+        request_survives(Tune { shard, collection, tuning: Tuning { revision: shard.0, payload_indexes, graphs, unindexed: ["d".to_owned()].into(), search_shards: [(shard, vec![NodeId(1)])].into(), home_shards: [(shard, vec![NodeId(2)])].into(), epoch: Epoch(3), map: None, clustering: Some(map_ref(shard.0)) } });
         let digest = MapDigest(u128::from(shard.0) << 70);
         request_survives(PutMap { collection, digest, bytes: Bytes::from_static(b"map") });
         request_survives(GetMap(digest));

@@ -96,7 +96,7 @@ impl Scene {
     /// How many rows are assigned without anybody asking, of how many.
     fn assigned(&self, map: &CentroidMap) -> (u64, u64) {
         let view = self.shard.view();
-        let of = |run: &dyn Run| (run.assigned().by(digest(map)).map_or(0, |known| known.assigned()), run.rows().into());
+        let of = |run: &dyn Run| (run.assigned().by(digest(map)).map_or(0, |known| known.assigned()), u64::from(run.rows()));
         view.sources().map(|source| of(source.run)).fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1))
     }
 }
@@ -207,7 +207,7 @@ fn check(scene: &mut Scene, map: &CentroidMap) {
             distance_max: None,
             ef: None,
             exact: true,
-            goal: Vector::Dense(scene.work.vector(DIM)).into(),
+            goal: scene.work.vector(DIM).into(),
         };
         let hits: BTreeSet<PointId> = view.search(&query).unwrap().into_iter().map(|hit| hit.id).collect();
         let with_vector = matching.iter().copied().filter(|id| clusters[id].is_some()).collect();

@@ -7,7 +7,8 @@ use vicinal_common::disk::{Disk as _, Fault, FaultyDisk};
 use vicinal_common::error::{Error, Result};
 
 use super::super::{Shard, ShardEnv, ShardSnapshot};
-use super::harness::{DIR, Model, Work, create, env};
+use super::copies::{Sender, search_spec};
+use super::harness::{DIR, Model, Work, create, create_of, env};
 use super::model::copy_files;
 use crate::manifest::Manifest;
 use crate::shard::files::names_of;
@@ -23,13 +24,20 @@ struct Scene {
 }
 
 fn scene() -> Scene {
-    let mut work = Work::new(99);
-    let mut model = Model::default();
-    for _ in 0..ENTRIES {
-        work.entry(&mut model);
-    }
+    let (mut work, mut model) = (Work::new(99), Model::default());
+    (0..ENTRIES).for_each(|_| drop(work.entry(&mut model)));
+    scene_of(model)
+}
+
+fn search_scene() -> Scene {
+    let (mut sender, mut work, mut model) = (Sender::default(), Work::new(98), Model::of(search_spec()));
+    (0..ENTRIES).for_each(|_| drop(sender.entry(&mut work, &mut model)));
+    scene_of(model)
+}
+
+fn scene_of(model: Model) -> Scene {
     let donor_env = env(FaultyDisk::new(1));
-    let donor = create(&donor_env).unwrap();
+    let donor = create_of(&donor_env, &model.spec).unwrap();
     for chunk in model.log[..SNAPSHOT_AT].chunks(16) {
         donor.apply(chunk.to_vec()).unwrap();
         while donor.maintain_once().unwrap() {}
@@ -42,7 +50,7 @@ fn scene() -> Scene {
 
 /// The workload. `durable` is told what the shard calls durable.
 fn work(scene: &Scene, env: &ShardEnv, durable: &mut u64) -> Result<()> {
-    let shard = create(env)?;
+    let shard = create_of(env, &scene.model.spec)?;
     let step = |shard: &Shard, durable: &mut u64| -> Result<()> {
         let more = shard.maintain_once();
         *durable = shard.durable().map_or(*durable, |mark| mark.index.0);
@@ -86,7 +94,7 @@ fn install_files(scene: &Scene, env: &ShardEnv, incoming: &Path) -> Result<()> {
 
 /// Reopens, catches up from the log, and compares; then once more after all background work.
 fn check_recovery(scene: &Scene, env: &ShardEnv, durable: u64) {
-    let shard = create(env).unwrap();
+    let shard = create_of(env, &scene.model.spec).unwrap();
     let found = shard.applied().map_or(0, |mark| mark.index.0);
     assert!(found >= durable, "{durable} was durable, {found} is there");
     let manifest = Manifest::load(&*env.disk, Path::new(DIR)).unwrap();
@@ -103,10 +111,18 @@ fn check_recovery(scene: &Scene, env: &ShardEnv, durable: u64) {
 
 #[test]
 fn a_power_cut_at_any_operation_loses_nothing() {
-    let scene = scene();
+    cut_everywhere(&scene(), 4);
+}
+
+#[test]
+fn a_power_cut_at_any_operation_of_a_search_shard_loses_nothing() {
+    cut_everywhere(&search_scene(), 1);
+}
+
+fn cut_everywhere(scene: &Scene, seeds: u64) {
     let disk = FaultyDisk::new(0);
     let mut durable = 0;
-    work(&scene, &env(disk.clone()), &mut durable).unwrap();
+    work(scene, &env(disk.clone()), &mut durable).unwrap();
     assert_eq!(durable, ENTRIES as u64);
     let total = disk.operations();
     assert!(total > 200, "the workload has only {total} operations");
@@ -114,16 +130,16 @@ fn a_power_cut_at_any_operation_loses_nothing() {
     assert!(files.iter().any(|name| name.ends_with(".hnsw")), "{files:?}");
     assert!(scene.snapshot.files.iter().any(|file| file.name.ends_with(".hnsw")));
     // What a cut leaves of unsynced names and bytes is drawn from the seed.
-    for (cut, seed) in (0..total).flat_map(|cut| (0..4).map(move |seed| (cut, seed))) {
+    for (cut, seed) in (0..total).flat_map(|cut| (0..seeds).map(move |seed| (cut, seed))) {
         let disk = FaultyDisk::new(cut << 8 | seed);
         let env = env(disk.clone());
         disk.inject(Fault::Cut { operations: cut }).unwrap();
         let mut durable = 0;
         // The last operations may be the removal of old files, of which a failure does not matter.
-        let _ = work(&scene, &env, &mut durable);
+        let _ = work(scene, &env, &mut durable);
         assert!(disk.is_off(), "cut {cut} did not hit");
         disk.reboot();
-        check_recovery(&scene, &env, durable);
+        check_recovery(scene, &env, durable);
     }
 }
 

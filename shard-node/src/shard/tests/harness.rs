@@ -22,7 +22,7 @@ use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
 use vicinal_common::payload_index::{FieldType, PayloadIndexes};
 use vicinal_common::point::{Point, PointId, Vectors};
-use vicinal_common::publish::ShardRole;
+use vicinal_common::publish::{MapRange, ShardRole};
 use vicinal_common::vector::{MultiVector, SparseVector, Vector};
 
 use super::super::{
@@ -71,7 +71,11 @@ pub(super) fn env_with(disk: Arc<dyn Disk>, options: ShardOptions) -> ShardEnv {
 }
 
 pub(super) fn create(env: &ShardEnv) -> Result<Arc<Shard>, Error> {
-    Shard::create(env, Path::new(DIR), &spec())
+    create_of(env, &spec())
+}
+
+pub(super) fn create_of(env: &ShardEnv, spec: &ReplicaSpec) -> Result<Arc<Shard>, Error> {
+    Shard::create(env, Path::new(DIR), spec)
 }
 
 pub(super) fn all_parts() -> PointParts {
@@ -186,7 +190,7 @@ impl Work {
         }
     }
 
-    fn point(&mut self) -> Point {
+    pub(super) fn point(&mut self) -> Point {
         let mut vectors = Vectors::new();
         if self.below(20) > 0 {
             vectors.insert(String::new(), self.any_vector(""));
@@ -253,7 +257,7 @@ impl Work {
 
     /// A random entry, appended to the model.
     pub(super) fn entry(&mut self, model: &mut Model) -> ApplyEntry {
-        match self.below(40) {
+        match self.below(42) {
             0 => model.push(EntryPayload::Blank),
             1 => model.push(EntryPayload::Membership(Bytes::from(format!("members {}", self.below(1_000))))),
             2 if !model.log.is_empty() => {
@@ -304,6 +308,18 @@ impl Work {
                 let edit = self.edit();
                 model.write(WriteOp::Edit { points, edit })
             }
+            40 => {
+                let change = self.feed_change(model);
+                model.write(WriteOp::Feed(change))
+            }
+            41 => match self.below(8) {
+                0 => model.write(WriteOp::Maps(MapRange::default())),
+                1 => model.write(WriteOp::Copies(Arc::default())),
+                _ => {
+                    let change = self.feed_change(model);
+                    model.write(WriteOp::Feed(change))
+                }
+            },
             10..=14 => {
                 let ids = (0..1 + self.below(6)).map(|_| self.id()).collect();
                 model.write(WriteOp::Delete(ids))

@@ -3,11 +3,13 @@
 mod churn;
 mod clusters;
 mod concurrency;
+mod copies;
 mod crash;
 mod damage;
 mod degenerate;
 mod edits;
 mod faults;
+mod feed;
 mod graph;
 mod harness;
 mod interleave;

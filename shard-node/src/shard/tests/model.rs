@@ -7,10 +7,13 @@ use vicinal_common::api::{ReplicaSpec, SearchQuery};
 use vicinal_common::collection::HnswConfig;
 use vicinal_common::disk::{Disk, FaultyDisk};
 use vicinal_common::metric::Metric;
+use vicinal_common::publish::ShardRole;
 use vicinal_common::tuning::{GraphPlacement, Tuning};
 use vicinal_index::hnsw::Over;
 
 use super::super::{Patience, Shard, ShardEnv, ShardOptions, View};
+use super::copies::{Sender, search_spec};
+use super::feed::{DeathWatch, check_publishing};
 use super::harness::{DIR, Model, Work, all_parts, env, env_with, spec, spec_of};
 use super::tuning::check_residency;
 
@@ -61,7 +64,8 @@ impl Recall {
 
 fn read_randomly(work: &mut Work, model: &Model, shard: &Shard, recall: &mut Recall) {
     let view = shard.view();
-    match work.below(5) {
+    match work.below(6) {
+        5 => check_publishing(work, &view, model),
         0 => {
             let query = work.query();
             assert_eq!(view.search(&query).unwrap(), model.search(&query), "{query:?}");
@@ -139,6 +143,11 @@ struct Course {
 }
 
 impl Course {
+    /// A search shard.
+    fn search(operations: usize) -> Course {
+        Course { spec: search_spec(), ..Course::small(operations) }
+    }
+
     /// Few points of few dimensions, so that they meet often.
     fn small(operations: usize) -> Course {
         Course { spec: spec(), ids: 400, seal_bytes: 4_000, operations }
@@ -175,14 +184,26 @@ fn run(course: &Course, seed: u64) -> Recall {
     let mut shard = course.create(&env);
     let (mut sealed, mut most_segments) = (0, 0);
     let mut tuning = Tuning::default();
+    let mut sender = Sender::default();
+    let mut deaths = DeathWatch::begin(&shard, &model);
     for operation in 0..operations {
         match work.below(100) {
             0..50 => {
                 let first = model.log.len();
-                let entries: Vec<_> = (0..1 + work.below(4)).map(|_| work.entry(&mut model)).collect();
+                let entries: Vec<_> = (0..1 + work.below(4))
+                    .map(|_| match course.spec.role {
+                        ShardRole::Home => work.entry(&mut model),
+                        ShardRole::Search => sender.entry(&mut work, &mut model),
+                    })
+                    .collect();
                 assert_eq!(shard.apply(entries).unwrap(), model.outcomes[first..]);
             }
-            50..75 => read_randomly(&mut work, &model, &shard, &mut recall),
+            50..75 => {
+                read_randomly(&mut work, &model, &shard, &mut recall);
+                if operation % 9 == 0 && course.spec.role == ShardRole::Home {
+                    deaths.check(&shard, &model);
+                }
+            }
             75..95 => {
                 let before = shard.durable();
                 shard.maintain_once().unwrap();
@@ -208,6 +229,7 @@ fn run(course: &Course, seed: u64) -> Recall {
                 drop(shard);
                 shard = course.create(&env);
                 assert_eq!(shard.applied(), durable);
+                deaths = DeathWatch::begin(&shard, &model);
                 assert_eq!(view.scroll(None, 1, None, &all_parts()).unwrap(), model.scroll(None, 1, None));
                 model.replay(&shard).unwrap();
                 model.check(&shard);
@@ -260,8 +282,17 @@ fn equals_the_model_over_40_000_operations_with_graphs_over_codes() {
 }
 
 #[test]
+fn equals_the_model_over_30_000_operations_of_a_search_shard() {
+    for seed in 0..times() {
+        let recall = run(&Course::search(30_000), 71 + 100 * seed);
+        assert!(recall.value() >= 0.95, "recall {}", recall.value());
+    }
+}
+
+#[test]
 fn equals_the_model_with_other_seeds() {
     for seed in 2..8 {
         run(&Course::small(1_500), seed);
+        run(&Course::search(1_500), seed);
     }
 }

@@ -13,16 +13,18 @@ use vicinal_common::filter::Filter;
 use vicinal_common::ids::{LogIndex, RequestId};
 use vicinal_common::payload::Fields;
 use vicinal_common::point::{Point, PointId};
+use vicinal_common::publish::{Feed, MapRange, ShardRole};
 use vicinal_common::vector::Vector;
 
 use super::super::{Applied, ApplyEntry, ApplyOutcome, EntryPayload, LogMark, LoggedWrite, Shard, View};
+use super::feed::Death;
 use super::harness::{all_parts, mark, spec};
 
 /// A point of the model.
 #[derive(Clone)]
-struct Held {
-    version: u64,
-    point: Point,
+pub(super) struct Held {
+    pub(super) version: u64,
+    pub(super) point: Point,
     fields: Fields,
 }
 
@@ -55,11 +57,15 @@ fn similarity(kernel: Kernel, a: &Vector, b: &Vector) -> Option<f32> {
 /// What a shard must hold, and the log that led there.
 #[derive(Clone)]
 pub(super) struct Model {
-    spec: ReplicaSpec,
-    points: BTreeMap<PointId, Held>,
+    pub(super) spec: ReplicaSpec,
+    pub(super) points: BTreeMap<PointId, Held>,
     pub(super) log: Vec<ApplyEntry>,
     pub(super) outcomes: Vec<Applied>,
     membership: Option<(LogMark, Bytes)>,
+    pub(super) feed: Feed,
+    pub(super) maps: MapRange,
+    /// In the order of the entries.
+    pub(super) deaths: Vec<Death>,
 }
 
 impl Default for Model {
@@ -71,7 +77,16 @@ impl Default for Model {
 impl Model {
     /// A model of a shard that nothing was written to.
     pub(super) fn of(spec: ReplicaSpec) -> Model {
-        Model { spec, points: BTreeMap::new(), log: Vec::new(), outcomes: Vec::new(), membership: None }
+        Model {
+            spec,
+            points: BTreeMap::new(),
+            log: Vec::new(),
+            outcomes: Vec::new(),
+            membership: None,
+            feed: Feed::default(),
+            maps: MapRange::default(),
+            deaths: Vec::new(),
+        }
     }
 
     /// How many points there are.
@@ -89,7 +104,7 @@ impl Model {
                 self.membership = Some((entry.mark.clone(), bytes.clone()));
                 Ok(Effect::default())
             }
-            EntryPayload::Write(write) => match self.first_of(write) {
+            EntryPayload::Write(write) => match self.first_of(write).filter(|_| !write.op.is_repeatable()) {
                 Some(first) => {
                     self.log.push(entry.clone());
                     self.outcomes.push(first);
@@ -127,22 +142,31 @@ impl Model {
     }
 
     fn change(&mut self, index: u64, write: &LoggedWrite) -> ApplyOutcome {
-        if write.epoch != self.spec.epoch {
+        let (role, is_repeatable) = (self.spec.role, write.op.is_repeatable());
+        if role == ShardRole::Home && write.epoch != self.spec.epoch {
             return Err(Error::WrongEpoch { shard: self.spec.shard, asked: write.epoch, current: self.spec.epoch });
         }
+        let refused = |words: &str| Err(Error::BadInput(format!("shard 7 is a {words}")));
+        match (&write.op, role) {
+            (WriteOp::Copies(_), ShardRole::Home) => return refused("home shard: it takes no copies"),
+            (WriteOp::Maps(_), ShardRole::Home) => return refused("home shard: it takes no maps to be searched by"),
+            (WriteOp::Feed(_), ShardRole::Search) => return refused("search shard: it takes no maps to publish by"),
+            (_, ShardRole::Search) if !is_repeatable => return refused("search shard: it takes no writes of points"),
+            (_, ShardRole::Home | ShardRole::Search) => {}
+        }
         match &write.op {
-            WriteOp::Copies(_) | WriteOp::Maps(_) | WriteOp::Feed(_) => todo!("SEAM"),
+            WriteOp::Copies(copies) => self.take_copies(index, copies),
+            WriteOp::Maps(maps) => {
+                self.maps.oldest = self.maps.oldest.max(maps.oldest);
+                self.maps.newest = self.maps.newest.max(maps.newest);
+                Ok(Effect::default())
+            }
+            WriteOp::Feed(change) => {
+                self.feed.change(LogIndex(index), change);
+                Ok(Effect::default())
+            }
             WriteOp::Upsert(points) => {
-                for point in points.iter() {
-                    for (name, vector) in &point.vectors {
-                        let Some(got) = vector.dense().map(<[f32]>::len) else { continue };
-                        let expected = self.spec.schema.vectors[name].dim;
-                        if expected != got {
-                            let text = format!("Vector dimension error: expected dim: {expected}, got {got}");
-                            return Err(Error::BadInput(text));
-                        }
-                    }
-                }
+                points.iter().try_for_each(|point| self.check_vectors(point))?;
                 let mut ids: Vec<PointId> = points.iter().map(|point| point.id).collect();
                 points.iter().for_each(|point| self.put(index, point.clone()));
                 ids.sort_unstable();
@@ -150,14 +174,15 @@ impl Model {
                 Ok(Effect::of(ids.len() as u64))
             }
             WriteOp::Delete(ids) => {
-                let gone = ids.iter().filter(|id| self.points.remove(id).is_some()).count();
+                let gone = ids.iter().filter(|id| self.kill(index, **id)).count();
                 Ok(Effect::of(gone as u64))
             }
             WriteOp::DeleteByFilter(logged) => {
                 let filter = parsed(logged);
-                let before = self.points.len();
-                self.points.retain(|_, held| !held.matches(Some(&filter)));
-                Ok(Effect::of((before - self.points.len()) as u64))
+                let matching = self.points.iter().filter(|(_, held)| held.matches(Some(&filter)));
+                let ids: Vec<PointId> = matching.map(|(id, _)| *id).collect();
+                let killed = ids.iter().filter(|id| self.kill(index, **id)).count();
+                Ok(Effect::of(killed as u64))
             }
             WriteOp::ConditionalUpsert { points, mode, filter } => {
                 let filter = filter.as_ref().map(parsed);
@@ -217,7 +242,35 @@ impl Model {
         }
     }
 
+    pub(super) fn check_vectors(&self, point: &Point) -> Result<(), Error> {
+        for (name, vector) in &point.vectors {
+            let Some(got) = vector.dense().map(<[f32]>::len) else { continue };
+            let expected = self.spec.schema.vectors[name].dim;
+            if expected != got {
+                let text = format!("Vector dimension error: expected dim: {expected}, got {got}");
+                return Err(Error::BadInput(text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a point. Whether it was there.
+    pub(super) fn kill(&mut self, index: u64, id: PointId) -> bool {
+        let Some(held) = self.points.remove(&id) else { return false };
+        // What an entry writes twice never was there in between.
+        if (self.spec.role, held.version) != (ShardRole::Home, index) {
+            let vector = held.point.vectors.get("").and_then(Vector::dense).map(<[f32]>::to_vec);
+            self.deaths.push((LogIndex(index), id, LogIndex(held.version), vector));
+        }
+        true
+    }
+
     fn put(&mut self, version: u64, point: Point) {
+        self.kill(version, point.id);
+        self.put_version(version, point);
+    }
+
+    pub(super) fn put_version(&mut self, version: u64, point: Point) {
         let fields = point.payload.fields().unwrap();
         self.points.insert(point.id, Held { version, point, fields });
     }
@@ -312,6 +365,7 @@ impl Model {
         assert_eq!(shard.applied(), self.log.last().map(|entry| entry.mark.clone()));
         assert_eq!(shard.membership(), self.membership);
         assert_eq!(shard.stats().points, self.points.len() as u64);
+        assert_eq!((&**view.feed(), view.maps()), (&self.feed, self.maps));
     }
 
     fn check_view(&self, view: &View) {
