@@ -74,6 +74,19 @@ impl Filter {
         found
     }
 
+    /// The same without the points in some clusters, and in those of some points.
+    #[must_use]
+    pub fn outside(mut self, clusters: Vec<u32>, points: Vec<PointId>, version: Option<u64>) -> Filter {
+        let of = version.map_or(ClusteringName::Current, |version| ClusteringName::Version(MapVersion(version)));
+        if !clusters.is_empty() || version.is_some() {
+            self.must_not.push(Condition::InClusters(InClusters { of, clusters: SortedSet::new(clusters) }));
+        }
+        if !points.is_empty() {
+            self.must_not.push(Condition::InClustersOf(SortedSet::new(points)));
+        }
+        self
+    }
+
     /// The maps by which shards have to know the cluster of each row, each once. `Internal` when a condition was not fixed
     /// to a map.
     pub fn cluster_maps(&self) -> Result<Vec<MapDigest>> {

@@ -1,5 +1,6 @@
 //! The life of a search: plan which node answers for which shard, scatter, gather, then fetch what the winners hold.
 
+mod clusters;
 mod diversify;
 mod examples;
 mod fetch;
@@ -25,6 +26,7 @@ mod scatter;
 mod search;
 mod tree;
 
+pub use clusters::{ClusterMap, ClusterMaps, cluster_stats, clusters_of_points, fix_clusters, missing};
 pub use fusion::{Fusion, RRF_K_DEFAULT};
 pub(crate) use gather::reasons;
 pub use gather::{Coverage, Missing};
