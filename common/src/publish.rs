@@ -211,6 +211,7 @@ mod tests {
             digest: MapDigest(version.into()),
             bytes: 9,
             shards: vec![ShardId(version)],
+            vector: "v".to_owned(),
         }
     }
 

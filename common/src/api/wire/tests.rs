@@ -19,8 +19,9 @@ use crate::api::{
     ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, Tune, WriteRequest,
 };
 use crate::filter::Tokenization;
-use crate::ids::{MapDigest, MapVersion};
+use crate::ids::{Epoch, MapDigest, MapVersion};
 use crate::payload_index::{FieldType, PayloadIndex};
+use crate::publish::MapRef;
 use crate::tuning::{GraphPlacement, Tuning};
 
 const NODE: NodeId = NodeId(0xabcd_ef01_2345_6789);
@@ -99,7 +100,25 @@ proptest! {
         let text = PayloadIndex::text(Tokenization { stopwords: vec!["x".into()], ..Tokenization::default() });
         let payload_indexes = [("a[].b".to_owned(), FieldType::Geo.into()), ("c".to_owned(), text)].into();
         let graphs = GraphPlacement { on_disk: true, vectors: [("d".to_owned(), false)].into() };
-        request_survives(Tune { shard, collection, tuning: Tuning { revision: shard.0, payload_indexes, graphs, unindexed: ["d".to_owned()].into(), search_shards: [(shard, vec![NodeId(1)])].into(), home_shards: [(shard, vec![NodeId(2)])].into(), epoch: Epoch(3), map: None, clustering: Some(map_ref(shard.0)) } });
+        let map = MapRef {
+            version: MapVersion(shard.0),
+            digest: MapDigest(9),
+            bytes: 5,
+            shards: vec![shard],
+            vector: "d".to_owned(),
+        };
+        let tuning = Tuning {
+            revision: shard.0,
+            payload_indexes,
+            graphs,
+            unindexed: ["d".to_owned()].into(),
+            search_shards: [(shard, vec![NodeId(1)])].into(),
+            home_shards: [(shard, vec![NodeId(2)])].into(),
+            epoch: Epoch(3),
+            map: Some(map),
+            clustering: Some(map_ref(shard.0 ^ 1)),
+        };
+        request_survives(Tune { shard, collection, tuning });
         let digest = MapDigest(u128::from(shard.0) << 70);
         request_survives(PutMap { collection, digest, bytes: Bytes::from_static(b"map") });
         request_survives(GetMap(digest));

@@ -25,6 +25,7 @@ impl Work {
                 digest: MapDigest(self.below(1 << 40).into()),
                 bytes: self.below(1_000),
                 shards: (0..self.below(4)).map(ShardId).collect(),
+                vector: String::new(),
             }),
             1 => FeedChange::End { version: near(self) },
             _ => {
@@ -128,7 +129,13 @@ fn shards_take_what_is_for_their_role() {
     let (home, search) = (shard_of(&spec()), shard_of(&search_spec()));
     assert_eq!((home.role(), search.role()), (ShardRole::Home, ShardRole::Search));
     let (mut at_home, mut at_search) = (Model::of(spec()), Model::of(search_spec()));
-    let begin = MapRef { version: MapVersion(1), digest: MapDigest(1), bytes: 1, shards: vec![ShardId(9)] };
+    let begin = MapRef {
+        version: MapVersion(1),
+        digest: MapDigest(1),
+        bytes: 1,
+        shards: vec![ShardId(9)],
+        vector: String::new(),
+    };
     for op in [
         WriteOp::Copies(Arc::new(Copies::default())),
         maps(1, 1),

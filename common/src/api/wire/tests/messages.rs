@@ -375,5 +375,5 @@ pub(super) fn status() -> impl Strategy<Value = NodeStatus> {
 fn publish_status(behind: u64) -> PublishStatus {
     let target = TargetStatus { version: MapVersion(4), is_filled: behind == 0, rows_filled: 9 };
     let maps = MapRange { oldest: MapVersion(3), newest: MapVersion(4) };
-    PublishStatus { targets: vec![target], behind, maps }
+    PublishStatus { targets: vec![target], behind, published: LogIndex(behind + 7), maps }
 }
