@@ -1,5 +1,6 @@
 //! Where replicas live: `plan` decides (pure), `reconcile` makes it so.
 
+mod clusters;
 mod maps;
 mod plan;
 mod reconcile;

@@ -22,6 +22,7 @@ use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 use vicinal_common::publish::ShardRole;
 use vicinal_common::transport::Address;
 
+use super::clusters::wants_clusters;
 use super::replace::address;
 use super::tuning::{announce_tuning, outdated};
 use crate::members::Members;
@@ -54,6 +55,8 @@ pub struct Reconciler {
     pub(super) nodes: NodeDirectory,
     pub(super) members: Arc<Members>,
     places: Arc<Semaphore>,
+    /// Clusters are trained for one collection at a time: it takes all threads.
+    pub(super) trainings: Arc<Semaphore>,
 }
 
 /// An attempt that failed, with what it had done.
@@ -65,7 +68,8 @@ struct Failed {
 impl Reconciler {
     /// A reconciler over the nodes of the directory.
     pub fn new(catalog: Catalog, nodes: NodeDirectory, members: Arc<Members>) -> Reconciler {
-        Reconciler { catalog, nodes, members, places: Arc::new(Semaphore::new(COLLECTIONS_AT_ONCE)) }
+        let places = Arc::new(Semaphore::new(COLLECTIONS_AT_ONCE));
+        Reconciler { catalog, nodes, members, places, trainings: Arc::new(Semaphore::new(1)) }
     }
 
     /// Works until `stop` is cancelled.
@@ -76,6 +80,8 @@ impl Reconciler {
         let mut next_sweep = None;
         let mut forgetting: Option<AbortHandle> = None;
         let mut tuning: Option<AbortHandle> = None;
+        let mut clustering: BTreeMap<CollectionId, AbortHandle> = BTreeMap::new();
+        let mut spreading: Option<AbortHandle> = None;
         loop {
             // Marked as seen before the state is read: a change in between wakes the wait below.
             changed.borrow_and_update();
@@ -85,9 +91,13 @@ impl Reconciler {
                 }
             }
             running.retain(|_, work| !work.is_finished());
+            clustering.retain(|_, work| !work.is_finished());
             if self.catalog.is_leader() {
                 let state = self.catalog.state();
                 for collection in state.collections.values() {
+                    if wants_clusters(collection) && !clustering.contains_key(&collection.id) {
+                        clustering.insert(collection.id, works.spawn(self.clone().cluster(collection.id)));
+                    }
                     if running.contains_key(&collection.id) {
                         continue;
                     }
@@ -102,6 +112,10 @@ impl Reconciler {
                 let forgettable = Reconciler::forgettable(&state);
                 if !forgettable.is_empty() && forgetting.as_ref().is_none_or(AbortHandle::is_finished) {
                     forgetting = Some(works.spawn(self.clone().forget(forgettable)));
+                }
+                let lacking = self.lacking_clusters(&state);
+                if !lacking.is_empty() && spreading.as_ref().is_none_or(AbortHandle::is_finished) {
+                    spreading = Some(works.spawn(self.clone().spread_clusters(lacking)));
                 }
                 let outdated = self.outdated(&state);
                 if !outdated.is_empty() && tuning.as_ref().is_none_or(AbortHandle::is_finished) {
