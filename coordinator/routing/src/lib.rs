@@ -8,17 +8,19 @@
 //! number of threads. All vectors are taken as prepared for their metric ([`Metric::prepare`]).
 //!
 //! In the order of use: [`train`] makes a [`CentroidMap`], a [`Placer`] says where a point lives, [`calibrate`] fills in
-//! what recall costs, a [`Router`] says whom to ask, [`rebalance`] and [`split`] keep shards even.
+//! what recall costs ([`learn`] does all three), a [`Router`] says whom to ask, [`rebalance`] and [`split`] keep shards even.
 //!
 //! [`Metric::prepare`]: vicinal_common::metric::Metric::prepare
 
 mod calibrate;
+mod clusters;
 mod decision;
 mod error;
 mod finder;
 mod format;
 mod group;
 mod kmeans;
+mod learn;
 mod map;
 mod place;
 mod random;
@@ -31,10 +33,12 @@ mod theta;
 mod train;
 
 pub use calibrate::{Calibration, Curve, Source, calibrate};
+pub use clusters::{ClusterOptions, learn_clusters};
 pub use decision::{AllBecause, Ask, Decision, Filtered, Goal, Reason, ShardMass, Widening};
 pub use error::RoutingError;
 pub use group::{GroupOptions, Grouping, group};
 pub use kmeans::{Clusters, KMeansOptions, cluster};
+pub use learn::{LearnOptions, learn};
 pub use map::{CentroidMap, D1Quantiles, MapParts};
 pub use place::{Placer, Places, copy_ratio};
 pub use random::sample_rows;

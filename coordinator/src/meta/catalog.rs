@@ -120,6 +120,11 @@ impl Catalog {
         self.inner.clock.unix_millis()
     }
 
+    /// Where this coordinator's random numbers come from.
+    pub fn rng(&self) -> &dyn Rng {
+        &*self.inner.rng
+    }
+
     /// This coordinator's identity in the group.
     pub fn node(&self) -> NodeId {
         NodeId(*self.inner.raft.node_id())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use vicinal_common::error::{Error, Result};
-use vicinal_common::ids::{CollectionId, MapDigest, MapVersion};
+use vicinal_common::ids::{CollectionId, MapVersion};
 use vicinal_common::publish::MapRef;
 
 use super::apply::refuse;
@@ -41,20 +41,6 @@ impl Collection {
     pub fn clusters(&self) -> Option<&MapRef> {
         let routed = || Some(&self.routing.cluster()?.serving.as_ref()?.map);
         self.clustering.as_ref().map(|own| &own.map).or_else(routed)
-    }
-
-    /// The maps that a sweep must leave: that of its clustering beside those of its routing. `None` while a map of its routing
-    /// ends, which is known by its version only.
-    pub fn maps_kept(&self) -> Option<Vec<MapDigest>> {
-        let mut kept: Vec<MapDigest> = self.clustering.iter().map(|own| own.map.digest).collect();
-        if let Some(cluster) = self.routing.cluster() {
-            if cluster.ending.is_some() {
-                return None;
-            }
-            kept.extend(cluster.serving.iter().map(|served| served.map.digest));
-            kept.extend(cluster.next.iter().map(|next| next.digest));
-        }
-        Some(kept)
     }
 
     /// Tells replicas by which map points are assigned to clusters, when that has changed.

@@ -1,6 +1,5 @@
 //! What clients and nodes ask the catalog to change: collections, aliases, node registration.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -17,7 +16,7 @@ use super::catalog::Catalog;
 use super::change::CollectionChange;
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply};
 use super::state::{CollectionState, MetaState, Registration, Routing, Shard, StrictMode};
-use crate::placement::{Load, place, voters_wanted};
+use crate::placement::{Load, load, place, voters_wanted};
 
 /// Longest wait for the replicas of a deleted collection to be dropped. The collection is gone for clients at once; the
 /// wait is for the room it takes.
@@ -179,12 +178,7 @@ fn plan(
     first: u64,
     now_ms: u64,
 ) -> Result<CreateCommand> {
-    let mut load = BTreeMap::new();
-    for (node, replicas) in state.replicas_per_node().into_iter().filter(|(node, _)| is_connected(*node)) {
-        if let Some(info) = state.nodes.get(&node).filter(|info| info.replaced_by.is_none()) {
-            load.insert(node, Load { replicas, zone: info.zone.clone() });
-        }
-    }
+    let mut load = load(state, is_connected);
     let replication = match &create.routing {
         Routing::Hash | Routing::Cluster(_) => create.replication_factor,
         Routing::Replicate => {

@@ -46,7 +46,7 @@ impl MetaState {
         if let Some(what) = cluster.under_way() {
             return refuse(Error::Conflict(format!("no map is trained now: {what}")));
         }
-        cluster.is_training = true;
+        (cluster.is_training, cluster.is_held) = (true, false);
         self.begin_operation(OperationKind::ChangeMap, id, now_ms, MAP_STEPS as usize);
         MetaReply::Done
     }
@@ -146,6 +146,7 @@ impl MetaState {
         if cluster.next.as_ref().is_some_and(|map| map.version == version) {
             cluster.next = None;
             (cluster.ending, cluster.was_served) = (Some(version), false);
+            cluster.is_held = cluster.serving.is_none();
             self.end_operations(id);
             self.begin_operation(OperationKind::AbortMap, id, now_ms, MAP_STEPS as usize);
             return MetaReply::Done;
@@ -159,6 +160,7 @@ impl MetaState {
         }
         if version == to_come && cluster.is_training {
             cluster.is_training = false;
+            cluster.is_held = cluster.serving.is_none();
             self.end_operations(id);
         }
         MetaReply::Done

@@ -65,6 +65,8 @@ pub struct ClusterRouting {
     /// Whether queries were routed by the map that is ending: then search shards have to refuse it before home shards stop to
     /// publish by it.
     pub was_served: bool,
+    /// The first map was taken back: none is trained by itself until somebody asks for one.
+    pub is_held: bool,
     /// Points shall be spread by their ids alone again, once nothing of all this is left.
     pub is_leaving: bool,
 }
@@ -86,6 +88,7 @@ impl ClusterRouting {
             last_version,
             is_training: false,
             was_served: false,
+            is_held: false,
             is_leaving: false,
         }
     }
@@ -104,6 +107,12 @@ impl ClusterRouting {
     /// Version of the next map.
     pub fn map_to_come(&self) -> MapVersion {
         MapVersion(self.last_version.0 + 1)
+    }
+
+    /// From how many points on the first map is trained by itself; `None` when none is.
+    pub fn trains_from(&self) -> Option<u64> {
+        let is_first = self.serving.is_none() && !self.is_held && self.under_way().is_none();
+        is_first.then_some(self.from_points)
     }
 
     /// What is under way, so that no other change can begin.

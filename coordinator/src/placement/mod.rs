@@ -1,6 +1,5 @@
 //! Where replicas live: `plan` decides (pure), `reconcile` makes it so.
 
-mod clusters;
 mod maps;
 mod plan;
 mod reconcile;
@@ -11,6 +10,6 @@ mod spread;
 mod tuning;
 
 pub use maps::POINTS_MIN;
-pub use plan::{Load, place, voters_wanted};
+pub use plan::{Load, load, place, voters_wanted};
 pub use reconcile::Reconciler;
 pub use tuning::{announce_tuning, wait_for_indexes};

@@ -8,7 +8,7 @@ use vicinal_common::ids::{NodeId, ShardId};
 use vicinal_common::limits::{GROUPS_PER_NODE_MAX, REPLICATION_MAX};
 use vicinal_common::publish::ShardRole;
 
-use crate::meta::Collection;
+use crate::meta::{Collection, MetaState};
 
 /// What a node carries, and where it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,16 @@ pub struct Load {
     pub replicas: usize,
     /// Its zone; nodes without one count as standing apart from all others.
     pub zone: Option<String>,
+}
+
+/// The nodes that may be chosen, with what they carry: those that are known, not replaced, and `is_connected`.
+pub fn load(state: &MetaState, is_connected: impl Fn(NodeId) -> bool) -> BTreeMap<NodeId, Load> {
+    let held = state.replicas_per_node().into_iter().filter(|(node, _)| is_connected(*node));
+    let load = held.filter_map(|(node, replicas)| {
+        let info = state.nodes.get(&node).filter(|info| info.replaced_by.is_none())?;
+        Some((node, Load { replicas, zone: info.zone.clone() }))
+    });
+    load.collect()
 }
 
 /// Chooses nodes for `shards` new shards with `replication` replicas each. `load` names every node that may be chosen.

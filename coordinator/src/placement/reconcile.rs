@@ -16,23 +16,25 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use vicinal_common::api::{FoundGroup, ReplicaSpec, ReplicaStatus, ShardApi};
+use vicinal_common::api::{FoundGroup, NodeStatus, ShardApi};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
-use vicinal_common::publish::ShardRole;
 use vicinal_common::transport::Address;
 
-use super::clusters::wants_clusters;
+use super::plan::replica_spec;
 use super::replace::address;
+use super::maps;
 use super::tuning::{announce_tuning, outdated};
 use crate::members::Members;
 use crate::meta::{Catalog, Collection, CollectionState, MetaCommand, MetaState, Shard};
 use vicinal_common::api::NodeDirectory;
 
 /// How often the lead is looked at when nothing changes.
-const TICK: Duration = Duration::from_millis(250);
+pub(super) const TICK: Duration = Duration::from_millis(250);
 /// How often replicas that belong to nothing are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often collections that wait for their first map are asked how many points they have.
+const LOOK: Duration = Duration::from_secs(2);
 /// Collections worked on at a time (those that wait for a node do not count), and calls under way for each.
 const COLLECTIONS_AT_ONCE: usize = 16;
 const CALLS_AT_ONCE: usize = 16;
@@ -43,10 +45,10 @@ const LEADERS: Duration = Duration::from_secs(10);
 /// How often new groups are asked whether they have a leader.
 const LEADER_POLL: Duration = Duration::from_millis(20);
 /// Longest time of one change of the metadata.
-const CHANGE: Duration = Duration::from_secs(10);
+pub(super) const CHANGE: Duration = Duration::from_secs(10);
 /// Pause after a failed attempt: first and longest.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-const PAUSE_LONGEST: Duration = Duration::from_secs(2);
+pub(super) const PAUSE_FIRST: Duration = Duration::from_millis(100);
+pub(super) const PAUSE_LONGEST: Duration = Duration::from_secs(2);
 
 /// Keeps replicas and metadata in agreement.
 #[derive(Clone)]
@@ -55,21 +57,21 @@ pub struct Reconciler {
     pub(super) nodes: NodeDirectory,
     pub(super) members: Arc<Members>,
     places: Arc<Semaphore>,
-    /// Clusters are trained for one collection at a time: it takes all threads.
+    /// Whose turn it is to train a map.
     pub(super) trainings: Arc<Semaphore>,
 }
 
 /// An attempt that failed, with what it had done.
-struct Failed {
-    steps_done: usize,
-    error: Error,
+pub(super) struct Failed {
+    pub(super) steps_done: usize,
+    pub(super) error: Error,
 }
 
 impl Reconciler {
     /// A reconciler over the nodes of the directory.
     pub fn new(catalog: Catalog, nodes: NodeDirectory, members: Arc<Members>) -> Reconciler {
-        let places = Arc::new(Semaphore::new(COLLECTIONS_AT_ONCE));
-        Reconciler { catalog, nodes, members, places, trainings: Arc::new(Semaphore::new(1)) }
+        let (places, trainings) = (Arc::new(Semaphore::new(COLLECTIONS_AT_ONCE)), Arc::new(Semaphore::new(1)));
+        Reconciler { catalog, nodes, members, places, trainings }
     }
 
     /// Works until `stop` is cancelled.
@@ -80,8 +82,10 @@ impl Reconciler {
         let mut next_sweep = None;
         let mut forgetting: Option<AbortHandle> = None;
         let mut tuning: Option<AbortHandle> = None;
+        let mut supply: Option<AbortHandle> = None;
+        let mut look: Option<AbortHandle> = None;
+        let mut next_look = None;
         let mut clustering: BTreeMap<CollectionId, AbortHandle> = BTreeMap::new();
-        let mut spreading: Option<AbortHandle> = None;
         loop {
             // Marked as seen before the state is read: a change in between wakes the wait below.
             changed.borrow_and_update();
@@ -95,7 +99,7 @@ impl Reconciler {
             if self.catalog.is_leader() {
                 let state = self.catalog.state();
                 for collection in state.collections.values() {
-                    if wants_clusters(collection) && !clustering.contains_key(&collection.id) {
+                    if maps::wants_clusters(collection) && !clustering.contains_key(&collection.id) {
                         clustering.insert(collection.id, works.spawn(self.clone().cluster(collection.id)));
                     }
                     if running.contains_key(&collection.id) {
@@ -107,19 +111,28 @@ impl Reconciler {
                         running.insert(collection.id, works.spawn(self.clone().move_replicas(collection.id)));
                     } else if self.needs_spread(&state, collection) {
                         running.insert(collection.id, works.spawn(self.clone().spread(collection.id)));
+                    } else if maps::todo(collection).is_some() {
+                        running.insert(collection.id, works.spawn(self.clone().change_maps(collection.id)));
                     }
                 }
                 let forgettable = Reconciler::forgettable(&state);
                 if !forgettable.is_empty() && forgetting.as_ref().is_none_or(AbortHandle::is_finished) {
                     forgetting = Some(works.spawn(self.clone().forget(forgettable)));
                 }
-                let lacking = self.lacking_clusters(&state);
-                if !lacking.is_empty() && spreading.as_ref().is_none_or(AbortHandle::is_finished) {
-                    spreading = Some(works.spawn(self.clone().spread_clusters(lacking)));
-                }
                 let outdated = self.outdated(&state);
                 if !outdated.is_empty() && tuning.as_ref().is_none_or(AbortHandle::is_finished) {
                     tuning = Some(works.spawn(self.clone().send_tuning(outdated)));
+                }
+                let lacking = self.lacking(&state);
+                if !lacking.is_empty() && supply.as_ref().is_none_or(AbortHandle::is_finished) {
+                    supply = Some(works.spawn(self.clone().supply(lacking)));
+                }
+                if next_look.is_none_or(|due| due <= Instant::now()) {
+                    next_look = Some(Instant::now() + LOOK);
+                    let waiting = maps::waiting(&state);
+                    if !waiting.is_empty() && look.as_ref().is_none_or(AbortHandle::is_finished) {
+                        look = Some(works.spawn(self.clone().want_first_maps(waiting)));
+                    }
                 }
                 if next_sweep.is_none_or(|due| due <= Instant::now()) {
                     works.spawn(self.clone().sweep());
@@ -174,50 +187,66 @@ impl Reconciler {
     }
 
     async fn create(&self, state: &MetaState, collection: &Arc<Collection>) -> Result<(), Failed> {
-        let id = collection.id;
-        let created = self.on_each(all_replicas(collection), |api, shard| {
-            let (schema, epoch) = (collection.schema.clone(), collection.epoch);
-            async move {
-                api.create_replica(ReplicaSpec { shard, collection: id, schema, epoch, role: ShardRole::Home }).await
-            }
+        let shards: Vec<&Shard> = collection.shards.iter().collect();
+        let steps_done = self.raise(state, collection, &shards).await?;
+        let is_wanted = |now: CollectionState| now == CollectionState::Creating;
+        let led = self.wait_for_leaders(collection, &shards, is_wanted).await;
+        if !led.map_err(|error| Failed { steps_done, error })? {
+            return Ok(());
+        }
+        let activated = self.change(MetaCommand::ActivateCollection { collection: collection.id }).await;
+        activated.map_err(|error| Failed { steps_done, error })
+    }
+
+    /// Creates the replicas of new shards and founds their groups; how many steps that were.
+    pub(super) async fn raise(
+        &self,
+        state: &MetaState,
+        collection: &Collection,
+        shards: &[&Shard],
+    ) -> Result<usize, Failed> {
+        let replicas = shards.iter().flat_map(|shard| shard.readers().map(|node| (shard.id, node))).collect();
+        let created = self.on_each(replicas, |api, shard| {
+            let spec = replica_spec(collection, shard);
+            async move { api.create_replica(spec).await }
         });
-        let mut steps_done = all(created.await, 0)?;
+        let steps_done = all(created.await, 0)?;
         if collection.tuning.revision > 0 {
             // Before the first points come: nothing is built then that is not wanted.
             announce_tuning(&self.nodes, collection).await;
         }
-
         let mut groups = BTreeMap::new();
-        for shard in &collection.shards {
+        for shard in shards {
             let voters = voters(state, shard).map_err(|error| Failed { steps_done, error })?;
             groups.insert(shard.id, voters);
         }
-        let founded = self.on_each(first_replicas(collection), |api, shard| {
+        // One replica of each shard founds its group.
+        let firsts = shards.iter().filter_map(|shard| Some((shard.id, *shard.replicas.first()?))).collect();
+        let founded = self.on_each(firsts, |api, shard| {
             let voters = groups.get(&shard).cloned().unwrap_or_default();
             async move { api.found_group(FoundGroup { shard, voters }).await }
         });
-        steps_done = all(founded.await, steps_done)?;
-
-        let led = self.wait_for_leaders(collection).await;
-        if !led.map_err(|error| Failed { steps_done, error })? {
-            return Ok(());
-        }
-        let activated = self.change(MetaCommand::ActivateCollection { collection: id }).await;
-        activated.map_err(|error| Failed { steps_done, error })
+        all(founded.await, steps_done)
     }
 
-    /// Whether every shard has a leader; `false` when the collection is not to be created any more.
-    async fn wait_for_leaders(&self, collection: &Collection) -> Result<bool> {
-        let mut missing: BTreeSet<ShardId> = collection.shard_ids().collect();
+    /// Whether every one of some shards has a leader; `false` when the collection's state says that they are not wanted any
+    /// more.
+    pub(super) async fn wait_for_leaders(
+        &self,
+        collection: &Collection,
+        shards: &[&Shard],
+        is_wanted: impl Fn(CollectionState) -> bool,
+    ) -> Result<bool> {
+        let mut missing: BTreeSet<ShardId> = shards.iter().map(|shard| shard.id).collect();
         let give_up = Instant::now() + LEADERS;
         loop {
-            let shards = collection.shards.iter().filter(|shard| missing.contains(&shard.id));
-            let nodes: BTreeSet<NodeId> = shards.flat_map(|shard| shard.replicas.iter().copied()).collect();
+            let asked = shards.iter().filter(|shard| missing.contains(&shard.id));
+            let nodes: BTreeSet<NodeId> = asked.flat_map(|shard| shard.replicas.iter().copied()).collect();
             let mut failure = None;
-            for (_, answer) in self.replicas_of(nodes).await {
+            for (_, answer) in self.statuses(nodes).await {
                 match answer {
-                    Ok(replicas) => {
-                        for replica in replicas {
+                    Ok(status) => {
+                        for replica in status.replicas {
                             if replica.leader.is_some() && replica.failed.is_none() {
                                 missing.remove(&replica.shard);
                             }
@@ -228,7 +257,7 @@ impl Reconciler {
             }
             let Some(first) = missing.first() else { return Ok(true) };
             let now = self.catalog.state().collections.get(&collection.id).map(|found| found.state);
-            if now != Some(CollectionState::Creating) {
+            if !now.is_some_and(&is_wanted) {
                 return Ok(false);
             }
             if Instant::now() >= give_up {
@@ -246,6 +275,7 @@ impl Reconciler {
         let replicas = all_replicas(collection).into_iter().filter(|(_, node)| is_there(node)).collect();
         let dropped = self.on_each(replicas, |api, shard| async move { api.drop_replica(shard).await });
         let steps_done = all(dropped.await, 0)?;
+        self.forget_maps(collection).await;
         let finished = self.change(MetaCommand::FinishDelete { collection: collection.id }).await;
         finished.map_err(|error| Failed { steps_done, error })
     }
@@ -256,13 +286,14 @@ impl Reconciler {
     /// coordinator's state is old, because ids are never used again.
     async fn sweep(self) {
         let nodes = self.nodes.ids().into_iter().collect();
-        for (node, answer) in self.replicas_of(nodes).await {
+        for (node, answer) in self.statuses(nodes).await {
             let state = self.catalog.state();
             let kept: BTreeSet<ShardId> =
                 state.collections.values().flat_map(|found| found.all_shards()).map(|shard| shard.id).collect();
-            let replicas = answer.unwrap_or_default();
-            self.clone().send_tuning(outdated(&state, node, &replicas)).await;
-            for replica in replicas {
+            let Ok(status) = answer else { continue };
+            self.clone().send_tuning(outdated(&state, node, &status.replicas)).await;
+            self.sweep_maps(&state, &status).await;
+            for replica in status.replicas {
                 if replica.shard.0 < state.next_shard && !kept.contains(&replica.shard) {
                     let dropped = self.call(node, |api| async move { api.drop_replica(replica.shard).await }).await;
                     match dropped {
@@ -274,16 +305,16 @@ impl Reconciler {
         }
     }
 
-    async fn replicas_of(&self, nodes: BTreeSet<NodeId>) -> Vec<(NodeId, Result<Vec<ReplicaStatus>>)> {
+    /// What nodes say of themselves at this moment.
+    pub(super) async fn statuses(&self, nodes: BTreeSet<NodeId>) -> Vec<(NodeId, Result<NodeStatus>)> {
         let calls = nodes.into_iter().map(|node| async move {
-            let status = self.call(node, |api| async move { api.status().await }).await;
-            (node, status.map(|status| status.replicas))
+            (node, self.call(node, |api| async move { api.status().await }).await)
         });
         stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).collect().await
     }
 
     /// Makes one call for each shard and node, several at a time.
-    async fn on_each<F: Future<Output = Result<()>>>(
+    pub(super) async fn on_each<F: Future<Output = Result<()>>>(
         &self,
         targets: Vec<(ShardId, NodeId)>,
         call: impl Fn(Arc<dyn ShardApi>, ShardId) -> F,
@@ -312,7 +343,7 @@ impl Reconciler {
     }
 
     /// Shows how far a collection is that has to wait. Those that go through at once need no such entry.
-    async fn note_progress(&self, state: &MetaState, id: CollectionId, steps: usize) {
+    pub(super) async fn note_progress(&self, state: &MetaState, id: CollectionId, steps: usize) {
         let steps_done = u32::try_from(steps).unwrap_or(u32::MAX);
         let operation = state.operations.iter().find(|(_, operation)| operation.collection == id);
         if let Some((operation, known)) = operation
@@ -334,11 +365,6 @@ pub(super) fn all_replicas(collection: &Collection) -> Vec<(ShardId, NodeId)> {
         replicas.extend(shard.readers().map(|node| (shard.id, node)));
     }
     replicas
-}
-
-/// One replica of each shard, the one that founds its group.
-fn first_replicas(collection: &Collection) -> Vec<(ShardId, NodeId)> {
-    collection.shards.iter().filter_map(|shard| Some((shard.id, *shard.replicas.first()?))).collect()
 }
 
 /// Adds up what was done; the first error, if there is one, with the sum.

@@ -151,6 +151,7 @@ fn homes() -> MetaCommand {
 fn first_map_second_map_and_back_to_hash() {
     let mut machine = Machine::new();
     assert!(machine.collection().tuning.search_shards.is_empty());
+    assert_eq!(machine.cluster().trains_from(), Some(1_000));
     machine.done(train());
     assert_eq!(machine.operations(), [OperationKind::ChangeMap]);
     let first = machine.begin(1, 3);
@@ -205,6 +206,7 @@ fn a_map_is_taken_back_before_it_is_served() {
     machine.done(train());
     machine.done(abort(1));
     assert!(machine.operations().is_empty() && !machine.cluster().is_training);
+    assert_eq!(machine.cluster().trains_from(), None, "not before somebody asks");
     let late = machine.begin(1, 2);
     machine.refused(late, "not wanted any more");
     machine.done(train());

@@ -1,0 +1,252 @@
+//! Trains a map on a sample of the points of all home shards, stores it on nodes, and begins it.
+
+use std::collections::{BTreeSet, HashSet};
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+use tokio::time::Instant;
+use vicinal_common::api::random_key;
+use vicinal_common::error::{Error, Result};
+use vicinal_common::exec;
+use vicinal_common::ids::{MapDigest, MapVersion, NodeId};
+use vicinal_common::limits::MAP_BYTES_MAX;
+use vicinal_common::point::PointId;
+use vicinal_common::publish::MapRef;
+use vicinal_common::vector::Vector;
+use vicinal_routing::{LearnOptions, centroids_wanted, learn};
+
+use super::super::plan::load;
+use super::super::reconcile::{CHANGE, Reconciler};
+use super::plan::{self, progress};
+use crate::members::Liveness;
+use crate::meta::{BeginMap, ClusterRouting, Collection, MetaCommand, MetaReply, Shard};
+
+/// Points of the sample for each centroid: more move centroids little.
+const POINTS_PER_CENTROID: usize = 256;
+/// Most bytes of vectors in a sample, and in one answer.
+const SAMPLE_BYTES_MAX: usize = 256 << 20;
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a point in an answer beside its vector, at most.
+const POINT_BYTES: usize = 64;
+/// How often a shard is asked for more of the sample: one answer cannot hold all of a large one.
+const ANSWERS_MAX: u64 = 16;
+/// How often shard ids are drawn anew because another collection took them.
+const DRAWS_MAX: usize = 10;
+
+/// A map that can be begun.
+pub(super) struct Learned {
+    version: MapVersion,
+    vector: String,
+    /// Shards that it is made for.
+    shards: u32,
+    pub(super) digest: MapDigest,
+    pub(super) bytes: Bytes,
+}
+
+/// A point of a sample: what its place in the sample is by, its id, its vector.
+pub(super) type Drawn = (u64, PointId, Vec<f32>);
+
+impl Reconciler {
+    /// Trains the next map with the settings of now.
+    pub(super) async fn learn(&self, collection: &Collection, cluster: &ClusterRouting) -> Result<Learned> {
+        // One at a time: it takes memory and processors.
+        let _turn = self.trainings.acquire().await.map_err(|_| Error::Unavailable("it is stopping".into()))?;
+        let routed = plan::routed(collection, cluster)?;
+        let (dim, metric) = (routed.dim, routed.metric);
+        let seed = self.catalog.rng().next_u64();
+        let started = Instant::now();
+        let sample = self.sample(collection, cluster, dim, seed).await?;
+        self.progress(collection.id, progress::SAMPLED).await;
+        let points = sample.len();
+        let version = cluster.map_to_come();
+        let options = LearnOptions {
+            version: version.0,
+            shards: cluster.search_shards,
+            copies: f64::from(cluster.copies),
+            seed,
+            threads: threads(),
+        };
+        let work = move || {
+            let mut values: Vec<f32> = Vec::with_capacity(points * dim);
+            for (_, _, mut vector) in sample {
+                metric.prepare(&mut vector);
+                values.extend(vector);
+            }
+            let learned = exec::in_background("train map", || learn(&values, dim, metric, options));
+            let learned = learned.map_err(|error| Error::Unavailable(format!("no thread to train a map: {error}")))?;
+            let map = learned.map_err(|error| Error::Internal(format!("a map was not trained: {error}")))?;
+            Ok::<_, Error>(Bytes::from(map.encode()))
+        };
+        let bytes = exec::blocking(work).await??;
+        if bytes.len() > MAP_BYTES_MAX {
+            let text = format!("map {version} has {} bytes, the limit is {MAP_BYTES_MAX}", bytes.len());
+            return Err(Error::Internal(text));
+        }
+        self.progress(collection.id, progress::LEARNED).await;
+        tracing::info!(
+            "map {version} of collection `{}` was trained on {points} points in {:?}",
+            collection.name,
+            started.elapsed()
+        );
+        let (vector, shards) = (cluster.vector.clone(), cluster.search_shards);
+        Ok(Learned { version, vector, shards, digest: MapDigest::of(&bytes), bytes })
+    }
+
+    /// Vectors of points chosen at random, as many of each home shard as it has points, in an order that says nothing.
+    async fn sample(
+        &self,
+        collection: &Collection,
+        cluster: &ClusterRouting,
+        dim: usize,
+        seed: u64,
+    ) -> Result<Vec<Drawn>> {
+        let statuses = self.all_statuses(collection).await;
+        let points = plan::points(&statuses, collection);
+        let total: u64 = points.values().sum();
+        let wanted = sample_size(cluster.search_shards, dim) as u64;
+        let mut sample: Vec<Drawn> = Vec::new();
+        for shard in &collection.shards {
+            let held = *points.get(&shard.id).ok_or_else(|| {
+                Error::Unavailable(format!("shard {} does not say how many points it has", shard.id))
+            })?;
+            // All of them, or its share: rounded up, so that none is left out.
+            let share = if total <= wanted { held } else { (wanted * held).div_ceil(total) };
+            self.draw(collection, shard, (&cluster.vector, dim), seed, share as usize, &mut sample).await?;
+        }
+        let least = plan::points_needed(cluster);
+        if (sample.len() as u64) < least {
+            return Err(Error::Unavailable(format!(
+                "{} of its points have the vector `{}`, a map needs {least} to be trained on",
+                sample.len(),
+                cluster.vector
+            )));
+        }
+        sample.sort_unstable_by_key(|(key, id, _)| (*key, *id));
+        Ok(sample)
+    }
+
+    /// Adds points of one shard.
+    pub(super) async fn draw(
+        &self,
+        collection: &Collection,
+        shard: &Shard,
+        (vector, dim): (&str, usize),
+        seed: u64,
+        share: usize,
+        sample: &mut Vec<Drawn>,
+    ) -> Result<()> {
+        let page = (ANSWER_BYTES_MAX / (dim * size_of::<f32>() + POINT_BYTES)).max(1);
+        let mut drawn: HashSet<PointId> = HashSet::new();
+        for answer in 0..ANSWERS_MAX {
+            if drawn.len() >= share {
+                break;
+            }
+            // Another choice each time. What was there before comes again at times.
+            let limit = page.min(share);
+            let points = self.sampled(collection, shard, vector, seed.wrapping_add(answer), limit).await?;
+            let is_all = points.len() < limit || limit == share;
+            for mut point in points {
+                if drawn.len() < share
+                    && let Some(Vector::Dense(values)) = point.vectors.remove(vector)
+                    && values.len() == dim
+                    && drawn.insert(point.id)
+                {
+                    sample.push((random_key(seed, point.id), point.id, values));
+                }
+            }
+            if is_all {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the map where it has to be, then begins it.
+    pub(super) async fn begin(&self, collection: &Collection, learned: &Learned) -> Result<()> {
+        let mut floor = 0;
+        for _ in 0..DRAWS_MAX {
+            let state = self.catalog.state();
+            let Some(cluster) = collection.routing.cluster() else { return Ok(()) };
+            let is_connected = |node| self.nodes.get(node).is_some() && self.members.may_take_more(node);
+            let load = load(&state, is_connected);
+            let first = state.next_shard.max(floor).min(u64::MAX - u64::from(learned.shards));
+            let (shards, new_shards) = plan::search_shards(collection, cluster, learned.shards, &load, first)?;
+            self.store(collection, &new_shards, learned).await?;
+            let map = MapRef {
+                version: learned.version,
+                vector: learned.vector.clone(),
+                digest: learned.digest,
+                bytes: learned.bytes.len() as u64,
+                shards,
+            };
+            let begin = MetaCommand::BeginMap(Box::new(BeginMap { collection: collection.id, map, new_shards }));
+            match self.catalog.propose(begin, Instant::now() + CHANGE).await? {
+                MetaReply::Done => return Ok(()),
+                MetaReply::Refused(error) => return Err(error),
+                MetaReply::ShardIdsTaken { next_shard } => floor = next_shard,
+            }
+        }
+        Err(Error::Unavailable("other collections took the shard ids each time".into()))
+    }
+
+    async fn store(&self, collection: &Collection, new_shards: &[Shard], learned: &Learned) -> Result<()> {
+        let shards = || collection.all_shards().chain(new_shards);
+        let nodes: BTreeSet<NodeId> = shards().flat_map(Shard::readers).collect();
+        let mut stored: BTreeSet<NodeId> = BTreeSet::new();
+        let mut failure = None;
+        for (node, status) in self.statuses(nodes).await {
+            if status.as_ref().is_ok_and(|status| status.maps.contains(&learned.digest)) {
+                stored.insert(node);
+                continue;
+            }
+            let put = self.put(collection.id, node, learned.digest, learned.bytes.clone());
+            match put.await {
+                Ok(()) => drop(stored.insert(node)),
+                Err(error) => failure = Some((node, error)),
+            }
+        }
+        let is_up = |node| self.members.liveness(node) == Liveness::Up;
+        let checked = plan::check_stored(shards(), &stored, is_up);
+        checked.map_err(|refusal| match failure {
+            Some((node, error)) => Error::Unavailable(format!("{refusal} (node {node}: {error})")),
+            None => refusal,
+        })
+    }
+
+    /// Wants the first map of collections that have points enough for it.
+    pub(in super::super) async fn want_first_maps(self, waiting: Vec<vicinal_common::ids::CollectionId>) {
+        let looked = waiting.into_iter().map(|id| self.want_first_map(id));
+        if let Err(error) = try_join_all(looked).await {
+            tracing::debug!(%error, "a first map is not asked for yet");
+        }
+    }
+
+    async fn want_first_map(&self, id: vicinal_common::ids::CollectionId) -> Result<()> {
+        let state = self.catalog.state();
+        let Some(collection) = state.collections.get(&id) else { return Ok(()) };
+        let Some(cluster) = collection.routing.cluster() else { return Ok(()) };
+        let Some(from_points) = cluster.trains_from() else { return Ok(()) };
+        let statuses = self.all_statuses(collection).await;
+        let points: u64 = plan::points(&statuses, collection).values().sum();
+        if points < from_points.max(plan::points_needed(cluster)) {
+            return Ok(());
+        }
+        tracing::info!("collection `{}` has {points} points: its first map is trained", collection.name);
+        let now_ms = self.catalog.now_ms();
+        self.change(MetaCommand::TrainMap { collection: id, now_ms }).await
+    }
+}
+
+/// How many points a sample has at most.
+fn sample_size(search_shards: u32, dim: usize) -> usize {
+    let wanted = POINTS_PER_CENTROID * centroids_wanted(search_shards);
+    wanted.min(SAMPLE_BYTES_MAX / (dim.max(1) * size_of::<f32>())).max(1)
+}
+
+/// Half of the processors: the others serve.
+pub(super) fn threads() -> NonZeroUsize {
+    let processors = available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(processors / 2).unwrap_or(NonZeroUsize::MIN)
+}
