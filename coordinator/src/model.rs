@@ -1,5 +1,6 @@
 //! A model of shard nodes for tests: points in maps, exact searches, and faults on demand.
 
+mod clusters;
 mod node;
 mod write;
 
@@ -7,12 +8,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use vicinal_common::api::WriteAck;
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::Filter;
-use vicinal_common::ids::{CollectionId, Epoch, LogIndex, NodeId, RequestId, ShardId};
+use vicinal_common::ids::{CollectionId, Epoch, LogIndex, MapDigest, NodeId, RequestId, ShardId};
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, PointId, UNNAMED, Vectors};
@@ -36,6 +38,7 @@ pub(crate) struct ModelShard {
     pub(crate) seen: HashMap<(RequestId, u32), WriteAck>,
     metrics: BTreeMap<String, Metric>,
     tuning: Tuning,
+    assigning: Option<clusters::Assigning>,
 }
 
 impl ModelShard {
@@ -76,6 +79,8 @@ pub(crate) struct Model {
     pub(crate) lose_answers: HashMap<ShardId, u32>,
     /// Runs before each retrieve: changes points between the phases of a search.
     pub(crate) before_retrieve: Option<Hook>,
+    /// Maps, which all nodes have.
+    pub(crate) maps: BTreeMap<MapDigest, Bytes>,
     /// Calls to nodes.
     pub(crate) calls: u64,
 }

@@ -71,7 +71,7 @@ pub trait ShardApi: Send + Sync + 'static {
     /// How frequent dimensions of a sparse vector are in each shard.
     async fn frequencies(&self, request: FrequencyRequest) -> Vec<ShardAnswer<Frequencies>>;
 
-    /// What is in each cluster of each shard asked. `Unavailable` when a replica assigns by another map.
+    /// What is in each cluster of each shard asked, or how far replicas are with finding that out.
     async fn cluster_stats(&self, request: ClusterStatsRequest) -> Vec<ShardAnswer<ClusterStats>>;
 
     /// A digest of each shard asked, to compare replicas by.

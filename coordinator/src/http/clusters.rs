@@ -355,19 +355,19 @@ fn url_params(url: UrlParams) -> Result<HashMap<String, String>, Failure> {
 fn page(query: &HashMap<String, String>) -> Result<Page, Failure> {
     let refuse = |name: &str, value: &str, allowed: &str| {
         let text = format!("Deserialize error in query parameters: `{name}` is `{value}`, allowed is {allowed}");
-        Err(Failure::new(StatusCode::BAD_REQUEST, text))
+        Failure::new(StatusCode::BAD_REQUEST, text)
     };
     let number = |name: &str, default: usize, least: usize| match query.get(name) {
         None => Ok(default),
         Some(text) => match text.parse::<usize>() {
             Ok(number) if (least..=CLUSTER_IDS_MAX).contains(&number) => Ok(number),
-            Ok(_) | Err(_) => refuse(name, text, &format!("a whole number from {least} to {CLUSTER_IDS_MAX}")),
+            Ok(_) | Err(_) => Err(refuse(name, text, &format!("a whole number from {least} to {CLUSTER_IDS_MAX}"))),
         },
     };
     let by_size = match query.get("order").map(String::as_str) {
         None | Some("id") => false,
         Some("size") => true,
-        Some(other) => return refuse("order", other, "size or id"),
+        Some(other) => return Err(refuse("order", other, "size or id")),
     };
     Ok(Page { offset: number("offset", 0, 0)?, limit: number("limit", LIMIT_DEFAULT, 1)?, by_size })
 }

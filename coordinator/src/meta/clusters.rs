@@ -4,15 +4,13 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, MapVersion};
 use vicinal_common::publish::MapRef;
 
 use super::apply::refuse;
-use super::catalog::Catalog;
 use super::command::{MetaCommand, MetaReply};
-use super::state::{Collection, CollectionState, MetaState, OperationKind};
+use super::state::{Collection, CollectionState, MetaState, OperationKind, Routing};
 
 /// The clusters of a collection: the centroids of a map.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,7 +98,7 @@ impl MetaState {
         if version != to_come {
             return refuse(Error::Conflict(format!("clusters of version {version}: the next one is {to_come}")));
         }
-        if let super::state::Routing::Cluster(cluster) = &mut collection.routing {
+        if let Routing::Cluster(cluster) = &mut collection.routing {
             // The map that is being trained has the version that would be taken.
             if cluster.is_training {
                 return refuse(Error::Conflict("a map of the routing is being trained: wait for it".into()));
@@ -151,25 +149,6 @@ impl MetaCommand {
             | MetaCommand::ChangeCollection { collection, .. } => Some(*collection),
             _ => None,
         }
-    }
-}
-
-impl Catalog {
-    /// Wants clusters. `Conflict` while others are being trained.
-    pub async fn train_clusters(
-        &self,
-        collection: CollectionId,
-        vector: String,
-        count: u32,
-        deadline: Instant,
-    ) -> Result<()> {
-        let wish = ClusteringWish { vector, count, since_ms: self.now_ms() };
-        self.change(MetaCommand::TrainClusters { collection, wish }, deadline).await
-    }
-
-    /// Wants no clusters any more, neither those that are there nor those that are being trained.
-    pub async fn drop_clusters(&self, collection: CollectionId, deadline: Instant) -> Result<()> {
-        self.change(MetaCommand::DropClusters { collection }, deadline).await
     }
 }
 

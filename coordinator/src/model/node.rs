@@ -15,7 +15,8 @@ use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, Vectors};
 use vicinal_common::vector::Vector;
 
-use super::{ModelNode, ModelShard, matches};
+use super::clusters::Assigning;
+use super::{Model, ModelNode, ModelShard};
 
 /// How often a paused node or a replica that lags looks whether it may go on.
 const PACE: Duration = Duration::from_millis(5);
@@ -116,9 +117,13 @@ impl ShardApi for ModelNode {
         if model.dead.contains(&self.id) {
             return Err(Error::Unavailable("the node is down".into()));
         }
-        let shard = model.shards.get_mut(&request.shard).ok_or(Error::NoSuchShard(request.shard))?;
+        let Model { shards, maps, .. } = &mut *model;
+        let shard = shards.get_mut(&request.shard).ok_or(Error::NoSuchShard(request.shard))?;
         if request.tuning.revision > shard.tuning.revision {
             shard.tuning = request.tuning;
+            let clustering = shard.tuning.clustering.clone();
+            let assigning = clustering.and_then(|of| Some((maps.get(&of.digest)?, of)));
+            shard.assigning = assigning.map(|(bytes, of)| Assigning::by(of.digest, of.vector, bytes));
         }
         Ok(())
     }
@@ -183,14 +188,15 @@ impl ShardApi for ModelNode {
     }
 
     async fn scroll(&self, request: ScrollRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
-        let matching = |(_, point): &&(LogIndex, Point)| matches(request.filter.as_deref(), point);
         let page = |shard: &ModelShard| {
+            let matching = |(_, point): &&(LogIndex, Point)| shard.matches(request.filter.as_deref(), point);
             let points = shard.points.values().filter(matching);
             let shown = |(version, point): &(LogIndex, Point)| stored(*version, point, &request.parts);
             let mut page: Vec<StoredPoint> = match &request.order {
                 ScrollOrder::Id { from } => {
                     points.filter(|(_, point)| from.is_none_or(|from| point.id >= from)).map(shown).collect()
                 }
+                ScrollOrder::Clusters(sample) => shard.in_clusters(*sample, points.map(shown).collect()),
                 ScrollOrder::Random { seed } => {
                     let mut all: Vec<StoredPoint> = points.map(shown).collect();
                     all.sort_by_key(|point| random_key(*seed, point.id));
@@ -225,7 +231,7 @@ impl ShardApi for ModelNode {
             let mut counts: BTreeMap<FacetValue, u64> = BTreeMap::new();
             for (_, point) in shard.points.values() {
                 let value = point.payload.fields().unwrap().get(&request.key).and_then(serde_json::Value::as_i64);
-                if let Some(value) = value.filter(|_| matches(request.filter.as_deref(), point)) {
+                if let Some(value) = value.filter(|_| shard.matches(request.filter.as_deref(), point)) {
                     *counts.entry(FacetValue::Integer(value)).or_default() += 1;
                 }
             }
@@ -244,7 +250,7 @@ impl ShardApi for ModelNode {
         }
         let count = |shard: &ModelShard| {
             let mut found = Frequencies { points: 0, of: vec![0; request.indices.len()] };
-            for (_, point) in shard.points.values().filter(|(_, point)| matches(request.filter.as_deref(), point)) {
+            for (_, point) in shard.points.values().filter(|(_, point)| shard.matches(request.filter.as_deref(), point)) {
                 let Some(Vector::Sparse(sparse)) = point.vectors.get(&request.vector_name) else { continue };
                 found.points += 1;
                 for (count, index) in found.of.iter_mut().zip(request.indices.iter()) {
@@ -258,7 +264,7 @@ impl ShardApi for ModelNode {
 
     async fn count(&self, request: CountRequest) -> Vec<ShardAnswer<u64>> {
         let count = |shard: &ModelShard| {
-            shard.points.values().filter(|(_, point)| matches(request.filter.as_deref(), point)).count() as u64
+            shard.points.values().filter(|(_, point)| shard.matches(request.filter.as_deref(), point)).count() as u64
         };
         self.read(&request.context, count).await
     }
@@ -268,16 +274,22 @@ impl ShardApi for ModelNode {
         self.read(&request.context, digest).await
     }
 
-    async fn put_map(&self, _: PutMap) -> Result<()> {
-        Err(Error::Internal("not part of these tests".into()))
+    async fn cluster_stats(&self, request: ClusterStatsRequest) -> Vec<ShardAnswer<ClusterStats>> {
+        self.read(&request.context, |shard| shard.cluster_stats(request.map)).await
     }
 
-    async fn get_map(&self, _: MapDigest) -> Result<Bytes> {
-        Err(Error::Internal("not part of these tests".into()))
+    async fn put_map(&self, request: PutMap) -> Result<()> {
+        self.model.lock().maps.insert(request.digest, request.bytes);
+        Ok(())
     }
 
-    async fn keep_maps(&self, _: KeepMaps) -> Result<()> {
-        Err(Error::Internal("not part of these tests".into()))
+    async fn get_map(&self, digest: MapDigest) -> Result<Bytes> {
+        self.model.lock().maps.get(&digest).cloned().ok_or_else(|| Error::NotFound(format!("map {digest}")))
+    }
+
+    async fn keep_maps(&self, request: KeepMaps) -> Result<()> {
+        self.model.lock().maps.retain(|digest, _| request.digests.contains(digest));
+        Ok(())
     }
 
     async fn status(&self) -> Result<NodeStatus> {
@@ -306,7 +318,7 @@ impl ShardApi for ModelNode {
             })
         };
         let replicas = model.shards.iter().filter_map(replica).collect();
-        Ok(NodeStatus { node: self.id, replicas, read_only: None, maps: Vec::new() })
+        Ok(NodeStatus { node: self.id, replicas, read_only: None, maps: model.maps.keys().copied().collect() })
     }
 }
 
@@ -325,7 +337,7 @@ fn stored(version: LogIndex, point: &Point, parts: &PointParts) -> StoredPoint {
 fn best(shard: &ModelShard, query: &SearchQuery) -> Vec<ShardHit> {
     let metric = shard.metrics[&query.vector_name];
     let mut hits = Vec::new();
-    for (version, point) in shard.points.values().filter(|(_, point)| matches(query.filter.as_deref(), point)) {
+    for (version, point) in shard.points.values().filter(|(_, point)| shard.matches(query.filter.as_deref(), point)) {
         let Some(vector) = point.vectors.get(&query.vector_name) else { continue };
         let is_apart = |part: &Vector| similarity(metric, part, vector).is_none();
         if query.goal.nearest().is_some_and(is_apart) {

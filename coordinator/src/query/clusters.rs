@@ -68,9 +68,9 @@ impl ClusterMaps {
         let opened = exec::blocking(move || {
             let map = CentroidMap::decode(&bytes).map_err(|e| Error::Corrupt(format!("map {}: {e}", of.digest)))?;
             let map = Arc::new(map);
-            Ok(Arc::new(ClusterMap { of, placer: Placer::new(map.clone()), map }))
+            Ok::<_, Error>(Arc::new(ClusterMap { of, placer: Placer::new(map.clone()), map }))
         });
-        let opened: Arc<ClusterMap> = opened.await??;
+        let opened = opened.await??;
         let mut kept = self.newest_last.lock();
         kept.retain(|(known, _)| *known != opened.of.digest);
         kept.push_back((opened.of.digest, opened.clone()));

@@ -155,9 +155,12 @@ impl View {
         runs.fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1))
     }
 
-    /// What is in each cluster; only how far assigning is, while it is under way.
+    /// What is in each cluster; only how far assigning is, while it is under way or has not begun.
     pub fn cluster_stats(&self, map: MapDigest, patience: &Patience) -> Result<ClusterStats> {
-        self.assign_young(map, patience)?;
+        match self.assign_young(map, patience) {
+            Ok(()) | Err(Error::Unavailable(_)) => {}
+            Err(error) => return Err(error),
+        }
         let (assigned, rows) = self.assigned(map);
         let mut stats = ClusterStats { assigned, rows, clusters: Vec::new() };
         if !stats.is_ready() {
