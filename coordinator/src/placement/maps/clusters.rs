@@ -183,7 +183,7 @@ async fn encoded(map: CentroidMap, version: u64) -> Result<(CentroidMap, Bytes)>
         parts.version = version;
         let map = CentroidMap::new(parts).map_err(|error| Error::Internal(format!("clusters make no map: {error}")))?;
         let bytes = Bytes::from(map.encode());
-        Ok((map, bytes))
+        Ok::<_, Error>((map, bytes))
     };
     let (map, bytes) = exec::blocking(work).await??;
     if bytes.len() > MAP_BYTES_MAX {
