@@ -168,7 +168,15 @@ mod tests {
 
     fn segment(number: u64, rows: u64, dead: u64) -> SegmentStats {
         let vectors = vec![VectorStats { bytes: rows * 64, indexed: false }];
-        SegmentStats { number, rows, dead, bytes: rows * ROW_BYTES, vectors, fields_missing: number as usize % 3, unassigned: number % 7 == 1 }
+        SegmentStats {
+            number,
+            rows,
+            dead,
+            bytes: rows * ROW_BYTES,
+            vectors,
+            fields_missing: number as usize % 3,
+            unassigned: number % 7 == 1,
+        }
     }
 
     /// Does what the policy says until it says nothing. Returns the bytes written.

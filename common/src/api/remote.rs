@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use crate::api::wire::{DropReplica, GetMap, Operation, Request, Status, decode_answer, encode_request};
 use crate::api::{
-    ChangeMembers, ClusterStats, ClusterStatsRequest, CountRequest, DigestRequest, FacetCount, FacetRequest, FoundGroup, Frequencies, FrequencyRequest,
-    KeepMaps, MembersChange, NodeStatus, PutMap, ReadContext, ReplicaSpec, RetrieveRequest, ScrollRequest,
-    SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune, WriteAck, WriteRequest,
+    ChangeMembers, ClusterStats, ClusterStatsRequest, CountRequest, DigestRequest, FacetCount, FacetRequest,
+    FoundGroup, Frequencies, FrequencyRequest, KeepMaps, MembersChange, NodeStatus, PutMap, ReadContext, ReplicaSpec,
+    RetrieveRequest, ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune,
+    WriteAck, WriteRequest,
 };
 use crate::error::{Error, Result};
 use crate::ids::{LogIndex, MapDigest, NodeId, ShardId};

@@ -105,7 +105,8 @@ impl Parser {
             "should" | "min_should" | "must" | "must_not" => {
                 return self.filter(value, depth + 1).map(Condition::Filter);
             }
-            "is_empty" | "is_null" | "has_id" | "has_vector" | "slice" | "in_clusters" | "in_clusters_of" | "nested" => {}
+            "is_empty" | "is_null" | "has_id" | "has_vector" | "slice" | "in_clusters" | "in_clusters_of"
+            | "nested" => {}
             "match" | "range" | "values_count" | "geo_bounding_box" | "geo_radius" | "geo_polygon" => {
                 return refuse(format!("a `{name}` condition needs the `key` of a payload field"));
             }

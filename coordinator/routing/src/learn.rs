@@ -44,12 +44,7 @@ pub struct LearnOptions {
 }
 
 /// Learns a map from a sample (row-major, prepared for the metric) of at least two points, in an order that says nothing.
-pub fn learn(
-    sample: &[f32],
-    dim: usize,
-    metric: Metric,
-    options: LearnOptions,
-) -> Result<CentroidMap, RoutingError> {
+pub fn learn(sample: &[f32], dim: usize, metric: Metric, options: LearnOptions) -> Result<CentroidMap, RoutingError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.get()).build();
     let pool = pool.map_err(|error| invalid(format!("there are no threads to train with: {error}")))?;
     pool.install(|| learn_here(sample, dim, metric, options))
@@ -111,7 +106,8 @@ mod tests {
             assert!(!map.parts().thetas.is_empty());
             let router = Router::new(Arc::new(map));
             let ask = Ask { k: 10, goal: Goal::Recall(0.9), filter: Filtered::No };
-            let asked: usize = data.chunks_exact(8).take(100).map(|query| router.route(query, ask).asked as usize).sum();
+            let asked: usize =
+                data.chunks_exact(8).take(100).map(|query| router.route(query, ask).asked as usize).sum();
             assert!(asked < 400, "{metric:?}: all were asked");
         }
     }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use axum::extract::{Query as UrlQuery, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use vicinal_common::api::{ClusterSample, ClusterStat, PointParts, ScrollOrder, StoredPoint, VectorSelector};
+use vicinal_common::api::{
+    ClusterSample, ClusterStat, OrderValue, PointParts, ScrollOrder, StoredPoint, VectorSelector,
+};
 use vicinal_common::collection::VectorKind;
 use vicinal_common::distance::Kernel;
 use vicinal_common::error::{Error, Result as CommonResult};
@@ -42,13 +44,17 @@ pub(super) async fn train(State(coordinator): Shared, params: Params, body: Json
     let (vector, count) = body.decode(TrainClustersBody::into_wish).await?;
     let schema = query::resolve_vector_name(&collection.schema, &vector)?;
     if schema.kind != VectorKind::Dense {
-        return Err(Error::BadInput(format!("`vector`: {vector:?} is not dense: only dense vectors are clustered")).into());
+        return Err(
+            Error::BadInput(format!("`vector`: {vector:?} is not dense: only dense vectors are clustered")).into()
+        );
     }
     let refuse = |message: String| Failure::from(Error::Validation { field: "count".into(), message });
     let most = MAP_BYTES_MAX / (schema.dim * size_of::<f32>() + MAP_EXTRA_BYTES);
     if count as usize > most {
         let dim = schema.dim;
-        return Err(refuse(format!("value {count} invalid, must be {most} or smaller for vectors of {dim} dimensions")));
+        return Err(refuse(format!(
+            "value {count} invalid, must be {most} or smaller for vectors of {dim} dimensions"
+        )));
     }
     let replicas = info::survey(&coordinator.shards, &collection, Patience::EachShard, params.deadline).await;
     let homes = replicas.values().filter(|replica| collection.is_home(replica.shard));
@@ -194,7 +200,8 @@ pub(super) async fn get(State(coordinator): Shared, params: Params) -> Result<An
     let known = Known::read(&coordinator, &params, collection).await?;
     let count = known.map.map.len();
     if id as usize >= count {
-        let text = format!("there is no cluster {id}: the ids of {count} clusters are 0 to {}", count.saturating_sub(1));
+        let text =
+            format!("there is no cluster {id}: the ids of {count} clusters are 0 to {}", count.saturating_sub(1));
         return Err(Error::NotFound(text).into());
     }
     if !known.is_ready() {
@@ -219,7 +226,10 @@ pub(super) async fn nearest(State(coordinator): Shared, params: Params, body: Js
             let dim = map.map.parts().dim;
             if vector.len() != dim {
                 let got = vector.len();
-                return Err(Error::BadInput(format!("`query`: Vector dimension error: expected dim: {dim}, got {got}")).into());
+                return Err(Error::BadInput(format!(
+                    "`query`: Vector dimension error: expected dim: {dim}, got {got}"
+                ))
+                .into());
             }
             if vector.iter().any(|value| !value.is_finite()) {
                 return Err(Error::BadInput("`query`: a value is no finite number of 32 bits".into()).into());
@@ -227,7 +237,9 @@ pub(super) async fn nearest(State(coordinator): Shared, params: Params, body: Js
             schema.metric.prepare(&mut vector);
             vector
         }
-        Example::Vector(_) => return Err(Error::BadInput("`query`: expected a dense vector or a point id".into()).into()),
+        Example::Vector(_) => {
+            return Err(Error::BadInput("`query`: expected a dense vector or a point id".into()).into());
+        }
         Example::Point(id) => {
             let lookup = params.lookup(&coordinator);
             let parts = PointParts { payload: false, vectors: VectorSelector::Named(vec![map.of.vector.clone()]) };
@@ -295,7 +307,10 @@ pub(super) async fn sample(State(coordinator): Shared, params: Params, body: Jso
 
 /// A point with its cluster, which a sample carries as what it is ordered by.
 fn encode_sampled(out: &mut Vec<u8>, point: &StoredPoint, shown: &Shown) -> CommonResult<()> {
-    let cluster = point.order.map(|order| json!(order)).unwrap_or_default();
+    let cluster = match point.order {
+        Some(OrderValue::Integer(cluster)) => json!(cluster),
+        Some(OrderValue::Float(_)) | None => Value::Null,
+    };
     encode::point(out, &StoredPoint { order: None, ..point.clone() }, shown)?;
     out.pop();
     out.extend_from_slice(format!(",\"cluster\":{cluster}}}").as_bytes());

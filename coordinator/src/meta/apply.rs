@@ -89,9 +89,7 @@ impl MetaState {
             MetaCommand::AbortMap { collection, version, now_ms } => self.abort_map(*collection, *version, *now_ms),
             MetaCommand::ServeHomes { collection, now_ms } => self.serve_homes(*collection, *now_ms),
             MetaCommand::TrainClusters { collection, wish } => self.train_clusters(*collection, wish),
-            MetaCommand::ServeClusters { collection, wish, trained } => {
-                self.serve_clusters(*collection, wish, trained)
-            }
+            MetaCommand::ServeClusters { collection, wish, trained } => self.serve_clusters(*collection, wish, trained),
             MetaCommand::DropClusters { collection } => self.drop_clusters(*collection),
         }
     }

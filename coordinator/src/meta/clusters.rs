@@ -79,7 +79,12 @@ impl MetaState {
         MetaReply::Done
     }
 
-    pub(super) fn serve_clusters(&mut self, id: CollectionId, wish: &ClusteringWish, trained: &Clustering) -> MetaReply {
+    pub(super) fn serve_clusters(
+        &mut self,
+        id: CollectionId,
+        wish: &ClusteringWish,
+        trained: &Clustering,
+    ) -> MetaReply {
         let to_come = match self.collections.get(&id) {
             Some(found) => self.clustering_to_come(found),
             None => return refuse(Error::NotFound(format!("Collection {id} was deleted"))),

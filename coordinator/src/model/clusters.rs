@@ -5,12 +5,17 @@ use std::sync::Arc;
 
 use vicinal_common::api::{ClusterSample, ClusterStat, ClusterStats, OrderValue, StoredPoint};
 use vicinal_common::filter::{ClusteringName, Filter, InClusters};
-use vicinal_common::ids::MapDigest;
+use vicinal_common::ids::{MapDigest, MapVersion};
 use vicinal_common::point::Point;
 use vicinal_common::vector::Vector;
 use vicinal_routing::{CentroidMap, Placer};
 
 use super::ModelShard;
+
+/// The version of a map.
+pub(super) fn version(bytes: &[u8]) -> MapVersion {
+    MapVersion(CentroidMap::decode(bytes).unwrap().parts().version)
+}
 
 /// What a shard of the model assigns by.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, Vectors};
 use vicinal_common::vector::Vector;
 
-use super::clusters::Assigning;
+use super::clusters::{self, Assigning};
 use super::{Model, ModelNode, ModelShard};
 
 /// How often a paused node or a replica that lags looks whether it may go on.
@@ -250,7 +250,8 @@ impl ShardApi for ModelNode {
         }
         let count = |shard: &ModelShard| {
             let mut found = Frequencies { points: 0, of: vec![0; request.indices.len()] };
-            for (_, point) in shard.points.values().filter(|(_, point)| shard.matches(request.filter.as_deref(), point)) {
+            for (_, point) in shard.points.values().filter(|(_, point)| shard.matches(request.filter.as_deref(), point))
+            {
                 let Some(Vector::Sparse(sparse)) = point.vectors.get(&request.vector_name) else { continue };
                 found.points += 1;
                 for (count, index) in found.of.iter_mut().zip(request.indices.iter()) {
@@ -288,7 +289,8 @@ impl ShardApi for ModelNode {
     }
 
     async fn keep_maps(&self, request: KeepMaps) -> Result<()> {
-        self.model.lock().maps.retain(|digest, _| request.digests.contains(digest));
+        let is_newer = |bytes: &Bytes| clusters::version(bytes) > request.as_of;
+        self.model.lock().maps.retain(|digest, bytes| request.digests.contains(digest) || is_newer(bytes));
         Ok(())
     }
 

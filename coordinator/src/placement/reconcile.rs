@@ -21,9 +21,9 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 use vicinal_common::transport::Address;
 
+use super::maps;
 use super::plan::replica_spec;
 use super::replace::address;
-use super::maps;
 use super::tuning::{announce_tuning, outdated};
 use crate::members::Members;
 use crate::meta::{Catalog, Collection, CollectionState, MetaCommand, MetaState, Shard};
@@ -307,9 +307,9 @@ impl Reconciler {
 
     /// What nodes say of themselves at this moment.
     pub(super) async fn statuses(&self, nodes: BTreeSet<NodeId>) -> Vec<(NodeId, Result<NodeStatus>)> {
-        let calls = nodes.into_iter().map(|node| async move {
-            (node, self.call(node, |api| async move { api.status().await }).await)
-        });
+        let calls = nodes
+            .into_iter()
+            .map(|node| async move { (node, self.call(node, |api| async move { api.status().await }).await) });
         stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).collect().await
     }
 

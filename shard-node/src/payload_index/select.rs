@@ -199,7 +199,8 @@ impl Compiler<'_> {
         let ClusteringName::Map(map) = asked.of else { return self.unknown() };
         // Which the read has seen to; without it each row is asked, and says that it does not know.
         let Some(known) = self.source.run.assigned().complete(map) else { return self.unknown() };
-        let rows: Vec<u32> = asked.clusters.as_slice().iter().flat_map(|cluster| known.rows_of(*cluster)).copied().collect();
+        let rows: Vec<u32> =
+            asked.clusters.as_slice().iter().flat_map(|cluster| known.rows_of(*cluster)).copied().collect();
         Bounds::exact(rows::of_any(&rows, self.rows))
     }
 

@@ -74,7 +74,8 @@ impl Assignments {
     /// What a run made of rows of others knows from them; `None` when they know nothing. Rows of runs that know less
     /// are pending.
     fn carried(sources: &[Source<'_>], order: impl Iterator<Item = RowRef>) -> Option<Assignments> {
-        let known: Vec<Option<Arc<Assignments>>> = sources.iter().map(|source| source.run.assigned().newest()).collect();
+        let known: Vec<Option<Arc<Assignments>>> =
+            sources.iter().map(|source| source.run.assigned().newest()).collect();
         // While a new map takes the place of another, some runs know the old one: what most rows know is carried.
         let map = known.iter().flatten().max_by_key(|known| known.assigned())?.map;
         let (mut clusters, mut lengths) = (Vec::new(), Vec::new());

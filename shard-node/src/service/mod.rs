@@ -11,9 +11,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::Instrument;
 use vicinal_common::api::{
-    ChangeMembers, ClusterStats, ClusterStatsRequest, CountRequest, DigestRequest, FacetCount, FacetRequest, FoundGroup, Frequencies, FrequencyRequest,
-    KeepMaps, MembersChange, NodeStatus, PutMap, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest,
-    ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune, WriteAck, WriteRequest,
+    ChangeMembers, ClusterStats, ClusterStatsRequest, CountRequest, DigestRequest, FacetCount, FacetRequest,
+    FoundGroup, Frequencies, FrequencyRequest, KeepMaps, MembersChange, NodeStatus, PutMap, ReplicaSpec,
+    RetrieveRequest, ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune,
+    WriteAck, WriteRequest,
 };
 use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;

@@ -189,9 +189,9 @@ impl View {
     fn with_clusters(&self, map: MapDigest) -> Result<Vec<(Source<'_>, Arc<Assignments>)>> {
         let runs = self.sources().map(|source| {
             let known = source.run.assigned().complete(map);
-            known.map(|known| (source, known)).ok_or_else(|| {
-                Error::Unavailable("the clusters of the collection have just changed: try again".into())
-            })
+            known
+                .map(|known| (source, known))
+                .ok_or_else(|| Error::Unavailable("the clusters of the collection have just changed: try again".into()))
         });
         runs.collect()
     }

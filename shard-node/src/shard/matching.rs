@@ -1,8 +1,8 @@
 //! Filters on the rows of a run.
 
 use std::cell::Cell;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::{ClusteringName, Filter, InClusters};

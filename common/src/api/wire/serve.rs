@@ -7,8 +7,8 @@ use futures::FutureExt;
 
 use super::{DropReplica, GetMap, Operation, Request, Status, decode_request, encode_answer};
 use crate::api::{
-    ChangeMembers, ClusterStatsRequest, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest, KeepMaps, PutMap,
-    ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, ShardApi, Tune, WriteRequest,
+    ChangeMembers, ClusterStatsRequest, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest,
+    KeepMaps, PutMap, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, ShardApi, Tune, WriteRequest,
 };
 use crate::error::Result;
 use crate::ids::NodeId;

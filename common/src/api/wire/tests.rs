@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use self::messages::*;
 use super::*;
 use crate::api::{
-    ChangeMembers, ClusterStatsRequest, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest, KeepMaps, PutMap,
-    ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, Tune, WriteRequest,
+    ChangeMembers, ClusterStatsRequest, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest,
+    KeepMaps, PutMap, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, Tune, WriteRequest,
 };
 use crate::filter::Tokenization;
 use crate::ids::{Epoch, MapDigest, MapVersion};

@@ -9,7 +9,8 @@ const PATH: &str = "/collections/c/clusters";
 /// 320 points around 5 places, 16 without any; with clusters. And the cluster of each point.
 async fn clustered() -> (Edge, BTreeMap<u64, u64>) {
     let edge = Edge::new().await;
-    edge.ok("PUT", C, json!({"vectors": {"": {"size": 2, "distance": "Euclid"}, "b": {"size": 2, "distance": "Dot"}}})).await;
+    edge.ok("PUT", C, json!({"vectors": {"": {"size": 2, "distance": "Euclid"}, "b": {"size": 2, "distance": "Dot"}}}))
+        .await;
     let point = |id: u64| {
         let vector = json!({"": [(id % 5) * 100 + id / 5 % 3, id / 15 % 3]});
         json!({"id": id, "vector": vector, "payload": {"n": id, "even": id % 2}})
@@ -33,7 +34,8 @@ async fn train(edge: &Edge, count: u64) -> Value {
     assert_eq!(wanted["training"]["count"], count);
     for _ in 0..1_000 {
         let shown = edge.ok("GET", PATH, Value::Null).await;
-        if shown["version"] != before && shown["version"].is_u64() && shown["training"].is_null() {
+        if shown["version"] != before && shown["version"].is_u64() && shown["ready"] == true {
+            assert!(shown["training"].is_null());
             return shown;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -55,19 +57,22 @@ async fn clusters_are_listed_with_their_size_medoid_and_spread() {
         let size = clusters.values().filter(|cluster| **cluster == one["id"].as_u64().unwrap()).count();
         assert_eq!(one["size"], size, "{one}");
         assert_eq!(clusters[&one["medoid"].as_u64().unwrap()], one["id"].as_u64().unwrap());
-        // Nothing was written since: the sample was all points.
-        assert!(one["spread"].as_f64().unwrap() > 0.0 && one["drift"].as_f64().unwrap().abs() < 1e-4, "{one}");
+        // Nothing was written since, and the sample was nearly all points.
+        assert!(one["spread"].as_f64().unwrap() > 0.0 && one["drift"].as_f64().unwrap().abs() < 0.2, "{one}");
         assert!(one["shard"].is_null());
         let alone = edge.ok("GET", &format!("{PATH}/{}", one["id"]), Value::Null).await;
         assert_eq!((&alone["medoid"], &alone["version"]), (&one["medoid"], &shown["version"]));
     }
     let page = edge.ok("GET", &format!("{PATH}?order=size&limit=2&offset=1"), Value::Null).await;
-    let sizes: Vec<u64> = page["clusters"].as_array().unwrap().iter().map(|one| one["size"].as_u64().unwrap()).collect();
+    let sizes: Vec<u64> =
+        page["clusters"].as_array().unwrap().iter().map(|one| one["size"].as_u64().unwrap()).collect();
     assert!(sizes.len() == 2 && sizes[0] >= sizes[1]);
 
     let (status, text) = edge.refused("GET", &format!("{PATH}/99"), Value::Null).await;
     assert!(status == 404 && text.contains("there is no cluster 99"), "{text}");
-    for (url, words) in [("?order=name", "`order`"), ("?limit=0", "`limit`"), ("?offset=x", "`offset`"), ("/x", "whole number")] {
+    for (url, words) in
+        [("?order=name", "`order`"), ("?limit=0", "`limit`"), ("?offset=x", "`offset`"), ("/x", "whole number")]
+    {
         let (status, text) = edge.refused("GET", &format!("{PATH}{url}"), Value::Null).await;
         assert!(status == 400 && text.contains(words), "{url}: {text}");
     }
@@ -148,6 +153,12 @@ async fn a_new_clustering_gets_another_version_and_old_ids_are_refused() {
     let old = edge.ok("GET", PATH, Value::Null).await["version"].as_u64().unwrap();
     let new = train(&edge, 3).await["version"].as_u64().unwrap();
     assert!(new > old);
+    for _ in 0..1_000 {
+        if edge.model.lock().maps.len() == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert_eq!(edge.model.lock().maps.len(), 1, "the old map is removed");
     let filter = json!({"must": {"in_clusters": {"version": old, "clusters": [0]}}});
     let (status, text) = edge.refused("POST", "/collections/c/points/count", json!({"filter": filter})).await;
@@ -189,7 +200,13 @@ async fn what_is_wrong_is_said_with_field_and_limit() {
         ("POST", &sample, json!({"not_in": [9_999]}), 400, "there is no cluster 9999"),
         ("POST", &sample, json!({"not_in": ["a"]}), 400, "not_in"),
         ("POST", &format!("{points}/count"), json!({"filter": {"must": {"in_clusters": [77]}}}), 400, "no cluster 77"),
-        ("POST", &format!("{points}/delete"), json!({"filter": filter}), 400, "`in_clusters` and `in_clusters_of` are for reads"),
+        (
+            "POST",
+            &format!("{points}/delete"),
+            json!({"filter": filter}),
+            400,
+            "`in_clusters` and `in_clusters_of` are for reads",
+        ),
         ("POST", &format!("{points}/payload"), json!({"payload": {"a": 1}, "filter": filter}), 400, "are for reads"),
         (
             "PUT",

@@ -45,9 +45,13 @@ impl Reconciler {
             let Some(wish) = collection.clustering_wanted.clone() else { return };
             let attempt = tokio::select! {
                 attempt = self.train_clusters(collection, &wish) => attempt,
-                () = self.until_unwanted(id, &wish) => continue,
+                () = self.until_unwanted(id, &wish) => Ok(()),
             };
-            let Err(error) = attempt else { return };
+            let Err(error) = attempt else {
+                // It is served, or taken back: whichever was noticed first, replicas are told.
+                self.after_clusters(id).await;
+                continue;
+            };
             let text = error.to_string();
             if text != told {
                 tracing::warn!("training the clusters of collection `{}` has to wait: {text}", collection.name);
@@ -55,6 +59,18 @@ impl Reconciler {
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_LONGEST);
+        }
+    }
+
+    /// Tells replicas what they shall assign by, and has nodes remove the map before.
+    async fn after_clusters(&self, id: CollectionId) {
+        let state = self.catalog.state();
+        let Some(collection) = state.collections.get(&id) else { return };
+        announce_tuning(&self.nodes, collection).await;
+        let nodes = collection.all_shards().flat_map(Shard::readers).collect();
+        self.keep_maps(&state, collection, nodes).await;
+        if let Some(own) = &collection.clustering {
+            tracing::info!("collection `{}` has clusters of version {}", collection.name, own.map.version);
         }
     }
 
@@ -113,13 +129,7 @@ impl Reconciler {
             let state = self.catalog.state();
             let Some(collection) = state.collections.get(&id) else { return Ok(()) };
             match served {
-                Ok(()) => {
-                    tracing::info!("collection `{}` has clusters of version {version}", collection.name);
-                    announce_tuning(&self.nodes, collection).await;
-                    let nodes = collection.all_shards().flat_map(Shard::readers).collect();
-                    self.keep_maps(&state, collection, nodes).await;
-                    return Ok(());
-                }
+                Ok(()) => return Ok(()),
                 Err(error) if state.clustering_to_come(collection) == version => return Err(error),
                 Err(_) => {}
             }
@@ -142,9 +152,9 @@ impl Reconciler {
         let wanted = (u64::from(wish.count) * POINTS_PER_CLUSTER).min(most);
         let mut sample: Vec<Drawn> = Vec::new();
         for shard in &collection.shards {
-            let held = *points.get(&shard.id).ok_or_else(|| {
-                Error::Unavailable(format!("shard {} does not say how many points it has", shard.id))
-            })?;
+            let held = *points
+                .get(&shard.id)
+                .ok_or_else(|| Error::Unavailable(format!("shard {} does not say how many points it has", shard.id)))?;
             // All of them, or its share: rounded up, so that none is left out.
             let share = if total <= wanted { held } else { (wanted * held).div_ceil(total) };
             self.draw(collection, shard, (&wish.vector, schema.dim), seed, share as usize, &mut sample).await?;

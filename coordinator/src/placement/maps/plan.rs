@@ -206,8 +206,7 @@ mod tests {
 
     fn status(node: u64, term: u64, role: ReplicaRole, filled: Option<(bool, u64)>) -> NodeStatus {
         let collection = CollectionId(uuid::Uuid::nil());
-        let target =
-            |(is_filled, rows_filled)| TargetStatus { version: MapVersion(3), is_filled, rows_filled };
+        let target = |(is_filled, rows_filled)| TargetStatus { version: MapVersion(3), is_filled, rows_filled };
         let publish = PublishStatus { targets: filled.map(target).into_iter().collect(), ..PublishStatus::default() };
         let unknown = ReplicaStatus::unknown(ShardId(0), collection);
         let replica = ReplicaStatus { role, term, points: 100, publish, ..unknown };

@@ -30,7 +30,8 @@ fn lacking(state: &MetaState, status: &NodeStatus) -> Vec<Lacking> {
     let mut lacking = Vec::new();
     for collection in state.collections.values().filter(|found| found.state == CollectionState::Active) {
         if collection.all_shards().any(|shard| shard.is_on(node)) {
-            let missing = plan::all_maps(collection).map(|map| map.digest).filter(|digest| !status.maps.contains(digest));
+            let missing =
+                plan::all_maps(collection).map(|map| map.digest).filter(|digest| !status.maps.contains(digest));
             lacking.extend(missing.map(|digest| Lacking { node, collection: collection.id, digest }));
         }
     }
@@ -107,9 +108,8 @@ impl Reconciler {
     /// Supplies a node, and has it remove what it has beside the maps that there are.
     pub(in super::super) async fn sweep_maps(&self, state: &MetaState, status: &NodeStatus) {
         self.supply_each(lacking(state, status)).await;
-        let maps = |collection: &Collection| -> Vec<MapDigest> {
-            plan::all_maps(collection).map(|map| map.digest).collect()
-        };
+        let maps =
+            |collection: &Collection| -> Vec<MapDigest> { plan::all_maps(collection).map(|map| map.digest).collect() };
         let used: BTreeSet<MapDigest> = state.collections.values().flat_map(|collection| maps(collection)).collect();
         if status.maps.iter().all(|digest| used.contains(digest)) {
             return;

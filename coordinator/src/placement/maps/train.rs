@@ -108,9 +108,9 @@ impl Reconciler {
         let wanted = sample_size(cluster.search_shards, dim) as u64;
         let mut sample: Vec<Drawn> = Vec::new();
         for shard in &collection.shards {
-            let held = *points.get(&shard.id).ok_or_else(|| {
-                Error::Unavailable(format!("shard {} does not say how many points it has", shard.id))
-            })?;
+            let held = *points
+                .get(&shard.id)
+                .ok_or_else(|| Error::Unavailable(format!("shard {} does not say how many points it has", shard.id)))?;
             // All of them, or its share: rounded up, so that none is left out.
             let share = if total <= wanted { held } else { (wanted * held).div_ceil(total) };
             self.draw(collection, shard, (&cluster.vector, dim), seed, share as usize, &mut sample).await?;

@@ -96,7 +96,8 @@ impl Scene {
     /// How many rows are assigned without anybody asking, of how many.
     fn assigned(&self, map: &CentroidMap) -> (u64, u64) {
         let view = self.shard.view();
-        let of = |run: &dyn Run| (run.assigned().by(digest(map)).map_or(0, |known| known.assigned()), u64::from(run.rows()));
+        let of =
+            |run: &dyn Run| (run.assigned().by(digest(map)).map_or(0, |known| known.assigned()), u64::from(run.rows()));
         view.sources().map(|source| of(source.run)).fold((0, 0), |sum, run| (sum.0 + run.0, sum.1 + run.1))
     }
 }
@@ -137,17 +138,13 @@ fn points(view: &View) -> Vec<StoredPoint> {
 }
 
 fn by(filter: &mut Filter, map: &CentroidMap) {
-    let facts = ClusteringFacts {
-        version: MapVersion(1),
-        map: digest(map),
-        count: CLUSTERS,
-        of_points: &|_| None,
-    };
+    let facts = ClusteringFacts { version: MapVersion(1), map: digest(map), count: CLUSTERS, of_points: &|_| None };
     filter.fix_clusters(&facts).unwrap();
 }
 
 fn some_filter(work: &mut Work) -> Filter {
-    let mut some = || json!({"in_clusters": (0..work.below(5)).map(|_| work.below(CLUSTERS as u64)).collect::<Vec<_>>()});
+    let mut some =
+        || json!({"in_clusters": (0..work.below(5)).map(|_| work.below(CLUSTERS as u64)).collect::<Vec<_>>()});
     let (a, b) = (some(), some());
     let group = json!({"key": "g", "range": {"gte": work.below(30)}});
     let id = work.below(400);

@@ -150,7 +150,13 @@ pub(super) fn clusters() -> impl Strategy<Value = ClusterStats> {
 }
 
 pub(super) fn map_ref(version: u64) -> MapRef {
-    MapRef { version: MapVersion(version), vector: "v".into(), digest: MapDigest(9), bytes: 70, shards: vec![ShardId(3)] }
+    MapRef {
+        version: MapVersion(version),
+        vector: "v".into(),
+        digest: MapDigest(9),
+        bytes: 70,
+        shards: vec![ShardId(3)],
+    }
 }
 
 pub(super) fn query() -> impl Strategy<Value = SearchQuery> {
