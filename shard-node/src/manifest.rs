@@ -11,9 +11,9 @@ use vicinal_common::api::ReplicaSpec;
 use vicinal_common::disk::{Disk, prepare_file};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::Tokenization;
-use vicinal_common::ids::RequestId;
+use vicinal_common::ids::{LogIndex, RequestId};
 use vicinal_common::payload_index::FieldType;
-use vicinal_common::publish::{Feed, MapRange};
+use vicinal_common::publish::{Feed, MapRange, Target};
 use vicinal_common::tuning::Tuning;
 
 use crate::segment::{FileInfo, Tombstones};
@@ -172,7 +172,23 @@ impl Manifest {
 
     /// Reads the file's bytes.
     pub fn decode(bytes: &[u8]) -> Result<Manifest> {
-        decode(MANIFEST_MAGIC, MANIFEST, bytes)
+        let manifest: Manifest = decode(MANIFEST_MAGIC, MANIFEST, bytes)?;
+        manifest.check_feed()?;
+        Ok(manifest)
+    }
+
+    /// That entries up to `mark` can have led to the feed.
+    fn check_feed(&self) -> Result<()> {
+        let Feed { targets, published, newest } = &self.feed;
+        let is_before = |a: &Target, b: &Target| a.map.version < b.map.version && a.since < b.since;
+        if !targets.is_sorted_by(is_before) || targets.last().is_some_and(|last| last.map.version > *newest) {
+            return Err(corrupt("feed: its maps are not ascending"));
+        }
+        let applied = self.mark.as_ref().map_or(LogIndex(0), |mark| mark.index);
+        if *published > applied || targets.last().is_some_and(|last| last.since > applied) {
+            return Err(corrupt("feed: it names positions beyond that of the manifest"));
+        }
+        Ok(())
     }
 
     /// Reads the manifest of a shard's directory. A missing one is `Corrupt`: it is made before the shard exists.
@@ -278,9 +294,9 @@ fn corrupt(what: &str) -> Error {
 mod tests {
     use proptest::prelude::*;
     use vicinal_common::api::Effect;
-    use vicinal_common::ids::{Epoch, LogIndex, MapDigest, MapVersion, NodeId, ShardId};
+    use vicinal_common::ids::{Epoch, MapDigest, MapVersion, NodeId, ShardId};
     use vicinal_common::point::PointId;
-    use vicinal_common::publish::{Filled, MapRef, Target};
+    use vicinal_common::publish::{Filled, MapRef};
     use vicinal_common::tuning::GraphPlacement;
 
     use super::*;

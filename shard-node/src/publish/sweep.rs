@@ -10,6 +10,8 @@
 mod homes;
 mod judge;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};

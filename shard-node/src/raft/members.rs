@@ -9,7 +9,6 @@ use openraft::{ChangeMembers, RaftMetrics, ServerState};
 use vicinal_common::api::{ChangeMembers as Wanted, MembersChange, ReplicaRole, ReplicaStatus};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{LogIndex, NodeId};
-use vicinal_common::publish::PublishStatus;
 use vicinal_common::raft::RaftNode;
 use vicinal_common::transport::Address;
 
@@ -27,8 +26,6 @@ impl Group {
     pub fn status(&self) -> ReplicaStatus {
         let stats = self.shard().stats();
         let spec = self.shard().spec();
-        let view = self.shard().view();
-        let publish = PublishStatus { published: view.feed().published, maps: view.maps(), ..PublishStatus::default() };
         let mut status = ReplicaStatus {
             applied: self.applied.borrow().unwrap_or_default(),
             points: stats.points,
@@ -41,7 +38,6 @@ impl Group {
             optimizing: stats.optimizing,
             builds: stats.builds,
             failed: stats.failed,
-            publish,
             ..ReplicaStatus::unknown(spec.shard, spec.collection)
         };
         match &*self.state.borrow() {
@@ -49,6 +45,10 @@ impl Group {
             State::Starting => status.failed = Some(STARTING.to_owned()),
             State::Down(words) | State::Failed(words) => status.failed = Some(words.clone()),
         }
+        // What any replica knows: its state says so.
+        let view = self.shard().view();
+        status.publish.published = status.publish.published.max(view.feed().published);
+        status.publish.maps = view.maps();
         status
     }
 

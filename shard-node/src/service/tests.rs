@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vicinal_common::api::{CountRequest, PointParts, RetrieveRequest, SearchQuery, SearchRequest, ShardApi};
+use vicinal_common::api::{
+    CountRequest, FoundGroup, PointParts, ReplicaSpec, RetrieveRequest, SearchQuery, SearchRequest, ShardApi, WriteOp,
+};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::disk::Fault;
 use vicinal_common::error::Error;
-use vicinal_common::ids::{Epoch, LogIndex, ShardId};
+use vicinal_common::ids::{Epoch, LogIndex, MapVersion, ShardId};
 use vicinal_common::point::PointId;
+use vicinal_common::publish::{Copies, Copy, MapRange, ShardRole};
 
 use crate::node::fixture::*;
 
@@ -252,4 +255,53 @@ async fn deadlines_and_routing_are_honoured() {
     let late = cluster.node(leader).write(request).await;
     assert!(matches!(late, Err(Error::Timeout(_) | Error::WrongLeader { .. })), "{late:?}");
     assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn search_shards_answer_by_the_maps_they_know() {
+    let cluster = Cluster::start(3).await;
+    let voters = cluster.nodes.iter().flatten().map(|node| (node.id(), node.address().clone())).collect();
+    for node in cluster.nodes.iter().flatten() {
+        node.create_replica(ReplicaSpec { role: ShardRole::Search, ..spec(1) }).await.unwrap();
+    }
+    cluster.node(0).found_group(FoundGroup { shard: ShardId(1), voters }).await.unwrap();
+    until("a first leader", async || cluster.leader(1).await.is_some()).await;
+
+    let search = async |node: usize, map: u64, floor: LogIndex| {
+        let mut context = context(1, floor, Consistency::ReadYourWrites);
+        context.epoch = Epoch(map);
+        let queries = Arc::new(vec![nearest(5.0, 1)]);
+        let answer = cluster.node(node).search(SearchRequest { context, queries }).await.remove(0);
+        answer.result.map(|hits| hits[0].iter().map(|hit| (hit.id, hit.version)).collect::<Vec<_>>())
+    };
+    let raise = async |oldest: u64, newest: u64| {
+        let (oldest, newest) = (MapVersion(oldest), MapVersion(newest));
+        let mut request = write_of(1, WriteOp::Maps(MapRange { oldest, newest }));
+        request.epoch = Epoch(99);
+        cluster.write(request).await.unwrap().index
+    };
+    let wrong = |asked: u64, current: u64| {
+        Err(Error::WrongEpoch { shard: ShardId(1), asked: Epoch(asked), current: Epoch(current) })
+    };
+    assert_eq!(search(0, 7, LogIndex(0)).await, wrong(7, 0));
+    raise(7, 8).await;
+    let points = vec![Copy { version: LogIndex(4_000), point: point(5) }];
+    let copies = Arc::new(Copies { points, ..Copies::default() });
+    let floor = cluster.write(write_of(1, WriteOp::Copies(copies.clone()))).await.unwrap().index;
+    let hit = vec![(PointId::Num(5), LogIndex(4_000))];
+    for node in 0..3 {
+        assert_eq!(search(node, 7, floor).await, Ok(hit.clone()), "the version is that of the home shard");
+        assert_eq!(search(node, 6, floor).await, wrong(6, 7));
+    }
+    // The floor makes each replica wait for a map that it may not know yet, and for the end of one.
+    let floor = raise(8, 9).await;
+    for node in 0..3 {
+        assert_eq!(search(node, 9, floor).await, Ok(hit.clone()));
+        assert_eq!(search(node, 7, floor).await, wrong(7, 8));
+        assert_eq!(search(node, 10, floor).await, wrong(10, 9));
+    }
+    let again = cluster.write(write_of(1, WriteOp::Copies(copies))).await.unwrap();
+    assert_eq!(again.effect.affected, 0);
+    let refused = cluster.write(upsert(1, 0..1)).await;
+    assert!(matches!(refused, Err(Error::BadInput(_))), "{refused:?}");
 }

@@ -8,7 +8,9 @@ use std::path::Path;
 use vicinal_common::collection::HnswConfig;
 use vicinal_common::disk::{Disk, FaultyDisk};
 use vicinal_common::error::Error;
+use vicinal_common::ids::{LogIndex, MapDigest, MapVersion};
 use vicinal_common::metric::Metric;
+use vicinal_common::publish::{Feed, FeedChange, MapRef};
 
 use super::super::{Shard, ShardEnv};
 use super::harness::{DIR, Model, Work, env, spec_of};
@@ -325,7 +327,21 @@ fn a_manifest_that_contradicts_itself_or_its_files_is_refused() {
     let (name, bytes) = scene.files_of("MANIFEST").next().unwrap();
     let good = Manifest::decode(bytes).unwrap();
     type Change = fn(&mut Manifest);
-    let changes: [(&str, Change); 9] = [
+    let begin = |version: u64| {
+        FeedChange::Begin(MapRef {
+            version: MapVersion(version),
+            digest: MapDigest(1),
+            bytes: 1,
+            shards: Vec::new(),
+            vector: String::new(),
+        })
+    };
+    let mut fed = good.clone();
+    fed.feed = Feed::default();
+    fed.feed.change(LogIndex(1), &begin(1));
+    fed.feed.change(LogIndex(2), &begin(2));
+    assert_eq!(Manifest::decode(&fed.encode().unwrap()), Ok(fed.clone()));
+    let changes: [(&str, Change); 14] = [
         ("spec_digest", |manifest| manifest.spec_digest ^= 1),
         ("beyond its next one", |manifest| manifest.next_file = 1),
         ("dead row", |manifest| manifest.segments[0].dead = vec![u32::MAX]),
@@ -335,9 +351,14 @@ fn a_manifest_that_contradicts_itself_or_its_files_is_refused() {
         ("not the file", |manifest| manifest.segments[0].crc ^= 1),
         ("no vector of the collection", |manifest| manifest.segments[0].indexes[0].ordinal = 2),
         ("the file is missing", |manifest| manifest.segments[0].number -= 1),
+        ("maps are not ascending", |manifest| manifest.feed.targets.swap(0, 1)),
+        ("maps are not ascending", |manifest| manifest.feed.targets[1].since = LogIndex(1)),
+        ("maps are not ascending", |manifest| manifest.feed.newest = MapVersion(1)),
+        ("positions beyond", |manifest| manifest.feed.published = LogIndex(1 << 40)),
+        ("positions beyond", |manifest| manifest.feed.targets[1].since = LogIndex(1 << 40)),
     ];
     for (place, change) in changes {
-        let mut wrong = good.clone();
+        let mut wrong = fed.clone();
         change(&mut wrong);
         let error = scene.open_with(name, &wrong.encode().unwrap());
         let Some(Error::Corrupt(text)) = &error else { panic!("{place}: {error:?}") };
