@@ -4,6 +4,8 @@
 //! points of the sample, which is sparser than the collection: those neighbours are farther, and spread over more shards, than
 //! the true ones, so cut-offs are rather too careful than too bold.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -43,14 +45,27 @@ pub struct LearnOptions {
     pub threads: NonZeroUsize,
 }
 
-/// Learns a map from a sample (row-major, prepared for the metric) of at least two points, in an order that says nothing.
-pub fn learn(sample: &[f32], dim: usize, metric: Metric, options: LearnOptions) -> Result<CentroidMap, RoutingError> {
+/// Learns a map from a sample (row-major, prepared for the metric) of at least two points, in an order that says nothing. Its
+/// shards get the numbers of those shards of the previous map that they have most points in common with: those need not move.
+pub fn learn(
+    sample: &[f32],
+    dim: usize,
+    metric: Metric,
+    previous: Option<CentroidMap>,
+    options: LearnOptions,
+) -> Result<CentroidMap, RoutingError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.get()).build();
     let pool = pool.map_err(|error| invalid(format!("there are no threads to train with: {error}")))?;
-    pool.install(|| learn_here(sample, dim, metric, options))
+    pool.install(|| learn_here(sample, dim, metric, previous, options))
 }
 
-fn learn_here(sample: &[f32], dim: usize, metric: Metric, options: LearnOptions) -> Result<CentroidMap, RoutingError> {
+fn learn_here(
+    sample: &[f32],
+    dim: usize,
+    metric: Metric,
+    previous: Option<CentroidMap>,
+    options: LearnOptions,
+) -> Result<CentroidMap, RoutingError> {
     if dim == 0 || !sample.len().is_multiple_of(dim) || sample.len() / dim < 2 {
         return Err(invalid(format!("{} values are no sample of two or more points of {dim}", sample.len())));
     }
@@ -58,19 +73,58 @@ fn learn_here(sample: &[f32], dim: usize, metric: Metric, options: LearnOptions)
     let (queries, points) = sample.split_at(count * dim);
     let (queries, points) = (Rows { data: queries, dim }, Rows { data: points, dim });
     let train_options = TrainOptions { copies: options.copies, ..TrainOptions::new(options.shards, options.seed) };
-    let map = Arc::new(train(points, metric, train_options)?);
+    let map = train(points, metric, train_options)?;
 
     let reference: Vec<f32> = sample_rows(points.len(), REFERENCE_MAX, options.seed)
         .into_iter()
         .flat_map(|row| points.row(row).iter().copied())
         .collect();
     let reference = Rows { data: &reference, dim };
+    let map = match previous.filter(|previous| previous.parts().metric == metric && previous.parts().dim == dim) {
+        Some(previous) => renumbered(map, previous, reference)?,
+        None => map,
+    };
+    let map = Arc::new(map);
     let places = Placer::new(map.clone()).place_all(reference);
     let answers = neighbours(queries, reference, &places, metric);
     let source = Source { queries, answers: &answers };
     let found = calibrate(&Router::new(map.clone()), &[source], &KS, &TARGETS)?;
     let mut parts = Arc::unwrap_or_clone(map).into_parts();
     (parts.thetas, parts.d1, parts.version) = (found.thetas, found.d1, options.version);
+    CentroidMap::new(parts)
+}
+
+/// The same map with other numbers of its shards: those of the previous map's, as far as it has them, where most of these
+/// points stay.
+fn renumbered(map: CentroidMap, previous: CentroidMap, points: Rows<'_>) -> Result<CentroidMap, RoutingError> {
+    let shards = map.shards();
+    let map = Arc::new(map);
+    let (new, old) = (Placer::new(map.clone()).place_all(points), Placer::new(Arc::new(previous)).place_all(points));
+    let mut common: BTreeMap<(u32, u32), u64> = BTreeMap::new();
+    for (new, old) in new.iter().zip(&old) {
+        *common.entry((new.home, old.home)).or_default() += 1;
+    }
+    let mut pairs: Vec<((u32, u32), u64)> = common.into_iter().collect();
+    // The largest first; equal ones stay in order.
+    pairs.sort_by_key(|(_, points)| Reverse(*points));
+    let mut numbers: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut free: BTreeSet<u32> = (0..shards).collect();
+    for ((new, old), _) in pairs {
+        if !numbers.contains_key(&new) && free.remove(&old) {
+            numbers.insert(new, old);
+        }
+    }
+    for new in 0..shards {
+        if !numbers.contains_key(&new)
+            && let Some(number) = free.pop_first()
+        {
+            numbers.insert(new, number);
+        }
+    }
+    let mut parts = Arc::unwrap_or_clone(map).into_parts();
+    for shard in &mut parts.shard_of {
+        *shard = numbers.get(shard).copied().unwrap_or(*shard);
+    }
     CentroidMap::new(parts)
 }
 
@@ -100,25 +154,44 @@ mod tests {
     fn a_learned_map_can_be_served_and_is_the_same_on_any_number_of_threads() {
         for metric in METRICS {
             let data = points(1_200, 8, 60, metric, 2);
-            let map = learn(&data, 8, metric, options(4, 1)).unwrap();
-            assert_eq!(map.encode(), learn(&data, 8, metric, options(4, 2)).unwrap().encode());
+            let map = learn(&data, 8, metric, None, options(4, 1)).unwrap();
+            assert_eq!(map.encode(), learn(&data, 8, metric, None, options(4, 2)).unwrap().encode());
             assert_eq!((map.parts().version, map.shards()), (7, 4));
             assert!(!map.parts().thetas.is_empty());
             let router = Router::new(Arc::new(map));
             let ask = Ask { k: 10, goal: Goal::Recall(0.9), filter: Filtered::No };
-            let asked: usize =
-                data.chunks_exact(8).take(100).map(|query| router.route(query, ask).asked as usize).sum();
+            let asked: usize = data.chunks_exact(8).take(100).map(|query| router.route(query, ask).asked).sum();
             assert!(asked < 400, "{metric:?}: all were asked");
         }
     }
 
     #[test]
+    fn shards_keep_the_numbers_of_those_that_had_their_points() {
+        // Clearly apart, so that many points have common shards whatever the seed.
+        let data: Vec<f32> = (0..400u16).flat_map(|i| [f32::from(i % 4) * 100.0, f32::from(i) / 400.0]).collect();
+        let first = learn(&data, 2, Metric::Euclid, None, options(4, 1)).unwrap();
+        let homes = |map: &CentroidMap| -> Vec<u32> {
+            let places = Placer::new(Arc::new(map.clone())).place_all(Rows { data: &data, dim: 2 });
+            places.iter().map(|places| places.home).collect()
+        };
+        for seed in 6..12 {
+            let again = LearnOptions { seed, ..options(4, 1) };
+            let map = learn(&data, 2, Metric::Euclid, Some(first.clone()), again).unwrap();
+            let stay = homes(&first).iter().zip(homes(&map)).filter(|(old, new)| **old == *new).count();
+            assert!(stay >= 200, "seed {seed}: {stay} of 400");
+        }
+        let five = learn(&data, 2, Metric::Euclid, Some(first.clone()), options(5, 1)).unwrap();
+        assert_eq!(homes(&five).iter().max(), Some(&4));
+        assert_eq!(learn(&data, 2, Metric::Euclid, Some(first), options(2, 1)).unwrap().shards(), 2);
+    }
+
+    #[test]
     fn few_points_are_enough_and_none_are_refused() {
         let data = points(20, 4, 3, Metric::Euclid, 2);
-        assert_eq!(learn(&data, 4, Metric::Euclid, options(3, 1)).unwrap().shards(), 3);
-        assert!(learn(&data[..8], 4, Metric::Euclid, options(3, 1)).is_ok());
+        assert_eq!(learn(&data, 4, Metric::Euclid, None, options(3, 1)).unwrap().shards(), 3);
+        assert!(learn(&data[..8], 4, Metric::Euclid, None, options(3, 1)).is_ok());
         for (values, dim) in [(4, 4), (0, 4), (7, 4), (8, 0)] {
-            assert!(learn(&data[..values], dim, Metric::Euclid, options(3, 1)).is_err(), "{values} {dim}");
+            assert!(learn(&data[..values], dim, Metric::Euclid, None, options(3, 1)).is_err(), "{values} {dim}");
         }
     }
 }

@@ -128,10 +128,16 @@ fn behind(replica: &ReplicaStatus) -> u64 {
     replica.last_log.0.saturating_sub(replica.applied.0)
 }
 
+/// The shards that are needed to serve: search shards are not before queries are routed to them.
+fn needed(collection: &Collection) -> impl Iterator<Item = ShardId> + '_ {
+    let served = collection.routing.cluster().and_then(|cluster| cluster.serving.as_ref());
+    collection.shard_ids().chain(served.into_iter().flat_map(|served| served.map.shards.iter().copied()))
+}
+
 /// What the figures do not show.
 fn warnings(collection: &Collection, replicas: &[&ReplicaStatus]) -> Value {
     let is_known = |shard: &ShardId| replicas.iter().any(|replica| replica.shard == *shard);
-    let missing = collection.all_shards().map(|shard| shard.id).filter(|shard| !is_known(shard));
+    let missing = needed(collection).filter(|shard| !is_known(shard));
     let missing = missing.map(|shard| format!("shard {shard} did not answer: the figures leave it out"));
     let waiting = replicas.iter().filter(|replica| replica.builds.iter().any(|build| build.waits_for_memory));
     let waiting = waiting.map(|replica| format!("shard {}: a build of an index waits for memory", replica.shard));
@@ -183,9 +189,11 @@ fn rank(node: NodeId, replica: &ReplicaStatus) -> (bool, bool, bool, u64) {
 }
 
 fn status(collection: &Collection, replicas: &[&ReplicaStatus]) -> &'static str {
-    if replicas.len() < collection.all_shards().count() || replicas.iter().any(|replica| replica.failed.is_some()) {
+    let is_known = |shard: ShardId| replicas.iter().any(|replica| replica.shard == shard);
+    let is_changing = collection.routing.cluster().is_some_and(|cluster| cluster.under_way().is_some());
+    if !needed(collection).all(is_known) || replicas.iter().any(|replica| replica.failed.is_some()) {
         "red"
-    } else if replicas.iter().any(|replica| replica.optimizing) {
+    } else if is_changing || replicas.iter().any(|replica| replica.optimizing) {
         "yellow"
     } else {
         "green"

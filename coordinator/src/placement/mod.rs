@@ -8,6 +8,8 @@ mod reconcile_tests;
 mod replace;
 mod spread;
 mod tuning;
+#[cfg(test)]
+mod world;
 
 pub use maps::POINTS_MIN;
 pub use plan::{Load, load, place, voters_wanted};

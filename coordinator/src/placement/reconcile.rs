@@ -129,9 +129,9 @@ impl Reconciler {
                 }
                 if next_look.is_none_or(|due| due <= Instant::now()) {
                     next_look = Some(Instant::now() + LOOK);
-                    let waiting = maps::waiting(&state);
-                    if !waiting.is_empty() && look.as_ref().is_none_or(AbortHandle::is_finished) {
-                        look = Some(works.spawn(self.clone().want_first_maps(waiting)));
+                    let is_waited = maps::waiting(&state).next().is_some();
+                    if is_waited && look.as_ref().is_none_or(AbortHandle::is_finished) {
+                        look = Some(works.spawn(self.clone().want_first_maps()));
                     }
                 }
                 if next_sweep.is_none_or(|due| due <= Instant::now()) {

@@ -157,7 +157,7 @@ impl Reconciler {
                 .ok_or_else(|| Error::Unavailable(format!("shard {} does not say how many points it has", shard.id)))?;
             // All of them, or its share: rounded up, so that none is left out.
             let share = if total <= wanted { held } else { (wanted * held).div_ceil(total) };
-            self.draw(collection, shard, (&wish.vector, schema.dim), seed, share as usize, &mut sample).await?;
+            sample.extend(self.draw(collection, shard, (&wish.vector, schema.dim), seed, share as usize).await?);
         }
         if sample.is_empty() {
             return Err(Error::Unavailable(format!("none of its points has the vector `{}`", wish.vector)));

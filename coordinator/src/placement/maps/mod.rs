@@ -8,6 +8,8 @@ mod plan;
 mod send;
 mod steps;
 mod supply;
+#[cfg(test)]
+mod tests;
 mod train;
 
 use std::sync::Arc;

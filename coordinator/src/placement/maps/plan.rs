@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vicinal_common::api::{NodeStatus, ReplicaRole, ReplicaStatus};
 use vicinal_common::collection::{VectorKind, VectorSchema};
 use vicinal_common::error::{Error, Result};
-use vicinal_common::ids::{CollectionId, MapDigest, MapVersion, NodeId, ShardId};
+use vicinal_common::ids::{MapDigest, MapVersion, NodeId, ShardId};
 use vicinal_common::publish::{MapRange, MapRef};
 
 use super::super::plan::{Load, place};
@@ -57,12 +57,10 @@ pub(in super::super) fn todo(collection: &Collection) -> Option<Todo> {
 }
 
 /// Collections that get their first map once they have points enough.
-pub(in super::super) fn waiting(state: &MetaState) -> Vec<CollectionId> {
-    let waits = |collection: &Collection| {
-        let cluster = collection.routing.cluster().filter(|_| collection.state == CollectionState::Active);
-        cluster.is_some_and(|cluster| cluster.trains_from().is_some())
-    };
-    state.collections.values().filter(|collection| waits(collection)).map(|collection| collection.id).collect()
+pub(in super::super) fn waiting(state: &MetaState) -> impl Iterator<Item = &Collection> {
+    let active = state.collections.values().filter(|collection| collection.state == CollectionState::Active);
+    let waits = |collection: &&Collection| collection.routing.cluster().is_some_and(|of| of.trains_from().is_some());
+    active.map(|collection| &**collection).filter(waits)
 }
 
 /// Fewest points that a collection needs for a map.
@@ -182,6 +180,7 @@ pub(super) fn filling(statuses: &[NodeStatus], collection: &Collection, version:
 
 #[cfg(test)]
 mod tests {
+    use vicinal_common::ids::CollectionId;
     use vicinal_common::publish::{PublishStatus, TargetStatus};
 
     use super::*;

@@ -33,7 +33,11 @@ enum Part {
 
 /// What this coordinator has seen done, so that a new attempt goes on. It is only ever less than the truth.
 #[derive(Default)]
-pub(super) struct Done(BTreeSet<(Part, ShardId)>);
+pub(super) struct Done {
+    parts: BTreeSet<(Part, ShardId)>,
+    /// Nodes that lacked a map were sent it. Others are seen by their signs of life.
+    is_supplied: bool,
+}
 
 /// What an attempt came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +59,9 @@ impl Reconciler {
     ) -> Result<Outcome> {
         let Some(next) = &cluster.next else { return Ok(Outcome::Done) };
         let statuses = self.all_statuses(collection).await;
-        self.supply_now(state, collection, &statuses).await;
+        if !std::mem::replace(&mut done.is_supplied, true) {
+            self.supply_now(state, collection, &statuses).await;
+        }
         self.raise_search_shards(state, collection, next, &statuses, done).await?;
         self.progress(collection.id, progress::RAISED).await;
         let range = plan::range_filling(cluster, next);
@@ -98,7 +104,7 @@ impl Reconciler {
             replicas.into_iter().any(|of| of.shard == shard && of.leader.is_some() && of.failed.is_none())
         };
         let missing: Vec<ShardId> =
-            next.shards.iter().copied().filter(|shard| !done.0.contains(&(Part::Raised, *shard))).collect();
+            next.shards.iter().copied().filter(|shard| !done.parts.contains(&(Part::Raised, *shard))).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -114,7 +120,7 @@ impl Reconciler {
         }
         // Home shards would hear of it with their next signs of life; this is sooner.
         announce_tuning(&self.nodes, collection).await;
-        done.0.extend(missing.into_iter().map(|shard| (Part::Raised, shard)));
+        done.parts.extend(missing.into_iter().map(|shard| (Part::Raised, shard)));
         Ok(())
     }
 
@@ -161,7 +167,7 @@ impl Reconciler {
         (part, op): (Part, WriteOp),
         done: &mut Done,
     ) -> Result<()> {
-        let left: Vec<Shard> = shards.filter(|shard| !done.0.contains(&(part, shard.id))).cloned().collect();
+        let left: Vec<Shard> = shards.filter(|shard| !done.parts.contains(&(part, shard.id))).cloned().collect();
         let writes = left.into_iter().map(|shard| {
             let op = op.clone();
             async move { (shard.id, self.write(collection, &shard, op).await) }
@@ -170,7 +176,7 @@ impl Reconciler {
         let mut first = None;
         for (shard, result) in written {
             match result {
-                Ok(()) => drop(done.0.insert((part, shard))),
+                Ok(()) => drop(done.parts.insert((part, shard))),
                 Err(error) => first = first.or(Some(error)),
             }
         }

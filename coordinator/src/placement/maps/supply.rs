@@ -82,7 +82,7 @@ impl Reconciler {
     }
 
     /// The bytes of a map, from whichever node of the collection has them.
-    async fn fetch_map(&self, collection: &Collection, digest: MapDigest) -> Result<Bytes> {
+    pub(super) async fn fetch_map(&self, collection: &Collection, digest: MapDigest) -> Result<Bytes> {
         let mut ended = Error::NotFound(format!("no node has the map {digest}"));
         let nodes: BTreeSet<NodeId> = collection.all_shards().flat_map(Shard::readers).collect();
         for node in nodes {

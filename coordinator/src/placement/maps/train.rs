@@ -5,9 +5,8 @@ use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 
 use bytes::Bytes;
-use futures::future::try_join_all;
 use tokio::time::Instant;
-use vicinal_common::api::random_key;
+use vicinal_common::api::{NodeStatus, random_key};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;
 use vicinal_common::ids::{MapDigest, MapVersion, NodeId};
@@ -15,7 +14,7 @@ use vicinal_common::limits::MAP_BYTES_MAX;
 use vicinal_common::point::PointId;
 use vicinal_common::publish::MapRef;
 use vicinal_common::vector::Vector;
-use vicinal_routing::{LearnOptions, centroids_wanted, learn};
+use vicinal_routing::{CentroidMap, LearnOptions, centroids_wanted, learn};
 
 use super::super::plan::load;
 use super::super::reconcile::{CHANGE, Reconciler};
@@ -56,10 +55,16 @@ impl Reconciler {
         let routed = plan::routed(collection, cluster)?;
         let (dim, metric) = (routed.dim, routed.metric);
         let seed = self.catalog.rng().next_u64();
+        let served = cluster.serving.as_ref().map(|served| served.map.digest);
         let started = Instant::now();
         let sample = self.sample(collection, cluster, dim, seed).await?;
         self.progress(collection.id, progress::SAMPLED).await;
         let points = sample.len();
+        // Without it other numbers are given to the shards, and more copies move.
+        let previous = match served {
+            Some(digest) => self.fetch_map(collection, digest).await.ok(),
+            None => None,
+        };
         let version = cluster.map_to_come();
         let options = LearnOptions {
             version: version.0,
@@ -74,7 +79,9 @@ impl Reconciler {
                 metric.prepare(&mut vector);
                 values.extend(vector);
             }
-            let learned = exec::in_background("train map", || learn(&values, dim, metric, options));
+            let previous = previous.and_then(|bytes| CentroidMap::decode(&bytes).ok());
+            let train = || learn(&values, dim, metric, previous, options);
+            let learned = exec::in_background("train map", train);
             let learned = learned.map_err(|error| Error::Unavailable(format!("no thread to train a map: {error}")))?;
             let map = learned.map_err(|error| Error::Internal(format!("a map was not trained: {error}")))?;
             Ok::<_, Error>(Bytes::from(map.encode()))
@@ -113,7 +120,7 @@ impl Reconciler {
                 .ok_or_else(|| Error::Unavailable(format!("shard {} does not say how many points it has", shard.id)))?;
             // All of them, or its share: rounded up, so that none is left out.
             let share = if total <= wanted { held } else { (wanted * held).div_ceil(total) };
-            self.draw(collection, shard, (&cluster.vector, dim), seed, share as usize, &mut sample).await?;
+            sample.extend(self.draw(collection, shard, (&cluster.vector, dim), seed, share as usize).await?);
         }
         let least = plan::points_needed(cluster);
         if (sample.len() as u64) < least {
@@ -127,7 +134,7 @@ impl Reconciler {
         Ok(sample)
     }
 
-    /// Adds points of one shard.
+    /// Points of one shard.
     pub(super) async fn draw(
         &self,
         collection: &Collection,
@@ -135,10 +142,9 @@ impl Reconciler {
         (vector, dim): (&str, usize),
         seed: u64,
         share: usize,
-        sample: &mut Vec<Drawn>,
-    ) -> Result<()> {
+    ) -> Result<Vec<Drawn>> {
         let page = (ANSWER_BYTES_MAX / (dim * size_of::<f32>() + POINT_BYTES)).max(1);
-        let mut drawn: HashSet<PointId> = HashSet::new();
+        let (mut sample, mut drawn) = (Vec::new(), HashSet::<PointId>::new());
         for answer in 0..ANSWERS_MAX {
             if drawn.len() >= share {
                 break;
@@ -160,7 +166,7 @@ impl Reconciler {
                 break;
             }
         }
-        Ok(())
+        Ok(sample)
     }
 
     /// Stores the map where it has to be, then begins it.
@@ -216,26 +222,25 @@ impl Reconciler {
     }
 
     /// Wants the first map of collections that have points enough for it.
-    pub(in super::super) async fn want_first_maps(self, waiting: Vec<vicinal_common::ids::CollectionId>) {
-        let looked = waiting.into_iter().map(|id| self.want_first_map(id));
-        if let Err(error) = try_join_all(looked).await {
-            tracing::debug!(%error, "a first map is not asked for yet");
-        }
-    }
-
-    async fn want_first_map(&self, id: vicinal_common::ids::CollectionId) -> Result<()> {
+    pub(in super::super) async fn want_first_maps(self) {
+        let answers = self.statuses(self.nodes.ids().into_iter().collect()).await;
+        let statuses: Vec<NodeStatus> = answers.into_iter().filter_map(|(_, status)| status.ok()).collect();
         let state = self.catalog.state();
-        let Some(collection) = state.collections.get(&id) else { return Ok(()) };
-        let Some(cluster) = collection.routing.cluster() else { return Ok(()) };
-        let Some(from_points) = cluster.trains_from() else { return Ok(()) };
-        let statuses = self.all_statuses(collection).await;
-        let points: u64 = plan::points(&statuses, collection).values().sum();
-        if points < from_points.max(plan::points_needed(cluster)) {
-            return Ok(());
+        for collection in plan::waiting(&state) {
+            let points: u64 = plan::points(&statuses, collection).values().sum();
+            let needed = collection
+                .routing
+                .cluster()
+                .and_then(|cluster| Some(cluster.trains_from()?.max(plan::points_needed(cluster))));
+            if needed.is_none_or(|needed| points < needed) {
+                continue;
+            }
+            tracing::info!("collection `{}` has {points} points: its first map is trained", collection.name);
+            let wanted = MetaCommand::TrainMap { collection: collection.id, now_ms: self.catalog.now_ms() };
+            if let Err(error) = self.change(wanted).await {
+                tracing::debug!(%error, "the first map of collection `{}` is not asked for yet", collection.name);
+            }
         }
-        tracing::info!("collection `{}` has {points} points: its first map is trained", collection.name);
-        let now_ms = self.catalog.now_ms();
-        self.change(MetaCommand::TrainMap { collection: id, now_ms }).await
     }
 }
 
