@@ -158,7 +158,8 @@ impl Cluster {
         self.create_with(collection, json!({"routing": {"method": "replicate"}})).await
     }
 
-    async fn create_with(&self, collection: &str, mut body: Value) -> anyhow::Result<Arc<Site>> {
+    /// As [`Cluster::create`], with all that the body that creates a collection may say of its layout.
+    pub async fn create_with(&self, collection: &str, mut body: Value) -> anyhow::Result<Arc<Site>> {
         body["vectors"] = json!({"size": DIM, "distance": "Euclid"});
         body["optimizers_config"] = json!({"indexing_threshold": INDEXING_THRESHOLD});
         let answer = self.rest().call(reqwest::Method::PUT, &format!("/collections/{collection}"), &body).await?;

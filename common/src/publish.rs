@@ -124,8 +124,8 @@ impl Feed {
             // A mark of maps that have ended says nothing.
             FeedChange::Mark { .. } if self.targets.is_empty() => {}
             FeedChange::Mark { published, filled } => {
-                // Nothing is published before it is applied. Without this bound a wrong mark would cover rows of a map that
-                // begins later.
+                // Nothing is published before it is applied. Without this bound a wrong mark would cover rows of a map
+                // that begins later.
                 self.published = self.published.max((*published).min(index));
                 for target in &mut self.targets {
                     let own = filled.iter().filter(|(version, _)| *version == target.map.version);
@@ -208,10 +208,10 @@ mod tests {
     fn map(version: u64) -> MapRef {
         MapRef {
             version: MapVersion(version),
+            vector: String::new(),
             digest: MapDigest(version.into()),
             bytes: 9,
             shards: vec![ShardId(version)],
-            vector: "v".to_owned(),
         }
     }
 

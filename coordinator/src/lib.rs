@@ -3,6 +3,7 @@
 
 mod coordinator;
 pub mod http;
+mod maps;
 pub mod members;
 pub mod meta;
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! A model of shard nodes for tests: points in maps, exact searches, and faults on demand.
 
+mod cluster;
 mod clusters;
 mod node;
+mod search;
 mod write;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -18,8 +20,11 @@ use vicinal_common::ids::{CollectionId, Epoch, LogIndex, MapDigest, NodeId, Requ
 use vicinal_common::metric::Metric;
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, PointId, UNNAMED, Vectors};
+use vicinal_common::publish::{MapRange, ShardRole};
 use vicinal_common::ring::TokenTable;
 use vicinal_common::tuning::{GraphPlacement, Tuning};
+
+pub(crate) use cluster::{ClusterModel, Publish};
 
 use crate::meta::{Collection, CollectionState, Routing, Shard, StrictMode};
 use crate::shards::ShardAccess;
@@ -34,6 +39,11 @@ pub(crate) struct ModelShard {
     pub(crate) epoch: Epoch,
     pub(crate) points: BTreeMap<PointId, (LogIndex, Point)>,
     pub(crate) log: u64,
+    pub(crate) role: ShardRole,
+    /// Of a search shard: the maps it knows.
+    pub(crate) maps: MapRange,
+    /// Of a search shard: the log index at which it took a copy.
+    pub(crate) arrived: BTreeMap<PointId, u64>,
     /// Answers by request: a repeated one is applied once.
     pub(crate) seen: HashMap<(RequestId, u32), WriteAck>,
     metrics: BTreeMap<String, Metric>,
@@ -79,8 +89,14 @@ pub(crate) struct Model {
     pub(crate) lose_answers: HashMap<ShardId, u32>,
     /// Runs before each retrieve: changes points between the phases of a search.
     pub(crate) before_retrieve: Option<Hook>,
-    /// Maps, which all nodes have.
-    pub(crate) maps: BTreeMap<MapDigest, Bytes>,
+    /// Runs before each search.
+    pub(crate) before_search: Option<Hook>,
+    /// How many queries each search of a shard brought.
+    pub(crate) searches: Vec<(ShardId, usize)>,
+    /// The maps that nodes have.
+    pub(crate) maps: BTreeMap<NodeId, HashMap<MapDigest, Bytes>>,
+    /// By what home shards publish.
+    pub(crate) publish: Option<Arc<Publish>>,
     /// Calls to nodes.
     pub(crate) calls: u64,
 }

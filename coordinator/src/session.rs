@@ -6,33 +6,44 @@ use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 use uuid::Uuid;
-use vicinal_common::ids::{CollectionId, LogIndex, ShardId};
+use vicinal_common::ids::{CollectionId, LogIndex, MapVersion, ShardId};
 use vicinal_common::limits::SHARDS_PER_COLLECTION_MAX;
 
 use crate::meta::Collection;
 use crate::shard_client::Health;
 
-/// First byte of a token.
+/// First byte of a token of a collection where no map was seen.
 const VERSION: u8 = 1;
-/// Shards in a token, at most.
-const SHARDS_MAX: usize = SHARDS_PER_COLLECTION_MAX as usize;
+/// First byte of a token with the version of a map in front of the shards.
+const VERSION_WITH_MAP: u8 = 2;
+/// Shards in a token, at most: home shards, and search shards, of which some are of the map before.
+const SHARDS_MAX: usize = 2 * SHARDS_PER_COLLECTION_MAX as usize;
 /// Bytes before the shards: version, collection.
 const HEAD_BYTES: usize = 17;
 /// Bytes of the checksum at the end.
 const SUM_BYTES: usize = 4;
-/// Longest token in bytes: two numbers of ten bytes for each shard, and how many there are.
-const TOKEN_BYTES_MAX: usize = HEAD_BYTES + 2 + SHARDS_MAX * 20 + SUM_BYTES;
+/// Longest token in bytes: two numbers of ten bytes for each shard, and one for the map.
+const TOKEN_BYTES_MAX: usize = HEAD_BYTES + 10 + SHARDS_MAX * 20 + SUM_BYTES;
 /// Longest token as text.
 const TEXT_BYTES_MAX: usize = TOKEN_BYTES_MAX.div_ceil(3) * 4;
 
 /// Log indices by shard.
 type Floors = BTreeMap<ShardId, LogIndex>;
 
+/// What was seen of one collection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    collection: CollectionId,
+    /// No older map names all shards that hold what was seen; 0 when that is known of none.
+    map: MapVersion,
+    floors: Floors,
+}
+
 /// What a request has been shown and what it has seen so far. One for each request.
 #[derive(Debug, Default)]
 pub struct Session {
-    given: Option<(CollectionId, Floors)>,
-    seen: Mutex<Option<(CollectionId, Floors)>>,
+    given: Option<Seen>,
+    seen: Mutex<Option<Seen>>,
     turn: OnceLock<u64>,
 }
 
@@ -53,25 +64,42 @@ impl Session {
     /// again, says nothing about it.
     pub(crate) fn enter(&self, collection: &Collection) {
         let mut seen = self.seen.lock();
-        if seen.as_ref().is_some_and(|(id, _)| *id == collection.id) {
+        if seen.as_ref().is_some_and(|seen| seen.collection == collection.id) {
             return;
         }
-        let given = self.given.iter().filter(|(id, _)| *id == collection.id).flat_map(|(_, floors)| floors);
-        let floors = given.filter(|(shard, _)| collection.shard(**shard).is_some());
-        *seen = Some((collection.id, floors.map(|(shard, index)| (*shard, *index)).collect()));
+        let given = self.given.as_ref().filter(|given| given.collection == collection.id);
+        let floors = given.into_iter().flat_map(|given| &given.floors);
+        let floors = floors.filter(|(shard, _)| collection.shard(**shard).is_some());
+        let floors = floors.map(|(shard, index)| (*shard, *index)).collect();
+        // Where home shards answer no map counts, and none of those that were.
+        let map = given.filter(|_| collection.routing.cluster().is_some()).map_or(MapVersion(0), |given| given.map);
+        *seen = Some(Seen { collection: collection.id, map, floors });
     }
 
     /// What a read of the shard must have seen for this client.
     pub(crate) fn floor(&self, shard: ShardId) -> Option<LogIndex> {
-        self.seen.lock().as_ref()?.1.get(&shard).copied()
+        self.seen.lock().as_ref()?.floors.get(&shard).copied()
     }
 
     /// The client is about to see the shard as of this log index.
     pub(crate) fn note(&self, collection: CollectionId, shard: ShardId, index: LogIndex) {
         let mut seen = self.seen.lock();
-        if let Some((_, floors)) = seen.as_mut().filter(|(id, _)| *id == collection) {
-            let floor = floors.entry(shard).or_default();
+        if let Some(seen) = seen.as_mut().filter(|seen| seen.collection == collection) {
+            let floor = seen.floors.entry(shard).or_default();
             *floor = (*floor).max(index);
+        }
+    }
+
+    /// The oldest map that names all shards which hold what this client has seen; 0 when any may.
+    pub(crate) fn map_floor(&self) -> MapVersion {
+        self.seen.lock().as_ref().map_or(MapVersion(0), |seen| seen.map)
+    }
+
+    /// The client is about to see what older maps do not lead to.
+    pub(crate) fn note_map(&self, collection: CollectionId, map: MapVersion) {
+        let mut seen = self.seen.lock();
+        if let Some(seen) = seen.as_mut().filter(|seen| seen.collection == collection) {
+            seen.map = seen.map.max(map);
         }
     }
 
@@ -83,15 +111,19 @@ impl Session {
     /// The token to give to the client; `None` when nothing was seen.
     pub fn token(&self) -> Option<String> {
         let seen = self.seen.lock();
-        let (collection, floors) = seen.as_ref().filter(|(_, floors)| !floors.is_empty())?;
-        Some(encode(*collection, floors))
+        seen.as_ref().filter(|seen| !seen.floors.is_empty()).map(encode)
     }
 }
 
-fn encode(collection: CollectionId, floors: &Floors) -> String {
+/// A token without a map has the older version, which every coordinator knows.
+fn encode(seen: &Seen) -> String {
+    let Seen { collection, map, floors } = seen;
     let mut bytes = Vec::with_capacity(HEAD_BYTES + SUM_BYTES + 2 + floors.len() * 6);
-    bytes.push(VERSION);
+    bytes.push(if map.0 == 0 { VERSION } else { VERSION_WITH_MAP });
     bytes.extend_from_slice(collection.0.as_bytes());
+    if map.0 > 0 {
+        put_number(&mut bytes, map.0);
+    }
     // Shards ascend, so the differences are small; a collection's shards have ids in a row.
     let mut last = 0;
     for (shard, index) in floors.iter().take(SHARDS_MAX) {
@@ -104,7 +136,7 @@ fn encode(collection: CollectionId, floors: &Floors) -> String {
     to_text(&bytes)
 }
 
-fn decode(text: &str) -> Result<(CollectionId, Floors), String> {
+fn decode(text: &str) -> Result<Seen, String> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(format!("it is longer than {TEXT_BYTES_MAX} bytes"));
     }
@@ -115,10 +147,14 @@ fn decode(text: &str) -> Result<(CollectionId, Floors), String> {
         return Err(broken());
     }
     let (&version, rest) = bytes.split_first().ok_or_else(broken)?;
-    if version != VERSION {
-        return Err(format!("it has version {version}, this server knows version {VERSION}"));
+    if !(VERSION..=VERSION_WITH_MAP).contains(&version) {
+        return Err(format!("it has version {version}, this server knows versions {VERSION} and {VERSION_WITH_MAP}"));
     }
     let (id, mut rest) = rest.split_first_chunk::<16>().ok_or_else(broken)?;
+    let map = match version {
+        VERSION_WITH_MAP => take_number(&mut rest).ok_or_else(broken)?,
+        _ => 0,
+    };
     let mut floors = Floors::new();
     let mut last = 0u64;
     while !rest.is_empty() {
@@ -130,7 +166,7 @@ fn decode(text: &str) -> Result<(CollectionId, Floors), String> {
         floors.insert(ShardId(shard), LogIndex(index));
         last = shard;
     }
-    Ok((CollectionId(Uuid::from_bytes(*id)), floors))
+    Ok(Seen { collection: CollectionId(Uuid::from_bytes(*id)), map: MapVersion(map), floors })
 }
 
 /// Seven bits a byte, the lowest first.
@@ -204,26 +240,35 @@ mod tests {
 
     use super::*;
 
-    fn any_floors() -> impl Strategy<Value = Floors> {
-        proptest::collection::btree_map(
+    fn any_seen() -> impl Strategy<Value = Seen> {
+        let floors = proptest::collection::btree_map(
             any::<u64>().prop_map(ShardId),
             any::<u64>().prop_map(LogIndex),
             0..SHARDS_MAX + 1,
-        )
+        );
+        let map = prop_oneof![Just(0), 1u64..1_000, any::<u64>()];
+        (any::<u128>(), map, floors).prop_map(|(id, map, floors)| Seen {
+            collection: CollectionId(Uuid::from_u128(id)),
+            map: MapVersion(map),
+            floors,
+        })
+    }
+
+    fn seen(collection: CollectionId, map: u64, index: u64) -> Seen {
+        Seen { collection, map: MapVersion(map), floors: Floors::from([(ShardId(1), LogIndex(index))]) }
     }
 
     proptest! {
         #[test]
-        fn tokens_come_back_as_they_were(id: u128, floors in any_floors()) {
-            let id = CollectionId(Uuid::from_u128(id));
-            let text = encode(id, &floors);
+        fn tokens_come_back_as_they_were(seen in any_seen()) {
+            let text = encode(&seen);
             prop_assert!(text.len() <= TEXT_BYTES_MAX && text.bytes().all(|byte| ALPHABET.contains(&byte)));
-            prop_assert_eq!(decode(&text), Ok((id, floors)));
+            prop_assert_eq!(decode(&text), Ok(seen));
         }
 
         #[test]
-        fn damage_is_noticed(floors in any_floors(), at: prop::sample::Index, digit in 0usize..64) {
-            let text = encode(CollectionId(Uuid::from_u128(5)), &floors);
+        fn damage_is_noticed(seen in any_seen(), at: prop::sample::Index, digit in 0usize..64) {
+            let text = encode(&seen);
             let mut damaged = text.clone().into_bytes();
             let place = at.index(damaged.len());
             damaged[place] = ALPHABET[digit];
@@ -235,30 +280,61 @@ mod tests {
         }
 
         #[test]
-        fn anything_at_all_is_read_without_panic(text in ".*", bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn anything_at_all_is_read_without_panic(
+            text in ".*",
+            version in 0u8..4,
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
             let _ = decode(&text);
-            let mut bytes = [&[VERSION][..], &bytes].concat();
+            let mut bytes = [&[version][..], &bytes].concat();
             let sum = crc32fast::hash(&bytes);
             bytes.extend_from_slice(&sum.to_le_bytes());
-            let _ = decode(&to_text(&bytes));
+            let read = decode(&to_text(&bytes));
+            prop_assert!(read.is_err() || version == VERSION || version == VERSION_WITH_MAP);
         }
     }
 
     #[test]
     fn what_is_seen_apart_is_not_told() {
         let (own, other) = (CollectionId(Uuid::from_u128(7)), CollectionId(Uuid::from_u128(8)));
-        let given = (other, Floors::from([(ShardId(1), LogIndex(5))]));
-        let session = Session { given: Some(given), ..Session::default() };
-        *session.seen.lock() = Some((own, Floors::from([(ShardId(1), LogIndex(9))])));
+        let session = Session { given: Some(seen(other, 0, 5)), ..Session::default() };
+        *session.seen.lock() = Some(seen(own, 0, 9));
         let apart = session.apart();
         assert_eq!(apart.given, session.given);
-        *apart.seen.lock() = Some((other, Floors::from([(ShardId(1), LogIndex(6))])));
-        assert_eq!(session.token(), Some(encode(own, &Floors::from([(ShardId(1), LogIndex(9))]))));
+        *apart.seen.lock() = Some(seen(other, 0, 6));
+        assert_eq!(session.token(), Some(encode(&seen(own, 0, 9))));
     }
 
     #[test]
     fn a_token_is_short() {
         let floors = (0..4).map(|shard| (ShardId(1_000 + shard), LogIndex(1_000_000))).collect();
-        assert!(encode(CollectionId(Uuid::nil()), &floors).len() < 60);
+        let seen = Seen { collection: CollectionId(Uuid::nil()), map: MapVersion(9), floors };
+        assert!(encode(&seen).len() < 60);
+    }
+
+    #[test]
+    fn tokens_of_the_version_before_are_read_and_those_without_a_map_are_such() {
+        let id = CollectionId(Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10));
+        let older = "AQECAwQFBgcICQoLDA0ODxABBQ";
+        let mut bytes = from_text(older).unwrap();
+        let sum = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&sum.to_le_bytes());
+        let older = to_text(&bytes);
+        assert_eq!(decode(&older), Ok(seen(id, 0, 5)));
+        assert_eq!(encode(&seen(id, 0, 5)), older);
+        assert_ne!(encode(&seen(id, 1, 5)), older);
+    }
+
+    #[test]
+    fn the_newest_map_stays_with_the_client() {
+        let id = CollectionId(Uuid::from_u128(7));
+        let session = Session::default();
+        session.note_map(id, MapVersion(4));
+        assert_eq!(session.map_floor(), MapVersion(0), "the request is about no collection yet");
+        *session.seen.lock() = Some(seen(id, 2, 9));
+        session.note_map(id, MapVersion(4));
+        session.note_map(id, MapVersion(3));
+        session.note_map(CollectionId(Uuid::from_u128(8)), MapVersion(9));
+        assert_eq!(session.token(), Some(encode(&seen(id, 4, 9))));
     }
 }

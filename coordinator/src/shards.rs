@@ -8,12 +8,14 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use tokio::time::{Instant, timeout};
 use vicinal_common::error::Result;
-use vicinal_common::ids::{LogIndex, NodeId, ShardId};
+use vicinal_common::ids::{CollectionId, LogIndex, MapVersion, NodeId, ShardId};
 
-use crate::meta::{Collection, MetaState};
+use crate::maps::Maps;
+use crate::meta::{Collection, MetaState, ServedMap};
 use crate::query::HedgeBudget;
 use crate::shard_client::{Ended, Health};
 use vicinal_common::api::NodeDirectory;
+use vicinal_routing::Router;
 
 /// How long a replica that refused is asked after the others.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
@@ -32,8 +34,10 @@ pub struct ShardAccess {
     /// What is known of each node.
     pub health: Arc<Health>,
     pub(crate) hedges: HedgeBudget,
+    pub(crate) maps: Maps,
     leaders: RwLock<BTreeMap<ShardId, Lead>>,
     floors: RwLock<BTreeMap<ShardId, LogIndex>>,
+    map_floors: RwLock<BTreeMap<CollectionId, MapVersion>>,
     refusals: RwLock<BTreeMap<(ShardId, NodeId), Instant>>,
     heard: RwLock<Heard>,
 }
@@ -126,6 +130,31 @@ impl ShardAccess {
         }
     }
 
+    /// The newest map of which this coordinator knows that a write was acknowledged by no older one: by older ones, not
+    /// all shards that hold copies of its points need be found.
+    pub(crate) fn map_floor(&self, collection: CollectionId) -> MapVersion {
+        self.map_floors.read().get(&collection).copied().unwrap_or_default()
+    }
+
+    /// Notes the oldest map by which an acknowledged write was published. Floors only rise.
+    pub(crate) fn note_map(&self, collection: CollectionId, map: MapVersion) {
+        if self.map_floor(collection) < map {
+            let mut floors = self.map_floors.write();
+            let floor = floors.entry(collection).or_default();
+            *floor = (*floor).max(map);
+        }
+    }
+
+    /// What routes searches by the map that is served, once it is here.
+    pub(crate) fn router(&self, collection: &Collection, served: &ServedMap) -> Option<Arc<Router>> {
+        self.maps.router(&self.nodes, collection, &served.map)
+    }
+
+    /// Reads the maps that the metadata name.
+    pub(crate) fn follow_maps(&self, state: &MetaState) {
+        self.maps.follow(&self.nodes, state);
+    }
+
     /// Notes that a node's replica of the shard did not serve a read, for a reason of its own.
     pub fn note_refusal(&self, shard: ShardId, node: NodeId, now: Instant) {
         self.refusals.write().insert((shard, node), now);
@@ -178,6 +207,7 @@ impl ShardAccess {
             state.collections.values().flat_map(|collection| collection.all_shards()).map(|shard| shard.id).collect();
         self.leaders.write().retain(|shard, _| known.contains(shard));
         self.floors.write().retain(|shard, _| known.contains(shard));
+        self.map_floors.write().retain(|collection, _| state.collections.contains_key(collection));
         self.refusals.write().retain(|(shard, _), _| known.contains(shard));
         let mut heard = self.heard.write();
         heard.most.retain(|shard, _| known.contains(shard));

@@ -29,6 +29,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;
 use vicinal_common::ids::{ClusterId, CollectionId, NodeId, ShardId};
 use vicinal_common::limits::GROUPS_PER_NODE_MAX;
+use vicinal_common::publish::ShardRole;
 use vicinal_common::rng::Rng;
 use vicinal_common::transport::{Address, Handler, Transport};
 
@@ -36,7 +37,7 @@ use self::identity::Identity;
 pub use self::maps::{MapStore, OpenMap};
 use self::replicas::ReplicaDirs;
 use crate::log::{GroupLog, LogOptions, LogStats, ShardLog};
-use crate::publish::SweepOptions;
+use crate::publish::{Around, SweepOptions};
 use crate::raft::{Group, GroupOptions, GroupParts, ROUTE_PREFIX};
 use crate::room::DiskRoom;
 use crate::service::SearchPool;
@@ -206,7 +207,8 @@ impl ShardNode {
     }
 
     fn start_group(&self, shard: Arc<Shard>, log: GroupLog) -> Arc<Group> {
-        Group::start(GroupParts {
+        let is_home = shard.role() == ShardRole::Home;
+        let group = Group::start(GroupParts {
             node: self.node,
             shard,
             log,
@@ -215,7 +217,17 @@ impl ShardNode {
             rng: self.env.rng.clone(),
             room: self.room.clone(),
             options: self.options.group.clone(),
-        })
+        });
+        if is_home {
+            group.start_publisher(Around {
+                group: group.clone(),
+                node: self.node,
+                peers: self.env.peers.clone(),
+                maps: self.maps.clone(),
+                rng: self.env.rng.clone(),
+            });
+        }
+        group
     }
 
     fn shard_env(&self) -> ShardEnv {

@@ -19,6 +19,8 @@ const PAGE: usize = 1_000;
 pub struct ReplicaView {
     /// Number of the shard.
     pub shard: u64,
+    /// `home`, or `search` for shards that hold copies.
+    pub part: String,
     /// Name of the node.
     pub node: String,
     /// `leader`, `follower`, `learner`.
@@ -56,6 +58,7 @@ impl Cluster {
         let result = self.ask(&format!("/collections/{collection}/cluster")).await?;
         let view = |replica: &Value| ReplicaView {
             shard: replica["shard"].as_u64().unwrap_or(u64::MAX),
+            part: text(&replica["part"]),
             node: text(&replica["node"]),
             role: text(&replica["role"]),
             term: replica["term"].as_u64().unwrap_or(0),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use vicinal_common::api::RemoteNode;
 use vicinal_common::api::{DigestRequest, ReadContext, ShardApi, ShardDigest};
 use vicinal_common::consistency::Consistency;
-use vicinal_common::ids::{LogIndex, NodeId, ShardId};
+use vicinal_common::ids::{Epoch, LogIndex, NodeId, ShardId};
 use vicinal_coordinator::meta::{Collection, MetaState};
 
 use super::client::{COLLECTION, Client, Work};
@@ -19,7 +19,7 @@ use super::site::Site;
 /// Longest time the replicas may take to become the same.
 const CONVERGENCE: Duration = Duration::from_secs(60);
 /// Longest time of one question.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// Tries to read a point, before it counts as unavailable.
 const TRIES: usize = 20;
 /// Points read at a time.
@@ -33,6 +33,8 @@ pub(super) struct Checker {
     pub(super) client: Client,
     /// Nodes, when each must have a replica of each shard.
     pub(super) nodes: Option<usize>,
+    /// Whether points have copies in search shards.
+    pub(super) is_clustered: bool,
     pub(super) work: Arc<Work>,
 }
 
@@ -45,6 +47,12 @@ impl Checker {
             Err(what) => self.work.model.violated(what),
         }
         self.check_points().await;
+        if self.is_clustered {
+            match self.check_copies().await {
+                Ok(copies) => self.site.trace.note_here(format_args!("{copies} copies are in their places")),
+                Err(what) => self.work.model.violated(what),
+            }
+        }
         // Reading may have finished what was still under way; the replicas must be the same for good.
         if let Err(what) = self.converge().await {
             self.work.model.violated(what);
@@ -75,17 +83,34 @@ impl Checker {
         states.max_by_key(|state| (state.nodes.len(), state.collections.len()))
     }
 
+    /// The metadata, and the collection as it stands there.
+    pub(super) fn collection(&self) -> Result<(Arc<MetaState>, Arc<Collection>), String> {
+        let state = self.state().ok_or("no coordinator is ready")?;
+        let collection = state.resolve(COLLECTION).map_err(|e| e.to_string())?.clone();
+        Ok((state, collection))
+    }
+
+    /// The way to a node.
+    pub(super) fn node(&self, state: &MetaState, node: NodeId) -> Result<RemoteNode, String> {
+        let address = &state.nodes.get(&node).ok_or_else(|| format!("node {node} is not known"))?.address;
+        let transport = Arc::new(SimTransport { site: self.site.clone() });
+        Ok(RemoteNode::new(node, address.clone(), transport))
+    }
+
     /// The digest of every replica, by shard.
     async fn digests(&self) -> Result<BTreeMap<ShardId, BTreeMap<NodeId, (LogIndex, ShardDigest)>>, String> {
-        let state = self.state().ok_or("no coordinator is ready")?;
-        let collection = state.resolve(COLLECTION).map_err(|e| e.to_string())?;
+        let (state, collection) = self.collection()?;
         let mut digests = BTreeMap::new();
-        for shard in &collection.shards {
+        let cluster = collection.routing.cluster();
+        let by_map = cluster.and_then(|cluster| cluster.serving.as_ref()).map(|served| Epoch(served.map.version.0));
+        let searched = cluster.filter(|_| by_map.is_some()).map_or(&[][..], |cluster| &cluster.shards);
+        let homes = collection.shards.iter().map(|shard| (shard, collection.epoch));
+        for (shard, epoch) in homes.chain(searched.iter().map(|shard| (shard, by_map.unwrap_or_default()))) {
             let readers = shard.readers().count();
             if let Some(nodes) = self.nodes.filter(|nodes| *nodes != readers) {
                 return Err(format!("shard {} has a replica on {readers} of {nodes} nodes", shard.id));
             }
-            let asked = shard.readers().map(|node| self.digest(&state, collection, shard.id, node));
+            let asked = shard.readers().map(|node| self.digest(&state, &collection, epoch, shard.id, node));
             let answers = join_all(asked).await.into_iter().collect::<Result<BTreeMap<_, _>, String>>()?;
             digests.insert(shard.id, answers);
         }
@@ -96,21 +121,20 @@ impl Checker {
         &self,
         state: &MetaState,
         collection: &Collection,
+        epoch: Epoch,
         shard: ShardId,
         node: NodeId,
     ) -> Result<(NodeId, (LogIndex, ShardDigest)), String> {
-        let address = &state.nodes.get(&node).ok_or_else(|| format!("node {node} is not known"))?.address;
-        let transport = Arc::new(SimTransport { site: self.site.clone() });
         let context = ReadContext {
             collection: collection.id,
-            epoch: collection.epoch,
+            epoch,
             shards: vec![(shard, LogIndex(0))],
             consistency: Consistency::ReadYourWrites,
             deadline: Instant::now() + PATIENCE,
         };
-        let api = RemoteNode::new(node, address.clone(), transport);
-        let answer = api.digest(DigestRequest { context }).await.pop().ok_or("a node gave no answer")?;
-        let digest = answer.result.map_err(|e| format!("shard {shard} on {address}: {e}"))?;
+        let answer =
+            self.node(state, node)?.digest(DigestRequest { context }).await.pop().ok_or("a node gave no answer")?;
+        let digest = answer.result.map_err(|e| format!("shard {shard} on node {node}: {e}"))?;
         Ok((node, (answer.applied, digest)))
     }
 

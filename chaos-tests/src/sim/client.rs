@@ -17,8 +17,12 @@ use super::site::Site;
 
 /// The collection everything is written to.
 pub(super) const COLLECTION: &str = "points";
-/// Points that a client works on at a time.
+/// Points that a client works on at a time; where they have copies by their vectors, there are more to be grouped.
 const POINTS: usize = 8;
+const CLUSTERED_POINTS: usize = 40;
+/// Of a thousand turns, so many train another map, or give up one that is being filled.
+const TRAININGS: u64 = 25;
+const ABORTS: u64 = 5;
 /// Ids of one client.
 const IDS: u64 = 1_000_000;
 /// Header with the session token.
@@ -34,6 +38,8 @@ pub(super) struct Work {
     pub(super) is_ready: AtomicBool,
     /// Enough.
     pub(super) is_over: AtomicBool,
+    /// Points have copies in search shards.
+    pub(super) is_clustered: AtomicBool,
 }
 
 /// What came back of a request, if anything did.
@@ -94,9 +100,13 @@ impl Client {
             sleep(Duration::from_millis(50)).await;
         }
         while !self.work.is_over.load(Ordering::Relaxed) {
-            while self.active.len() < POINTS {
+            let is_clustered = self.work.is_clustered.load(Ordering::Relaxed);
+            while self.active.len() < if is_clustered { CLUSTERED_POINTS } else { POINTS } {
                 self.active.insert(self.next_id);
                 self.next_id += 1;
+            }
+            if is_clustered {
+                self.change_map().await;
             }
             match self.draw(100) {
                 0..45 => self.upsert().await,
@@ -119,7 +129,8 @@ impl Client {
     }
 
     async fn upsert(&mut self) {
-        let ids: BTreeSet<u64> = (0..=self.draw(3)).map(|_| self.pick()).collect();
+        let most = if self.work.is_clustered.load(Ordering::Relaxed) { 12 } else { 3 };
+        let ids: BTreeSet<u64> = (0..=self.draw(most)).map(|_| self.pick()).collect();
         let ids: Vec<u64> = ids.into_iter().collect();
         let serial = self.work.model.next_serial();
         // Enough of it for segments of a few writes.
@@ -172,8 +183,47 @@ impl Client {
         found
     }
 
+    /// Now and then has another map trained, or the change given up: whatever else goes on, that must be safe.
+    async fn change_map(&mut self) {
+        let what = match self.draw(1_000) {
+            drawn if drawn < TRAININGS => "train",
+            drawn if drawn < TRAININGS + ABORTS => "abort",
+            _ => return,
+        };
+        let path = format!("/collections/{COLLECTION}/routing/{what}");
+        let answer = self.call("POST", &path, &json!({})).await;
+        self.note(format_args!("{what} a map: {:?}", answer.map(|answer| answer.status)));
+    }
+
+    /// Asks as few shards as a client may: whatever is found must be what its writer last wrote, if that is this client.
+    async fn search_narrowly(&mut self) {
+        let (id, serial) = (self.pick(), self.work.model.next_serial());
+        let body =
+            json!({"query": vector(id, serial), "limit": 5, "with_payload": true, "params": {"nprobe_shards": 1}});
+        let path = format!("/collections/{COLLECTION}/points/query?timeout=5");
+        let Some(answer) = self.call("POST", &path, &body).await.filter(|a| a.status == 200 && a.is_whole) else {
+            self.work.model.read_failed();
+            return;
+        };
+        self.work.model.read();
+        let hits = answer.json["result"]["points"].as_array().cloned().unwrap_or_default();
+        let mut seen = BTreeSet::new();
+        for hit in &hits {
+            let (Some(id), found) = (hit["id"].as_u64(), hit["payload"]["serial"].as_u64()) else { continue };
+            let known = self.work.model.known(id);
+            let is_own = self.active.contains(&id);
+            if !seen.insert(id) || (is_own && !known.allows(found)) {
+                let name = self.transport.site.name;
+                self.work.model.violated(format!("{name} was shown {found:?} of point {id}, which holds {known:?}"));
+            }
+        }
+    }
+
     /// Looks for a point by its vector: it must be the nearest to itself.
     async fn search(&mut self) {
+        if self.work.is_clustered.load(Ordering::Relaxed) && self.draw(3) == 0 {
+            return self.search_narrowly().await;
+        }
         let id = self.pick();
         let known = self.work.model.known(id);
         let Some(serial) = known.acked else { return };

@@ -12,6 +12,12 @@ const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
 const REPLICATED_EVERY: u64 = 4;
 /// Which one: none that failed once with a replication factor.
 const REPLICATED: u64 = 2;
+/// One seed of so many has a collection routed by cluster, whose maps are trained again and again.
+const CLUSTERED_EVERY: u64 = 4;
+/// Which one.
+const CLUSTERED: u64 = 1;
+/// Points from which on there is a map: few, so that most of a run is after the first one.
+const MAP_FROM_POINTS: u64 = 64;
 /// The coordinators, of which the first ones exist.
 pub(super) const COORDINATORS: [&str; 3] = ["c1", "c2", "c3"];
 /// The clients.
@@ -46,6 +52,8 @@ pub(super) struct Plan {
     pub(super) shards: u32,
     /// There is one shard, with a replica on each node.
     pub(super) is_replicated: bool,
+    /// Points have copies in search shards.
+    pub(super) is_clustered: bool,
     pub(super) latency_max: Duration,
     /// Longest time that a piece of work off the async threads takes.
     pub(super) work_max: Duration,
@@ -72,10 +80,15 @@ impl Draw {
 impl Plan {
     /// What the body that creates the collection says of shards and replicas.
     pub(super) fn layout(&self) -> Value {
-        match self.is_replicated {
-            true => json!({"routing": {"method": "replicate"}}),
-            false => json!({"shard_number": self.shards, "replication_factor": 3}),
+        if self.is_replicated {
+            return json!({"routing": {"method": "replicate"}});
         }
+        let mut layout = json!({"shard_number": self.shards, "replication_factor": 3});
+        if self.is_clustered {
+            layout["routing"] =
+                json!({"method": "cluster", "search_shards": 2, "copies": 0.3, "from_points": MAP_FROM_POINTS});
+        }
+        layout
     }
 
     /// The plan of a seed. There is at least one partition and one crash of a shard node in it.
@@ -84,6 +97,7 @@ impl Plan {
         let coordinators = &COORDINATORS[..draw.of(&[1, 2, 3, 3])];
         // Not drawn: what seeds decide otherwise stays as it was.
         let is_replicated = seed % REPLICATED_EVERY == REPLICATED;
+        let is_clustered = seed % CLUSTERED_EVERY == CLUSTERED;
         let nodes = if is_replicated { &NODES[..] } else { &NODES[..3] };
         let servers: Vec<&'static str> = nodes.iter().chain(coordinators).copied().collect();
         let mut faults = vec![draw.partition(nodes), draw.crash(nodes)];
@@ -104,6 +118,7 @@ impl Plan {
             coordinators,
             nodes,
             is_replicated,
+            is_clustered,
             shards: 1 + draw.below(3) as u32,
             latency_max: draw.of(&[2, 5, 20, 60].map(Duration::from_millis)),
             work_max: draw.of(&[1, 3, 10, 30].map(Duration::from_millis)),

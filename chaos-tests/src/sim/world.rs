@@ -69,6 +69,7 @@ impl World<'_> {
             let client =
                 Client::new(site(name), number, plan.coordinators.to_vec(), work.clone(), seed ^ (number << 32));
             let (work, layout) = (work.clone(), plan.layout());
+            work.is_clustered.store(plan.is_clustered, Ordering::Relaxed);
             sim.client(name, async move {
                 if number == 1 {
                     client.create_collection(&layout).await;
@@ -116,7 +117,8 @@ impl World<'_> {
         let all = self.plan.coordinators.to_vec();
         let client = Client::new(site.clone(), 0, all, self.work.clone(), self.seed);
         let nodes = self.plan.is_replicated.then_some(self.plan.nodes.len());
-        let checker = Checker { site, coordinators, client, nodes, work: self.work.clone() };
+        let (is_clustered, work) = (self.plan.is_clustered, self.work.clone());
+        let checker = Checker { site, coordinators, client, nodes, is_clustered, work };
         self.sim.client("checker", async move {
             checker.run().await;
             Ok(())

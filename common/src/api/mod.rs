@@ -48,8 +48,8 @@ pub trait ShardApi: Send + Sync + 'static {
     /// Returns once that is durable; indexes are built, and graphs opened where they shall be, in the background.
     async fn tune(&self, request: Tune) -> Result<()>;
 
-    /// Writes to one shard. Returns once the write is durable on a majority and applied at the leader. The same
-    /// request id is applied once and answered alike.
+    /// Writes to one shard. Returns once the write is durable on a majority and applied at the leader, and, of a home
+    /// shard that publishes, once searches find what it wrote. The same request id is applied once and answered alike.
     async fn write(&self, request: WriteRequest) -> Result<WriteAck>;
 
     /// The best hits of each shard asked, for each query.
@@ -77,8 +77,8 @@ pub trait ShardApi: Send + Sync + 'static {
     /// A digest of each shard asked, to compare replicas by.
     async fn digest(&self, request: DigestRequest) -> Vec<ShardAnswer<ShardDigest>>;
 
-    /// Stores a map durably and keeps it, until [`ShardApi::keep_maps`] leaves it out. `Corrupt` when the bytes do not have
-    /// the digest, `BadInput` when they are no map.
+    /// Stores a map durably and keeps it, until [`ShardApi::keep_maps`] leaves it out. `Corrupt` when the bytes do not
+    /// have the digest, `BadInput` when they are no map.
     async fn put_map(&self, request: PutMap) -> Result<()>;
 
     /// The bytes of a map; `NotFound` when it is not here.

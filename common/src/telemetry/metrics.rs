@@ -26,6 +26,8 @@ pub struct Instruments {
     pub search: Search,
     /// Writes on a node.
     pub write: Write,
+    /// Publishing on a node.
+    pub publish: Publish,
     /// The export of spans.
     pub traces: Traces,
     registry: prometheus::Registry,
@@ -148,6 +150,34 @@ impl Write {
     }
 }
 
+/// Publishing on a node: copies on their way from home shards to search shards.
+pub struct Publish {
+    wait: Histogram,
+    send: Histogram,
+    copies: IntCounter,
+    gone: IntCounter,
+    refused: IntCounter,
+}
+
+impl Publish {
+    /// Counts a write that was acknowledged once searches find what it wrote.
+    pub fn waited(&self, took: Duration) {
+        self.wait.observe(took.as_secs_f64());
+    }
+
+    /// Counts a message that a search shard has committed.
+    pub fn sent(&self, copies: u64, gone: u64, took: Duration) {
+        self.send.observe(took.as_secs_f64());
+        self.copies.inc_by(copies);
+        self.gone.inc_by(gone);
+    }
+
+    /// Counts an attempt in vain.
+    pub fn refused(&self) {
+        self.refused.inc();
+    }
+}
+
 /// The export of spans.
 pub struct Traces {
     /// See [`names::TRACES_EXPORTED`].
@@ -177,6 +207,13 @@ impl Instruments {
                 sync: histogram(r, &names::LOG_SYNC),
                 batch_bytes: histogram(r, &names::LOG_BATCH_BYTES),
                 batch_changes: histogram(r, &names::LOG_BATCH_CHANGES),
+            },
+            publish: Publish {
+                wait: histogram(r, &names::PUBLISH_WAIT),
+                send: histogram(r, &names::PUBLISH_SEND),
+                copies: counter(r, &names::PUBLISH_COPIES),
+                gone: counter(r, &names::PUBLISH_GONE),
+                refused: counter(r, &names::PUBLISH_REFUSED),
             },
             traces: Traces { exported: counter(r, &names::TRACES_EXPORTED), lost: counter(r, &names::TRACES_LOST) },
             registry,

@@ -9,7 +9,7 @@ mod spans;
 mod tests;
 mod trace;
 
-pub use metrics::{Hop, HopOutcome, Instruments, Rest, Search, Side, Traces, Write, instruments, operation};
+pub use metrics::{Hop, HopOutcome, Instruments, Publish, Rest, Search, Side, Traces, Write, instruments, operation};
 pub use page::{METRICS_PATH, Page, Registry, Source, metrics_answer, metrics_router};
 pub use spans::*;
 pub use trace::{extract, inject, is_traced};

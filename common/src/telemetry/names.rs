@@ -125,6 +125,20 @@ catalogue! { Metric, METRICS, "All metrics.":
         "vicinal_log_sync_duration_seconds", LATENCY_SECONDS, &[], "Time to write and sync one batch of the shard log");
     LOG_BATCH_BYTES = metric("vicinal_log_batch_bytes", BATCH_BYTES, &[], "Size of the batches of the shard log");
     LOG_BATCH_CHANGES = metric("vicinal_log_batch_changes", BATCH_CHANGES, &[], "Changes made durable by one sync");
+    // Publishing, on a node with home shards of collections that are routed by cluster.
+    PUBLISH_WAIT = metric(
+        "vicinal_publish_wait_seconds", LATENCY_SECONDS, &[],
+        "Time a write that is applied waited until searches find what it wrote");
+    PUBLISH_SEND = metric(
+        "vicinal_publish_send_seconds", LATENCY_SECONDS, &[],
+        "Time until a search shard had committed one message of copies, all attempts together");
+    PUBLISH_COPIES = counter("vicinal_publish_copies_total", &[], "Copies that search shards have committed");
+    PUBLISH_GONE = counter("vicinal_publish_gone_total", &[], "Removals of copies that search shards have committed");
+    PUBLISH_REFUSED = counter(
+        "vicinal_publish_refused_total", &[], "Attempts to send copies that a node refused or did not answer");
+    PUBLISH_BEHIND = gauge(
+        "vicinal_publish_behind_entries", REPLICA,
+        "Log entries applied by the leader of a home shard and not published yet");
     // A node.
     NODE_INFO = gauge(
         "vicinal_node_info", &["node", "id"],

@@ -1,8 +1,8 @@
 //! From a sample of points to a map that can be served: trained on most of them, calibrated with the rest.
 //!
 //! Queries are points of the sample that training has not seen. Their exact neighbours are looked for among the other
-//! points of the sample, which is sparser than the collection: those neighbours are farther, and spread over more shards, than
-//! the true ones, so cut-offs are rather too careful than too bold.
+//! points of the sample, which is sparser than the collection: those neighbours are farther, and spread over more
+//! shards, than the true ones, so cut-offs are rather too careful than too bold.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,8 +45,9 @@ pub struct LearnOptions {
     pub threads: NonZeroUsize,
 }
 
-/// Learns a map from a sample (row-major, prepared for the metric) of at least two points, in an order that says nothing. Its
-/// shards get the numbers of those shards of the previous map that they have most points in common with: those need not move.
+/// Learns a map from a sample (row-major, prepared for the metric) of at least two points, in an order that says
+/// nothing. Its shards get the numbers of those shards of the previous map that they have most points in common with:
+/// those need not move.
 pub fn learn(
     sample: &[f32],
     dim: usize,
@@ -94,8 +95,8 @@ fn learn_here(
     CentroidMap::new(parts)
 }
 
-/// The same map with other numbers of its shards: those of the previous map's, as far as it has them, where most of these
-/// points stay.
+/// The same map with other numbers of its shards: those of the previous map's, as far as it has them, where most of
+/// these points stay.
 fn renumbered(map: CentroidMap, previous: CentroidMap, points: Rows<'_>) -> Result<CentroidMap, RoutingError> {
     let shards = map.shards();
     let map = Arc::new(map);

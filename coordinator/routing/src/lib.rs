@@ -7,8 +7,9 @@
 //! Everything here only computes: no runtime, no input or output. The same input and seed give the same result on any
 //! number of threads. All vectors are taken as prepared for their metric ([`Metric::prepare`]).
 //!
-//! In the order of use: [`train`] makes a [`CentroidMap`], a [`Placer`] says where a point lives, [`calibrate`] fills in
-//! what recall costs ([`learn`] does all three), a [`Router`] says whom to ask, [`rebalance`] and [`split`] keep shards even.
+//! In the order of use: [`train`] makes a [`CentroidMap`], a [`Placer`] says where a point lives, [`calibrate`] fills
+//! in what recall costs ([`learn`] does all three), a [`Router`] says whom to ask, [`rebalance`] and [`split`] keep
+//! shards even.
 //!
 //! [`Metric::prepare`]: vicinal_common::metric::Metric::prepare
 

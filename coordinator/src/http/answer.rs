@@ -20,6 +20,8 @@ use crate::query::Coverage;
 
 /// Header with shards answered and shards asked, on every answer that comes from shards.
 const COVERAGE_HEADER: &str = "x-vicinal-coverage";
+/// Header that says how a search was routed, on answers of collections that are routed by cluster.
+const ROUTING_HEADER: &str = "x-vicinal-routing";
 /// Header with the session token, on requests that show one and on answers to reads and writes of points.
 pub(super) const SESSION_HEADER: &str = "x-vicinal-session";
 /// Seconds after which a client should try again that met a limit, or shards that cannot serve at the moment.
@@ -156,7 +158,10 @@ fn wrap_answer(answer: Answer, started: Instant) -> Response {
     body.extend_from_slice(b",\"status\":\"ok\",\"time\":");
     body.extend_from_slice(seconds(started).as_bytes());
     let mut header = None;
+    let mut routing = None;
     if let Some(coverage) = &answer.coverage {
+        routing =
+            coverage.routed.as_deref().and_then(|routed| HeaderValue::try_from(serde_json::to_vec(routed).ok()?).ok());
         header = HeaderValue::try_from(format!("{}/{}", coverage.shards_answered, coverage.shards_asked)).ok();
         if !coverage.is_complete()
             && let Ok(text) = serde_json::to_vec(coverage.as_ref())
@@ -169,6 +174,9 @@ fn wrap_answer(answer: Answer, started: Instant) -> Response {
     let mut response = json(StatusCode::OK, body);
     if let Some(header) = header {
         response.headers_mut().insert(COVERAGE_HEADER, header);
+    }
+    if let Some(routing) = routing {
+        response.headers_mut().insert(ROUTING_HEADER, routing);
     }
     if let Some(session) = answer.session {
         response.headers_mut().insert(SESSION_HEADER, session);
@@ -208,4 +216,26 @@ fn seconds(started: Instant) -> String {
     // Writing to a String cannot fail.
     let _ = write!(text, "{:.9}", started.elapsed().as_secs_f64());
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use vicinal_common::ids::MapVersion;
+
+    use super::*;
+    use crate::query::{Fixed, HomesBecause, Routed, Why};
+
+    #[test]
+    fn an_answer_of_a_collection_routed_by_cluster_shows_how() {
+        let plain = wrap_answer(Answer::encoded(b"1".to_vec()).with_coverage(Coverage::default()), Instant::now());
+        assert!(!plain.headers().contains_key(ROUTING_HEADER));
+        let reason = Why::Fixed(Fixed::Homes { why: HomesBecause::Wanted });
+        let routed = Routed { asked: 0, of: 4, second_wave: 0, map: MapVersion(2), reason };
+        let coverage = Coverage { routed: Some(Box::new(routed)), ..Coverage::default() };
+        let shown = wrap_answer(Answer::encoded(b"1".to_vec()).with_coverage(coverage), Instant::now());
+        assert_eq!(
+            shown.headers()[ROUTING_HEADER],
+            r#"{"search_shards_asked":0,"search_shards":4,"second_wave":0,"map":2,"reason":{"kind":"homes","why":"wanted"}}"#
+        );
+    }
 }

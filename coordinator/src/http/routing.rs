@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use serde_json::{Value, json};
+use vicinal_common::clock::rfc3339;
 use vicinal_common::error::Error;
+use vicinal_common::ids::NodeId;
 
 use super::answer::{Answer, Failure};
 use super::info::{self, Patience};
 use super::params::Params;
 use crate::Coordinator;
-use crate::meta::{ClusterRouting, Collection, MetaState, Operation, OperationId, Routing};
+use crate::meta::{ClusterRouting, Collection, MetaState, Operation, OperationId, Routing, Shard};
 use crate::placement::{POINTS_MIN, announce_tuning};
 use crate::shards::CollectionRef;
 
@@ -35,8 +37,8 @@ pub(super) async fn train(State(coordinator): Shared, params: Params) -> Result<
     answer(&coordinator, &params, &collection)
 }
 
-/// `POST /collections/{collection}/routing/abort`: answers once it is agreed on that the change is taken back. One that is
-/// served already stays.
+/// `POST /collections/{collection}/routing/abort`: answers once it is agreed on that the change is taken back. One that
+/// is served already stays.
 pub(super) async fn abort(State(coordinator): Shared, params: Params) -> Result<Answer, Failure> {
     let collection = coordinator.collection(params.collection())?;
     let cluster = cluster(&collection)?;
@@ -92,7 +94,7 @@ fn decimal(value: f32) -> f64 {
 /// What there is of it at the moment; null where there is nothing to tell.
 pub(super) fn state(state: &MetaState, collection: &Collection) -> Value {
     let Some(cluster) = collection.routing.cluster() else { return Value::Null };
-    let place = |shard: &crate::meta::Shard| {
+    let place = |shard: &Shard| {
         let nodes: Vec<Value> = shard.readers().map(|node| json!({"node": node, "name": name(state, node)})).collect();
         json!({"shard_id": shard.id, "nodes": nodes})
     };
@@ -109,7 +111,7 @@ pub(super) fn state(state: &MetaState, collection: &Collection) -> Value {
     })
 }
 
-fn name(state: &MetaState, node: vicinal_common::ids::NodeId) -> Option<&str> {
+fn name(state: &MetaState, node: NodeId) -> Option<&str> {
     state.nodes.get(&node).map(|info| info.name.as_str())
 }
 
@@ -121,7 +123,7 @@ pub(super) fn operation(state: &MetaState, id: OperationId, operation: &Operatio
         "id": id.0,
         "kind": operation.kind.name(),
         "collection": collection.map(|collection| &collection.name),
-        "started_at": vicinal_common::clock::rfc3339(operation.started_ms),
+        "started_at": rfc3339(operation.started_ms),
         "progress": (share * 1_000.0).round() / 1_000.0,
     })
 }

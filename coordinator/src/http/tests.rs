@@ -41,6 +41,7 @@ mod older;
 mod prefetch;
 mod strict;
 mod updates;
+mod width;
 
 struct Edge {
     router: Router,

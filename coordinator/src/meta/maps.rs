@@ -1,7 +1,8 @@
 //! Applies what concerns maps of collections that are routed by cluster. Pure, like all of apply.
 //!
-//! One change at a time: a map is wanted, then it is `next`, then it is served while the one before is `ending`; or it is
-//! taken back and is itself `ending`. `next` and `ending` are never there together, so that there is always one thing to do.
+//! One change at a time: a map is wanted, then it is `next`, then it is served while the one before is `ending`; or it
+//! is taken back and is itself `ending`. `next` and `ending` are never there together, so that there is always one
+//! thing to do.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -108,7 +109,7 @@ impl MetaState {
         if ending.is_none() {
             self.end_operations(id);
         }
-        MetaReply::Done
+        self.tell_shards(id)
     }
 
     pub(super) fn end_map(&mut self, id: CollectionId, version: MapVersion) -> MetaReply {
@@ -180,7 +181,7 @@ impl MetaState {
         cluster.is_training = false;
         self.end_operations(id);
         self.begin_operation(OperationKind::ServeHomes, id, now_ms, MAP_STEPS as usize);
-        MetaReply::Done
+        self.tell_shards(id)
     }
 
     pub(super) fn change_routing(&mut self, id: CollectionId, change: &RoutingChange) -> MetaReply {
@@ -230,21 +231,26 @@ impl MetaState {
         };
         if collection.routing.cluster().is_some_and(is_over) {
             collection.routing = Routing::Hash;
-            collection.tell_search_shards();
+            collection.tell_shards();
         }
     }
 
-    /// Changes what is known of maps and search shards, and tells home shards where those are.
+    /// See [`Collection::tell_shards`].
+    fn tell_shards(&mut self, id: CollectionId) -> MetaReply {
+        match self.living(id) {
+            Ok(collection) => collection.tell_shards(),
+            Err(error) => return refuse(error),
+        }
+        MetaReply::Done
+    }
+
+    /// Changes what is known of maps and search shards, and tells the shards of it.
     fn with_cluster(&mut self, id: CollectionId, change: impl FnOnce(&mut ClusterRouting)) -> MetaReply {
         match self.cluster(id) {
             Ok(cluster) => change(cluster),
             Err(error) => return refuse(error),
         }
-        match self.living(id) {
-            Ok(collection) => collection.tell_search_shards(),
-            Err(error) => return refuse(error),
-        }
-        MetaReply::Done
+        self.tell_shards(id)
     }
 }
 

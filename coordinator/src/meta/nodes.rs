@@ -64,7 +64,7 @@ impl MetaState {
         }
         let found = Arc::make_mut(found);
         found.put_shard(known);
-        found.tell_search_shards();
+        found.tell_shards();
         MetaReply::Done
     }
 

@@ -62,8 +62,8 @@ pub struct ClusterRouting {
     pub last_version: MapVersion,
     /// A new map is wanted, and none has begun yet.
     pub is_training: bool,
-    /// Whether queries were routed by the map that is ending: then search shards have to refuse it before home shards stop to
-    /// publish by it.
+    /// Whether queries were routed by the map that is ending: then search shards have to refuse it before home shards
+    /// stop to publish by it.
     pub was_served: bool,
     /// The first map was taken back: none is trained by itself until somebody asks for one.
     pub is_held: bool,
@@ -72,7 +72,8 @@ pub struct ClusterRouting {
 }
 
 impl ClusterRouting {
-    /// Nothing is there yet: home shards answer until the first map. Maps are numbered from the one after `last_version`.
+    /// Nothing is there yet: home shards answer until the first map. Maps are numbered from the one after
+    /// `last_version`.
     pub fn new(settings: ClusterSettings, last_version: MapVersion) -> ClusterRouting {
         let ClusterSettings { vector, search_shards, copies, recall_target, from_points } = settings;
         ClusterRouting {

@@ -40,8 +40,8 @@ pub struct MetaState {
     pub aliases: BTreeMap<String, String>,
     /// No shard with this id or a larger one was ever created.
     pub next_shard: u64,
-    /// No collection ever had a map of a larger version. One that is routed by cluster anew numbers its maps from here on: a
-    /// version is never used twice in one collection.
+    /// No collection ever had a map of a larger version. One that is routed by cluster anew numbers its maps from here
+    /// on: a version is never used twice in one collection.
     pub newest_map: MapVersion,
     /// Id of the next operation.
     pub next_operation: u64,
@@ -145,8 +145,8 @@ impl Collection {
         self.shards.iter().any(|shard| shard.id == id)
     }
 
-    /// By which version reads of one of its shards are routed: home shards have that of the token table, search shards that of
-    /// a map which they know.
+    /// By which version reads of one of its shards are routed: home shards have that of the token table, search shards
+    /// that of a map which they know.
     pub fn epoch_of(&self, shard: ShardId) -> Epoch {
         match self.routing.cluster().filter(|_| !self.is_home(shard)) {
             Some(cluster) => Epoch(cluster.known_map().0),
@@ -165,14 +165,29 @@ impl Collection {
         }
     }
 
-    /// Tells home shards where search shards are, when that has changed.
-    pub(super) fn tell_search_shards(&mut self) {
-        let shards = self.routing.cluster().into_iter().flat_map(|cluster| &cluster.shards);
-        let places: BTreeMap<ShardId, Vec<NodeId>> =
-            shards.map(|shard| (shard.id, shard.readers().collect())).collect();
-        if self.tuning.search_shards != places {
-            self.tuning.search_shards = places;
-            self.tuning.revision += 1;
+    /// Tells home shards and search shards where the others are and which map is served, when that has changed.
+    pub(super) fn tell_shards(&mut self) {
+        let places = |shards: &[Shard]| -> BTreeMap<ShardId, Vec<NodeId>> {
+            shards.iter().map(|shard| (shard.id, shard.readers().collect())).collect()
+        };
+        let told = match self.routing.cluster() {
+            Some(cluster) => Tuning {
+                search_shards: places(&cluster.shards),
+                home_shards: places(&self.shards),
+                epoch: self.epoch,
+                map: cluster.serving.as_ref().map(|served| served.map.clone()),
+                ..self.tuning.clone()
+            },
+            None => Tuning {
+                search_shards: BTreeMap::new(),
+                home_shards: BTreeMap::new(),
+                epoch: Epoch(0),
+                map: None,
+                ..self.tuning.clone()
+            },
+        };
+        if self.tuning != told {
+            self.tuning = Tuning { revision: told.revision + 1, ..told };
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a node of the model does when it is asked, and when it is slow, paused, behind or dead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,13 +9,14 @@ use tokio::time::{Instant, sleep};
 use vicinal_common::api::*;
 use vicinal_common::consistency::Consistency;
 use vicinal_common::error::{Error, Result};
-use vicinal_common::ids::{LogIndex, MapDigest, MapVersion, ShardId};
-use vicinal_common::metric::Metric;
+use vicinal_common::ids::{Epoch, LogIndex, MapDigest, MapVersion, ShardId};
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, Vectors};
+use vicinal_common::publish::ShardRole;
 use vicinal_common::vector::Vector;
 
 use super::clusters::{self, Assigning};
+use super::search::best;
 use super::{Model, ModelNode, ModelShard};
 
 /// How often a paused node or a replica that lags looks whether it may go on.
@@ -56,8 +57,14 @@ impl ModelNode {
             return Err(Error::Overloaded("the node has too much to do".into()));
         }
         let found = model.shards.get(&shard).ok_or(Error::NoSuchShard(shard))?;
-        if found.epoch != context.epoch {
-            return Err(Error::WrongEpoch { shard, asked: context.epoch, current: found.epoch });
+        let asked = context.epoch;
+        let current = match found.role {
+            ShardRole::Home => found.epoch,
+            ShardRole::Search if found.maps.contains(MapVersion(asked.0)) => asked,
+            ShardRole::Search => Epoch(asked.0.clamp(found.maps.oldest.0, found.maps.newest.0)),
+        };
+        if current != asked {
+            return Err(Error::WrongEpoch { shard, asked, current });
         }
         let leads = found.leader == Some(self.id);
         if context.consistency == Consistency::Linearizable && !leads {
@@ -66,7 +73,11 @@ impl ModelNode {
         let mut seen = found.clone();
         if let Some(behind) = model.behind.get(&self.id).filter(|_| !leads) {
             seen.log = seen.log.saturating_sub(*behind);
-            seen.points.retain(|_, (version, _)| version.0 <= seen.log);
+            let (log, arrived, role) = (seen.log, std::mem::take(&mut seen.arrived), seen.role);
+            seen.points.retain(|id, (version, _)| match role {
+                ShardRole::Home => version.0 <= log,
+                ShardRole::Search => arrived.get(id).is_some_and(|at| *at <= log),
+            });
         }
         Ok(seen)
     }
@@ -89,6 +100,7 @@ impl ShardApi for ModelNode {
         let shard = model.shards.entry(spec.shard).or_default();
         shard.collection = Some(spec.collection);
         shard.epoch = spec.epoch;
+        shard.role = spec.role;
         shard.metrics = spec.schema.vectors.iter().map(|(name, vector)| (name.clone(), vector.metric)).collect();
         Ok(())
     }
@@ -122,7 +134,7 @@ impl ShardApi for ModelNode {
         if request.tuning.revision > shard.tuning.revision {
             shard.tuning = request.tuning;
             let clustering = shard.tuning.clustering.clone();
-            let assigning = clustering.and_then(|of| Some((maps.get(&of.digest)?, of)));
+            let assigning = clustering.and_then(|of| Some((maps.get(&self.id)?.get(&of.digest)?, of)));
             shard.assigning = assigning.map(|(bytes, of)| Assigning::by(of.digest, of.vector, bytes));
         }
         Ok(())
@@ -146,21 +158,28 @@ impl ShardApi for ModelNode {
             return Err(error.clone());
         }
         let shard = model.shards.get_mut(&request.shard).ok_or(Error::NoSuchShard(request.shard))?;
-        if shard.epoch != request.epoch {
+        if shard.role == ShardRole::Home && shard.epoch != request.epoch {
             return Err(Error::WrongEpoch { shard: request.shard, asked: request.epoch, current: shard.epoch });
         }
         if shard.leader != Some(self.id) {
             return Err(Error::WrongLeader { shard: request.shard, hint: shard.leader, term: shard.term });
         }
         let key = (request.request, request.part);
-        if let Some(ack) = shard.seen.get(&key) {
+        if let Some(ack) = shard.seen.get(&key).filter(|_| !request.op.is_repeatable()) {
             return Ok(ack.clone());
         }
         shard.log += 1;
         let index = LogIndex(shard.log);
         let effect = shard.change(index, request.op)?;
-        let ack = WriteAck { index, term: shard.term, effect, copies: Vec::new(), map: MapVersion(0) };
-        shard.seen.insert(key, ack.clone());
+        let (term, role) = (shard.term, shard.role);
+        let mut ack = WriteAck { index, term, effect, copies: Vec::new(), map: MapVersion(0) };
+        if let Some(publish) = model.publish.clone().filter(|_| role == ShardRole::Home) {
+            ack.copies = publish.send(&mut model.shards, request.shard, index);
+            ack.map = publish.map();
+        }
+        if let Some(shard) = model.shards.get_mut(&request.shard) {
+            shard.seen.insert(key, ack.clone());
+        }
         if let Some(lose) = model.lose_answers.get_mut(&request.shard).filter(|lose| **lose > 0) {
             *lose -= 1;
             return Err(Error::Unavailable("the answer was lost".into()));
@@ -169,6 +188,15 @@ impl ShardApi for ModelNode {
     }
 
     async fn search(&self, request: SearchRequest) -> Vec<ShardAnswer<Vec<Vec<ShardHit>>>> {
+        {
+            let mut model = self.model.lock();
+            if let Some(mut hook) = model.before_search.take() {
+                hook(&mut model.shards);
+                model.before_search = Some(hook);
+            }
+            let searched = request.context.shards.iter().map(|(shard, _)| (*shard, request.queries.len()));
+            model.searches.extend(searched);
+        }
         self.read(&request.context, |shard| request.queries.iter().map(|query| best(shard, query)).collect()).await
     }
 
@@ -280,17 +308,21 @@ impl ShardApi for ModelNode {
     }
 
     async fn put_map(&self, request: PutMap) -> Result<()> {
-        self.model.lock().maps.insert(request.digest, request.bytes);
+        self.model.lock().maps.entry(self.id).or_default().insert(request.digest, request.bytes);
         Ok(())
     }
 
     async fn get_map(&self, digest: MapDigest) -> Result<Bytes> {
-        self.model.lock().maps.get(&digest).cloned().ok_or_else(|| Error::NotFound(format!("map {digest}")))
+        let model = self.model.lock();
+        let found = model.maps.get(&self.id).and_then(|maps| maps.get(&digest));
+        found.cloned().ok_or_else(|| Error::NotFound(format!("map {digest}")))
     }
 
     async fn keep_maps(&self, request: KeepMaps) -> Result<()> {
         let is_newer = |bytes: &Bytes| clusters::version(bytes) > request.as_of;
-        self.model.lock().maps.retain(|digest, bytes| request.digests.contains(digest) || is_newer(bytes));
+        let mut model = self.model.lock();
+        let maps = model.maps.entry(self.id).or_default();
+        maps.retain(|digest, bytes| request.digests.contains(digest) || is_newer(bytes));
         Ok(())
     }
 
@@ -320,7 +352,8 @@ impl ShardApi for ModelNode {
             })
         };
         let replicas = model.shards.iter().filter_map(replica).collect();
-        Ok(NodeStatus { node: self.id, replicas, read_only: None, maps: model.maps.keys().copied().collect() })
+        let maps = model.maps.get(&self.id).into_iter().flat_map(HashMap::keys).copied().collect();
+        Ok(NodeStatus { node: self.id, replicas, read_only: None, maps })
     }
 }
 
@@ -334,54 +367,4 @@ fn stored(version: LogIndex, point: &Point, parts: &PointParts) -> StoredPoint {
     };
     let payload = if parts.payload { point.payload.clone() } else { Payload::EMPTY };
     StoredPoint { id: point.id, version, payload, vectors, order: None }
-}
-
-fn best(shard: &ModelShard, query: &SearchQuery) -> Vec<ShardHit> {
-    let metric = shard.metrics[&query.vector_name];
-    let mut hits = Vec::new();
-    for (version, point) in shard.points.values().filter(|(_, point)| shard.matches(query.filter.as_deref(), point)) {
-        let Some(vector) = point.vectors.get(&query.vector_name) else { continue };
-        let is_apart = |part: &Vector| similarity(metric, part, vector).is_none();
-        if query.goal.nearest().is_some_and(is_apart) {
-            continue;
-        }
-        let distance = query.goal.distance(|part| similarity(metric, part, vector).unwrap_or(0.0));
-        if query.distance_max.is_none_or(|most| distance <= most) {
-            hits.push(ShardHit { distance, id: point.id, version: *version });
-        }
-    }
-    hits.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
-    hits.truncate(query.k);
-    hits
-}
-
-/// Larger is nearer; none for sparse vectors that share nothing.
-fn similarity(metric: Metric, a: &Vector, b: &Vector) -> Option<f32> {
-    match (a, b) {
-        (Vector::Dense(a), Vector::Dense(b)) => Some(0.0 - model_distance(metric, a, b)),
-        (Vector::Multi(a), Vector::Multi(b)) => {
-            let nearest = |a: &[f32]| {
-                let distances = b.as_ref().vectors().map(|b| model_distance(metric, a, b));
-                distances.fold(f32::INFINITY, f32::min)
-            };
-            Some(0.0 - a.as_ref().vectors().map(nearest).sum::<f32>())
-        }
-        (Vector::Sparse(a), Vector::Sparse(b)) => {
-            let shared = a.indices.iter().zip(&a.values).filter_map(|(index, value)| {
-                let at = b.indices.iter().position(|other| other == index)?;
-                Some(value * b.values[at])
-            });
-            shared.reduce(|sum, product| sum + product)
-        }
-        _ => panic!("{a:?} and {b:?} are of different kinds"),
-    }
-}
-
-fn model_distance(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
-    let pairs = a.iter().zip(b);
-    match metric {
-        Metric::Euclid => pairs.map(|(a, b)| (a - b) * (a - b)).sum(),
-        Metric::Manhattan => pairs.map(|(a, b)| (a - b).abs()).sum(),
-        Metric::Cosine | Metric::Dot => -pairs.map(|(a, b)| a * b).sum::<f32>(),
-    }
 }

@@ -22,7 +22,14 @@ impl ModelShard {
         let before = self.points.len() as u64;
         let mut effect = Effect::default();
         match op {
-            WriteOp::Copies(_) | WriteOp::Maps(_) | WriteOp::Feed(_) => todo!("SEAM"),
+            WriteOp::Copies(copies) => {
+                // It counts itself as an entry of the log.
+                self.log -= 1;
+                self.take_copies(&copies);
+            }
+            WriteOp::Maps(maps) => self.maps = self.maps.raised(maps),
+            // What is published is up to the model.
+            WriteOp::Feed(_) => {}
             WriteOp::Upsert(points) => {
                 points.iter().for_each(|point| self.put(index, point.clone()));
                 effect.affected = points.len() as u64;

@@ -229,8 +229,8 @@ impl Reconciler {
         all(founded.await, steps_done)
     }
 
-    /// Whether every one of some shards has a leader; `false` when the collection's state says that they are not wanted any
-    /// more.
+    /// Whether every one of some shards has a leader; `false` when the collection's state says that they are not wanted
+    /// any more.
     pub(super) async fn wait_for_leaders(
         &self,
         collection: &Collection,

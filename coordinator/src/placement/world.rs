@@ -1,4 +1,5 @@
-//! For tests of the reconciler: nodes that keep lists of replicas, fail now and then, and share a model of their shards.
+//! For tests of the reconciler: nodes that keep lists of replicas, fail now and then, and share a model of their
+//! shards.
 
 mod groups;
 

@@ -21,6 +21,7 @@ pub use edge::Edge;
 use crate::members::Members;
 use crate::meta::{Catalog, CatalogOptions, Founding, Loaded, MetaStore};
 use crate::placement::Reconciler;
+use crate::shards::ShardAccess;
 use crate::{Coordinator, CoordinatorOptions};
 use vicinal_common::api::{NodeDirectory, RemoteNode};
 
@@ -119,7 +120,7 @@ impl CoordinatorProcess {
         let stop = CancellationToken::new();
         let reconciler = Reconciler::new(catalog.clone(), nodes.clone(), members.clone());
         let tasks = vec![
-            tokio::spawn(follow_nodes(catalog.clone(), nodes, members, transport, stop.clone())),
+            tokio::spawn(follow_nodes(catalog.clone(), coordinator.shards.clone(), members, transport, stop.clone())),
             tokio::spawn(reconciler.run(stop.clone())),
             tokio::spawn(settle_voters(catalog.clone(), stop.clone())),
         ];
@@ -148,14 +149,15 @@ impl CoordinatorProcess {
     }
 }
 
-/// Keeps a way to every node that the metadata names.
+/// Keeps a way to every node that the metadata names, and the maps that searches are routed by.
 async fn follow_nodes(
     catalog: Catalog,
-    nodes: NodeDirectory,
+    shards: Arc<ShardAccess>,
     members: Arc<Members>,
     transport: Arc<dyn Transport>,
     stop: CancellationToken,
 ) {
+    let nodes = &shards.nodes;
     let mut changed = catalog.changed();
     let mut ways = std::collections::BTreeMap::new();
     loop {
@@ -174,6 +176,7 @@ async fn follow_nodes(
             nodes.remove(gone);
         }
         members.retain(|node| state.nodes.contains_key(&node));
+        shards.follow_maps(&state);
         tokio::select! {
             () = stop.cancelled() => return,
             alive = changed.changed() => if alive.is_err() { return },

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use tracing::Instrument;
 use vicinal_common::api::{PointParts, RetrieveRequest, StoredPoint};
-use vicinal_common::ids::ShardId;
+use vicinal_common::ids::{LogIndex, ShardId};
 use vicinal_common::point::PointId;
 use vicinal_common::telemetry;
 
 use super::gather::Coverage;
-use super::scatter::{Effort, ReadSpec, scatter};
+use super::scatter::{Effort, ReadSpec, Targets, scatter_to};
 use crate::meta::Collection;
 use crate::shard_client::WorkKind;
 use crate::shards::ShardAccess;
@@ -34,13 +34,30 @@ pub(super) async fn fetch(
     ids: &[PointId],
     parts: &PointParts,
 ) -> Fetched {
+    fetch_since(access, collection, spec, ids, parts, &HashMap::new()).await
+}
+
+/// The same from replicas that have applied at least these log indices.
+pub(super) async fn fetch_since(
+    access: &ShardAccess,
+    collection: &Collection,
+    spec: ReadSpec<'_>,
+    ids: &[PointId],
+    parts: &PointParts,
+    floors: &HashMap<ShardId, LogIndex>,
+) -> Fetched {
     let mut by_shard: HashMap<ShardId, Vec<PointId>> = HashMap::new();
     for id in ids {
         by_shard.entry(collection.tokens.shard_of(*id)).or_default().push(*id);
     }
     let shards: Vec<ShardId> = by_shard.keys().copied().collect();
     let effort = Effort { kind: WorkKind::Retrieve, units: ids.len().div_ceil(shards.len().max(1)) };
-    let found = scatter(access, collection, spec, effort, &shards, |api, context| {
+    let floors: Vec<LogIndex> = match floors.is_empty() {
+        true => Vec::new(),
+        false => shards.iter().map(|shard| floors.get(shard).copied().unwrap_or_default()).collect(),
+    };
+    let targets = Targets { floors: &floors, ..Targets::homes(collection, &shards) };
+    let found = scatter_to(access, collection, spec, effort, targets, |api, context| {
         let of_node = context.shards.iter().filter_map(|(shard, _)| by_shard.get(shard));
         let mut ids: Vec<PointId> = of_node.flatten().copied().collect();
         ids.sort_unstable();

@@ -82,6 +82,7 @@ mod tests {
 
     use super::super::mmr::Mmr;
     use super::super::request::{Example, Query};
+    use super::super::route::Width;
     use super::*;
 
     fn schema(vector: VectorSchema) -> CollectionSchema {
@@ -105,6 +106,7 @@ mod tests {
             oversampling: None,
             idf_corpus: None,
             parts: PointParts::default(),
+            width: Width::default(),
             allow_partial: true,
         };
         QueryTree { query, prefetch: Vec::new(), lookup_from: None }

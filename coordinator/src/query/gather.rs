@@ -4,6 +4,8 @@ use serde::Serialize;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::ShardId;
 
+use super::route::Routed;
+
 /// Reasons named in one error text; more shards than this are only counted.
 const REASONS_SHOWN: usize = 8;
 
@@ -16,6 +18,9 @@ pub struct Coverage {
     pub shards_answered: usize,
     /// The others.
     pub missing: Vec<Missing>,
+    /// How a search of a collection that is routed by cluster was routed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routed: Option<Box<Routed>>,
 }
 
 /// A shard that is not in an answer.
@@ -38,14 +43,25 @@ impl Coverage {
         self.missing.is_empty()
     }
 
-    /// Takes in what another scatter of the same request missed.
+    /// Takes in what another scatter of the same request missed. Shows the routing of the one that asked more search
+    /// shards.
     pub fn add(&mut self, other: &Coverage) {
+        let mut more = 0;
         for missing in &other.missing {
             if self.missing.iter().all(|known| known.shard != missing.shard) {
                 self.missing.push(missing.clone());
+                more += 1;
             }
         }
-        self.shards_answered = self.shards_asked.saturating_sub(self.missing.len());
+        if self.routed.is_none() && other.routed.is_none() {
+            self.shards_answered = self.shards_asked.saturating_sub(self.missing.len());
+            return;
+        }
+        // Each asks shards of its own: those that are missing there were not among those that answered here.
+        self.shards_asked += more;
+        if other.routed.as_ref().map(|routed| routed.asked) > self.routed.as_ref().map(|routed| routed.asked) {
+            self.routed.clone_from(&other.routed);
+        }
     }
 
     /// Fails when the answer is not good enough: nothing answered at all, or something is missing and the request does
@@ -108,7 +124,7 @@ mod tests {
         let missing = reasons.iter().enumerate();
         let missing: Vec<Missing> =
             missing.map(|(i, reason)| Missing { shard: ShardId(i as u64), reason: reason.clone() }).collect();
-        Coverage { shards_asked: asked, shards_answered: asked - missing.len(), missing }
+        Coverage { shards_asked: asked, shards_answered: asked - missing.len(), missing, routed: None }
     }
 
     #[test]

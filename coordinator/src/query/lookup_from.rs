@@ -125,6 +125,7 @@ fn replace(tree: &mut QueryTree, found: &BTreeMap<Place, Found>, copied: &Cell<u
 #[cfg(test)]
 mod tests {
     use super::super::request::{Example, Query, Source};
+    use super::super::route::Width;
     use super::*;
 
     #[test]
@@ -145,6 +146,7 @@ mod tests {
             oversampling: None,
             idf_corpus: None,
             parts: PointParts::default(),
+            width: Width::default(),
             allow_partial: true,
         };
         let lookup_from = Some(LookupFrom { collection: "other".into(), vector: None });

@@ -1,6 +1,9 @@
 //! The life of a search: plan which node answers for which shard, scatter, gather, then fetch what the winners hold.
 
+mod by_map;
+mod clustered;
 mod clusters;
+mod confirm;
 mod diversify;
 mod examples;
 mod fetch;
@@ -12,6 +15,7 @@ mod goal;
 mod grouping;
 mod groups;
 mod hedge;
+mod homes;
 mod idf;
 mod lookup_from;
 mod matrix;
@@ -21,9 +25,11 @@ mod plan;
 mod progress;
 mod read;
 mod request;
+mod route;
 mod sample;
 mod scatter;
 mod search;
+mod search_each;
 mod tree;
 
 pub use clusters::{ClusterMap, ClusterMaps, cluster_stats, clusters_of_points, fix_clusters, missing};
@@ -39,10 +45,15 @@ pub use mmr::{DIVERSITY_DEFAULT, Mmr};
 pub use plan::{Candidate, NodeTask, Plan, Wanted, plan};
 pub use read::{FacetQuery, Page, PageRequest, count, facet, retrieve, scroll};
 pub use request::{Answer, Example, Hit, Query, Source, WeightedExample, resolve_vector_name};
-pub use scatter::{Effort, Gathered, ReadSpec, scatter};
+pub use route::{EverywhereBecause, Fixed, HomesBecause, Routed, Why, Width};
+pub use scatter::{Effort, Gathered, ReadSpec, Targets, scatter, scatter_to};
 pub use search::run;
 pub use tree::{QueryTree, run_trees};
 
+#[cfg(test)]
+mod cluster_model_tests;
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod failover_tests;
 #[cfg(test)]

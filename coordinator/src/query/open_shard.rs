@@ -54,15 +54,22 @@ pub(super) enum Exhausted {
 impl OpenShard {
     /// A coordinator that knows no floor of a replicated shard cannot tell a current replica from one that missed the
     /// last writes: then only the leader can answer. Where replicas come by themselves, the only one that its metadata
-    /// knows may be one of several by now.
-    pub(super) fn new(access: &ShardAccess, spec: ReadSpec<'_>, routing: &Routing, shard: &Shard) -> OpenShard {
+    /// knows may be one of several by now. `least` is no such floor: it says what a replica must have, not that nothing is
+    /// newer.
+    pub(super) fn new(
+        access: &ShardAccess,
+        spec: ReadSpec<'_>,
+        routing: &Routing,
+        shard: &Shard,
+        least: LogIndex,
+    ) -> OpenShard {
         let floor = access.floor(shard.id).max(spec.session.floor(shard.id));
         let replicas: Vec<NodeId> = shard.readers().collect();
         let is_blind = floor.is_none() && (replicas.len() > 1 || *routing == Routing::Replicate);
         OpenShard {
             replicas,
             needs_leader: is_blind || spec.consistency == Consistency::Linearizable,
-            floor: floor.unwrap_or_default(),
+            floor: floor.unwrap_or_default().max(least),
             tried: BTreeSet::new(),
             under_way: BTreeMap::new(),
             may_recover: false,

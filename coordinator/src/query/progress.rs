@@ -7,13 +7,13 @@ use tokio::time::Instant;
 use vicinal_common::api::{ReadContext, ShardAnswer};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::error::Error;
-use vicinal_common::ids::{LogIndex, NodeId, ShardId};
+use vicinal_common::ids::{Epoch, LogIndex, NodeId, ShardId};
 
 use super::gather::{Coverage, Missing};
 use super::hedge;
 use super::open_shard::{Exhausted, OpenShard, how_it_ended};
 use super::plan::{Candidate, NodeTask, Wanted, plan};
-use super::scatter::{Effort, Gathered, ReadSpec};
+use super::scatter::{Effort, Gathered, ReadSpec, Targets};
 use crate::meta::Collection;
 use crate::shard_client::{Blame, Ticket, Tier, Work};
 use crate::shards::ShardAccess;
@@ -63,6 +63,7 @@ pub(super) struct Progress<'a, T> {
     collection: &'a Collection,
     spec: ReadSpec<'a>,
     effort: Effort,
+    epoch: Epoch,
     asked: usize,
     began: Instant,
     answers: Vec<(ShardId, T)>,
@@ -79,15 +80,15 @@ impl<'a, T> Progress<'a, T> {
         collection: &'a Collection,
         spec: ReadSpec<'a>,
         effort: Effort,
-        shards: &[ShardId],
+        targets: Targets<'_>,
     ) -> Progress<'a, T> {
         spec.session.enter(collection);
         let mut open = BTreeMap::new();
         let mut missing = BTreeMap::new();
-        for id in shards {
-            match collection.shard(*id) {
-                Some(shard) => drop(open.insert(*id, OpenShard::new(access, spec, &collection.routing, shard))),
-                None => drop(missing.insert(*id, Error::NoSuchShard(*id))),
+        for (id, least) in targets.each() {
+            match collection.shard(id) {
+                Some(shard) => drop(open.insert(id, OpenShard::new(access, spec, &collection.routing, shard, least))),
+                None => drop(missing.insert(id, Error::NoSuchShard(id))),
             }
         }
         Progress {
@@ -95,6 +96,7 @@ impl<'a, T> Progress<'a, T> {
             collection,
             spec,
             effort,
+            epoch: targets.epoch,
             asked: open.len() + missing.len(),
             began: Instant::now(),
             answers: Vec::with_capacity(open.len()),
@@ -282,7 +284,7 @@ impl<'a, T> Progress<'a, T> {
         self.next_attempt += 1;
         let mut context = ReadContext {
             collection: self.collection.id,
-            epoch: self.collection.epoch,
+            epoch: self.epoch,
             shards: Vec::with_capacity(shards.len()),
             consistency: Consistency::ReadYourWrites,
             deadline: self.spec.deadline,
@@ -352,8 +354,7 @@ impl<'a, T> Progress<'a, T> {
         calls
     }
 
-    /// An attempt is late: returns the shards that others are to be asked for. It goes on, and if it comes first after all
-    /// its answer counts.
+    /// An attempt is late: returns the shards that others are to be asked for. If it comes first after all, it counts.
     fn overdue(&mut self, attempt: u64, now: Instant) -> BTreeSet<ShardId> {
         let waiting = self.waiting(attempt);
         let Some(late) = self.attempts.get_mut(&attempt) else { return waiting };
@@ -390,9 +391,10 @@ impl<'a, T> Progress<'a, T> {
         if !self.missing.is_empty() && !self.answers.is_empty() {
             self.access.health.counters().add_partial_answer();
         }
-        let missing = std::mem::take(&mut self.missing);
-        let missing = missing.into_iter().map(|(shard, reason)| Missing { shard, reason }).collect();
-        let coverage = Coverage { shards_asked: self.asked, shards_answered: self.answers.len(), missing };
+        let missing = std::mem::take(&mut self.missing).into_iter();
+        let missing = missing.map(|(shard, reason)| Missing { shard, reason }).collect();
+        let coverage =
+            Coverage { shards_asked: self.asked, shards_answered: self.answers.len(), missing, routed: None };
         Gathered { answers: self.answers, coverage }
     }
 }

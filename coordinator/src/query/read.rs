@@ -11,7 +11,7 @@ use vicinal_common::api::{
 };
 use vicinal_common::error::Result;
 use vicinal_common::filter::Filter;
-use vicinal_common::ids::ShardId;
+use vicinal_common::ids::{MapVersion, ShardId};
 use vicinal_common::point::PointId;
 use vicinal_common::topk::merge_sorted;
 
@@ -34,12 +34,17 @@ const CATCH_UP_PAUSE: Duration = Duration::from_millis(20);
 pub(super) async fn has_moved(lookup: Lookup<'_>, used: &Collection) -> Result<bool> {
     for _ in 0..CATCH_UP_TRIES_MAX {
         let now = lookup()?;
-        if now.id != used.id || now.epoch != used.epoch {
+        if now.id != used.id || now.epoch != used.epoch || served(&now) != served(used) {
             return Ok(true);
         }
         tokio::time::sleep(CATCH_UP_PAUSE).await;
     }
     Ok(false)
+}
+
+/// The map that searches are routed by.
+fn served(collection: &Collection) -> Option<MapVersion> {
+    Some(collection.routing.cluster()?.serving.as_ref()?.map.version)
 }
 
 /// Points by id, in the order asked for, those that exist. An id of a missing shard is left out too: see the coverage.

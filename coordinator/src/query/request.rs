@@ -16,6 +16,7 @@ use super::formula::FormulaQuery;
 use super::fusion::Fusion;
 use super::gather::Coverage;
 use super::mmr::Mmr;
+use super::route::Width;
 
 /// One query of a client.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct Query {
     pub idf_corpus: Option<Arc<Filter>>,
     /// What to return of each hit.
     pub parts: PointParts,
+    /// How many search shards are asked, where points are routed by cluster.
+    pub width: Width,
     /// Whether an answer that misses shards is wanted.
     pub allow_partial: bool,
 }
@@ -302,16 +305,19 @@ impl Query {
         self.parts.payload || self.parts.vectors != VectorSelector::None
     }
 
+    /// Hits that each shard is asked for: own points are left out afterwards, so as many more are needed.
+    pub(super) fn hits_asked(&self) -> usize {
+        self.limit + self.offset + self.source.points().len()
+    }
+
     /// The query as shards understand it. `goal` is what to search for, made for the collection, whose graphs were built with a
     /// beam of `ef_construction`.
     pub fn search(&self, metric: Metric, goal: Goal, ef_construction: usize) -> SearchQuery {
-        // Points that the query is made of are left out afterwards, so as many more are needed.
-        let spare = self.source.points().len();
         let bound = |score: f32| match self.source.is_by_metric() {
             true => loose_bound(metric, score),
             false => 0.0 - score,
         };
-        let k = self.limit + self.offset + spare;
+        let k = self.hits_asked();
         let ef = match self.oversampling {
             None => self.ef,
             Some(factor) => {

@@ -10,7 +10,7 @@ use tracing::{Instrument, Span};
 use vicinal_common::api::{ReadContext, ShardAnswer, ShardApi};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::error::Error;
-use vicinal_common::ids::ShardId;
+use vicinal_common::ids::{Epoch, LogIndex, ShardId};
 use vicinal_common::telemetry;
 
 use super::gather::Coverage;
@@ -40,6 +40,32 @@ pub struct Effort {
     pub units: usize,
 }
 
+/// Which shards are asked, and what they are told.
+#[derive(Clone, Copy, Debug)]
+pub struct Targets<'a> {
+    /// The shards.
+    pub shards: &'a [ShardId],
+    /// What they were chosen by: the epoch of the token table, or, where search shards are asked, the version of the
+    /// map.
+    pub epoch: Epoch,
+    /// What a replica must have applied whatever is known here of the shard, in the order of the shards; none for those
+    /// that are left out at the end. Such a floor does not tell a current replica from one that missed the last writes.
+    pub floors: &'a [LogIndex],
+}
+
+impl<'a> Targets<'a> {
+    /// Home shards of a collection.
+    pub fn homes(collection: &Collection, shards: &'a [ShardId]) -> Targets<'a> {
+        Targets { shards, epoch: collection.epoch, floors: &[] }
+    }
+
+    /// The shards with their floors.
+    pub(super) fn each(&self) -> impl Iterator<Item = (ShardId, LogIndex)> {
+        let floors = self.floors.iter().copied().chain(std::iter::repeat(LogIndex(0)));
+        self.shards.iter().copied().zip(floors)
+    }
+}
+
 /// The answers of a scatter.
 #[derive(Debug)]
 pub struct Gathered<T> {
@@ -57,8 +83,7 @@ impl<T> Gathered<T> {
     }
 }
 
-/// Asks each of `shards` through `ask`, one call per node. Never later than the deadline: a shard that has not answered by
-/// then is missing, and so says the coverage. Calls that nobody needs any more are dropped.
+/// Asks each of `shards`, which are home shards, through `ask`: see [`scatter_to`].
 pub async fn scatter<T, F, Fut>(
     access: &ShardAccess,
     collection: &Collection,
@@ -71,8 +96,25 @@ where
     F: Fn(Arc<dyn ShardApi>, ReadContext) -> Fut,
     Fut: Future<Output = Vec<ShardAnswer<T>>>,
 {
-    let span = telemetry::scatter_span(shards.len());
-    let gathered = gather(access, collection, spec, effort, shards, ask).instrument(span.clone()).await;
+    scatter_to(access, collection, spec, effort, Targets::homes(collection, shards), ask).await
+}
+
+/// Asks each of the targets through `ask`, one call per node. Never later than the deadline: a shard that has not
+/// answered by then is missing, and so says the coverage. Calls that nobody needs any more are dropped.
+pub async fn scatter_to<T, F, Fut>(
+    access: &ShardAccess,
+    collection: &Collection,
+    spec: ReadSpec<'_>,
+    effort: Effort,
+    targets: Targets<'_>,
+    ask: F,
+) -> Gathered<T>
+where
+    F: Fn(Arc<dyn ShardApi>, ReadContext) -> Fut,
+    Fut: Future<Output = Vec<ShardAnswer<T>>>,
+{
+    let span = telemetry::scatter_span(targets.shards.len());
+    let gathered = gather(access, collection, spec, effort, targets, ask).instrument(span.clone()).await;
     span.record("answered", gathered.coverage.shards_answered);
     gathered
 }
@@ -90,14 +132,14 @@ async fn gather<T, F, Fut>(
     collection: &Collection,
     spec: ReadSpec<'_>,
     effort: Effort,
-    shards: &[ShardId],
+    targets: Targets<'_>,
     ask: F,
 ) -> Gathered<T>
 where
     F: Fn(Arc<dyn ShardApi>, ReadContext) -> Fut,
     Fut: Future<Output = Vec<ShardAnswer<T>>>,
 {
-    let mut progress = Progress::new(access, collection, spec, effort, shards);
+    let mut progress = Progress::new(access, collection, spec, effort, targets);
     let run = |call: Call| {
         let ask = &ask;
         let span = telemetry::node_call_span(call.node.0, call.context.shards.len(), call.attempt + 1, call.is_hedge);
@@ -114,7 +156,7 @@ where
         asked.instrument(span)
     };
     let mut in_flight = FuturesUnordered::new();
-    let mut calls = planned(shards.len(), || progress.start(Instant::now()));
+    let mut calls = planned(targets.shards.len(), || progress.start(Instant::now()));
     // Ends: at the deadline at the latest, which bounds the timers too.
     loop {
         in_flight.extend(calls.into_iter().map(run));

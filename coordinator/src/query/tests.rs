@@ -24,7 +24,7 @@ fn spec(millis: u64) -> ReadSpec<'static> {
     ReadSpec { consistency: Consistency::ReadYourWrites, deadline, session: Box::leak(Box::default()) }
 }
 
-fn near(x: f32, limit: usize) -> Query {
+pub(super) fn near(x: f32, limit: usize) -> Query {
     Query {
         source: Source::Vector(vec![x, 0.0].into()),
         using: String::new(),
@@ -37,11 +37,12 @@ fn near(x: f32, limit: usize) -> Query {
         oversampling: None,
         idf_corpus: None,
         parts: PointParts::default(),
+        width: Width::default(),
         allow_partial: true,
     }
 }
 
-fn ids(answer: &Answer) -> Vec<u64> {
+pub(super) fn ids(answer: &Answer) -> Vec<u64> {
     let number = |hit: &Hit| match hit.id {
         PointId::Num(number) => number,
         PointId::Uuid(_) => panic!("no such point"),
@@ -69,7 +70,7 @@ async fn the_best_of_all_shards_come_first_with_offset_and_threshold() {
     let answer = search(&cluster, Query { offset: 1, ..near(10.2, 3) }).await.unwrap();
     assert_eq!(ids(&answer), [11, 9, 12]);
     assert!((answer.hits[0].score - 0.8).abs() < 1e-5);
-    assert_eq!(answer.coverage, Coverage { shards_asked: 4, shards_answered: 4, missing: vec![] });
+    assert_eq!(answer.coverage, Coverage { shards_asked: 4, shards_answered: 4, ..Coverage::default() });
     let answer = search(&cluster, Query { score_threshold: Some(1.0), ..near(10.0, 10) }).await.unwrap();
     assert_eq!(ids(&answer), [10, 9, 11]);
 }

@@ -12,7 +12,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::NodeId;
 use vicinal_common::telemetry;
 
-use crate::meta::Collection;
+use crate::meta::{ClusterRouting, Collection};
 use crate::shard_client::{Blame, Ended, Ticket, Tier, Work, WorkKind};
 use crate::shards::ShardAccess;
 
@@ -32,6 +32,8 @@ struct Delivery<'a> {
     /// One that has just got its vote leads before the metadata says so.
     learners: &'a [NodeId],
     request: &'a WriteRequest,
+    /// The leader waits for search shards before it answers.
+    waits_for_copies: bool,
     work: Work,
     give_up: Instant,
     /// Asked in this round.
@@ -62,6 +64,7 @@ pub(super) async fn deliver(access: &ShardAccess, collection: &Collection, reque
         replicas,
         learners,
         request,
+        waits_for_copies: collection.routing.cluster().is_some_and(is_published),
         work: Work::new(WorkKind::Write, request.op.bytes() / 1024),
         give_up: request.deadline.min(Instant::now() + PATIENCE),
         tried: BTreeSet::new(),
@@ -105,6 +108,11 @@ pub(super) async fn deliver(access: &ShardAccess, collection: &Collection, reque
     }
 }
 
+/// Whether home shards publish by some map.
+fn is_published(cluster: &ClusterRouting) -> bool {
+    cluster.serving.is_some() || cluster.next.is_some() || cluster.ending.is_some()
+}
+
 impl Delivery<'_> {
     /// Whom to send to now, if anybody. Nobody while an attempt is under way that is not late: a write is never sent to
     /// two replicas at once without need. An error when there is nothing more to hope for.
@@ -117,7 +125,8 @@ impl Delivery<'_> {
         };
         self.tried.insert(node);
         // A replica that does not lead may wait for an election.
-        let blame = if self.access.leader(self.request.shard) == Some(node) { Blame::Node } else { Blame::Others };
+        let leads = self.access.leader(self.request.shard) == Some(node);
+        let blame = if leads && !self.waits_for_copies { Blame::Node } else { Blame::Others };
         let late_at = now + self.access.health.attempt_time(node, self.work);
         if self.error.is_some() || !self.under_way.is_empty() {
             self.access.health.counters().add_retry();
@@ -224,6 +233,7 @@ impl Delivery<'_> {
             // It may not lead any more, and have too much to do to say so: the others know.
             Error::Overloaded(_) => {}
             Error::WrongEpoch { .. }
+            // The leader has waited for all that it could, such as copies in search shards, and says what is missing.
             | Error::Timeout(_)
             | Error::BadInput(_)
             | Error::Validation { .. }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 use tracing::Instrument;
-use vicinal_common::api::{LoggedFilter, PointEdit, PointVectors, Selection, UpdateMode, WriteOp, WriteRequest};
+use vicinal_common::api::{
+    LoggedFilter, PointEdit, PointVectors, Selection, UpdateMode, WriteAck, WriteOp, WriteRequest,
+};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::Filter;
-use vicinal_common::ids::{LogIndex, RequestId, ShardId};
+use vicinal_common::ids::{LogIndex, MapVersion, RequestId, ShardId};
 use vicinal_common::point::{Point, PointId};
 use vicinal_common::telemetry;
 
@@ -286,7 +288,7 @@ async fn write_shard(
         };
         match deliver(access, collection, &request).await {
             Ok(ack) => {
-                spec.session.note(collection.id, shard, ack.index);
+                note_ack(access, spec.session, collection, shard, &ack);
                 outcome.written.add(ack.index, ack.effect.affected, ack.effect.missing);
                 if let Some(next) = ack.effect.next {
                     ops.push_front(request.op.continued(next));
@@ -301,6 +303,20 @@ async fn write_shard(
         part += 1;
     }
     outcome
+}
+
+/// What is read after a write is no older than it: at its home shard, at the search shards that have its copies, and by
+/// the map that says so.
+fn note_ack(access: &ShardAccess, session: &Session, collection: &Collection, shard: ShardId, ack: &WriteAck) {
+    session.note(collection.id, shard, ack.index);
+    for (search_shard, index) in &ack.copies {
+        session.note(collection.id, *search_shard, *index);
+        access.note_ack(*search_shard, *index);
+    }
+    if ack.map > MapVersion(0) {
+        session.note_map(collection.id, ack.map);
+        access.note_map(collection.id, ack.map);
+    }
 }
 
 /// The one error a client sees for the shards that failed: the worst kind, naming them all, and what to do.

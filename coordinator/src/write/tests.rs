@@ -16,7 +16,7 @@ use vicinal_common::ring::TokenTable;
 
 use super::*;
 use crate::meta::Collection;
-use crate::model::ModelCluster;
+use crate::model::{ClusterModel, ModelCluster};
 
 fn spec(request: u128) -> WriteSpec<'static> {
     let deadline = Instant::now() + Duration::from_secs(5);
@@ -175,6 +175,40 @@ async fn a_write_is_cut_anew_when_the_token_table_changes() {
     let written = upsert(&cluster.access, &lookup, spec(1), ModelCluster::points(40)).await.unwrap();
     assert_eq!(written.affected, 40);
     assert_eq!(cluster.model.lock().shards[&ShardId(0)].points.len(), 40);
+}
+
+#[tokio::test]
+async fn an_ack_raises_the_floors_of_search_shards_and_of_the_map() {
+    let cluster = ClusterModel::new(2, 4, 1);
+    let (access, write) = (&cluster.base.access, spec(1));
+    upsert(access, &cluster.base.lookup(), write, vec![ModelCluster::point(1, 2.5)]).await.unwrap();
+    let held = |shard: &ShardId| cluster.base.model.lock().shards[shard].points.contains_key(&PointId::Num(1));
+    for shard in cluster.search_shards() {
+        let floor = held(&shard).then_some(LogIndex(1));
+        assert_eq!((access.floor(shard), write.session.floor(shard)), (floor, floor));
+    }
+    assert!(cluster.search_shards().iter().any(held));
+    let map = cluster.publish.map();
+    assert_eq!((access.map_floor(cluster.base.collection.id), write.session.map_floor()), (map, map));
+    // A retry is told the same.
+    upsert(access, &cluster.base.lookup(), write, vec![ModelCluster::point(1, 2.5)]).await.unwrap();
+    assert_eq!(access.floor(ShardId(100)), Some(LogIndex(1)));
+}
+
+#[tokio::test]
+async fn copies_that_are_missing_are_told_at_once_and_blamed_on_nobody() {
+    let cluster = ClusterModel::new(1, 4, 3);
+    let text = "stored, but search shard 101 has not taken its copy yet";
+    cluster.base.model.lock().refuse_writes.insert(ShardId(0), Error::Timeout(text.into()));
+    for request in 1..6 {
+        let began = Instant::now();
+        let (access, lookup) = (&cluster.base.access, cluster.base.lookup());
+        let error = upsert(access, &lookup, spec(request), ModelCluster::points(1)).await.unwrap_err();
+        assert!(error.http_status() == 408 && error.to_string().contains(text), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(1), "nobody else is asked");
+    }
+    assert_eq!(cluster.base.model.lock().calls, 5);
+    assert_eq!(cluster.base.access.health.counters().breaker_openings(), 0);
 }
 
 fn heavy(id: u64, payload_bytes: usize) -> Point {

@@ -194,6 +194,27 @@ impl Cluster {
         until("a first leader", async || self.leader(shard).await.is_some()).await;
     }
 
+    /// Makes a shard on some nodes, founded by the first of them.
+    pub(crate) async fn make_on(&self, spec: ReplicaSpec, nodes: std::ops::Range<usize>) {
+        let shard = spec.shard;
+        let voters = nodes.clone().map(|i| (self.node(i).id(), self.node(i).address().clone())).collect();
+        for i in nodes.clone() {
+            self.node(i).create_replica(spec.clone()).await.unwrap();
+        }
+        self.node(nodes.start).found_group(FoundGroup { shard, voters }).await.unwrap();
+        until("a first leader", async || self.leader(shard.0).await.is_some()).await;
+    }
+
+    /// Lets the nodes that run know each other, and nobody else.
+    pub(crate) fn introduce(&self) {
+        for env in &self.env {
+            env.peers.clear();
+            for node in self.nodes.iter().flatten() {
+                env.peers.insert(node.id(), node.clone());
+            }
+        }
+    }
+
     /// The node that leads a shard, as it says itself.
     pub(crate) async fn leader(&self, shard: u64) -> Option<usize> {
         for (i, node) in self.nodes.iter().enumerate() {

@@ -1,18 +1,18 @@
 //! A shard's raft group as the rest of the node uses it: found, write, wait, answer the network.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
+use openraft::errors::{ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use vicinal_common::api::WriteAck;
 use vicinal_common::disk::Disk;
@@ -24,22 +24,18 @@ use vicinal_common::transport::{Address, Transport};
 
 use super::command::{Command, ShardRaft};
 use super::fault::Fault;
+use super::lead::Waiting;
 use super::log_store::LogStore;
 use super::machine::Machine;
 use super::members::member;
 use super::snapshot::Receiver;
 use super::transfer::serve_transfer;
 use crate::log::GroupLog;
+use crate::publish::Publisher;
 use crate::room::DiskRoom;
 use crate::shard::{LoggedWrite, Shard};
 
 pub(super) type Raft = openraft::Raft<ShardRaft, Machine>;
-
-/// How long a replica of a replicated shard looks for a leader before it tells the caller to ask elsewhere.
-const LEADER_PATIENCE: Duration = Duration::from_secs(2);
-/// Pauses while there is no leader: first and longest.
-const PAUSE_FIRST: Duration = Duration::from_millis(5);
-const PAUSE_LONGEST: Duration = Duration::from_millis(100);
 
 /// How long a read waits for a replica that is behind while another one may be further.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
@@ -119,6 +115,8 @@ pub struct Group {
     pub(super) stop: CancellationToken,
     writes: Semaphore,
     task: Mutex<Option<JoinHandle<()>>>,
+    /// Of a home shard's replica, once it is started.
+    pub(super) publisher: OnceLock<Arc<Publisher>>,
 }
 
 impl Group {
@@ -141,6 +139,7 @@ impl Group {
             stop: CancellationToken::new(),
             writes: Semaphore::new(WRITES_MAX),
             task: Mutex::new(None),
+            publisher: OnceLock::new(),
             parts,
         });
         let task = tokio::spawn(super::supervise::supervise(group.clone()));
@@ -316,7 +315,7 @@ impl Group {
     }
 
     /// Whether nobody else votes. A learner is never alone: it follows somebody.
-    fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         let state = self.state.borrow();
         let State::Up(raft) = &*state else { return false };
         let own = self.parts.node.0;
@@ -353,6 +352,9 @@ impl Group {
     /// Stops raft. The shard stays open. Entries that were acknowledged are in the log.
     pub async fn stop(&self) {
         self.stop.cancel();
+        if let Some(publisher) = self.publisher.get() {
+            publisher.ended().await;
+        }
         let task = self.task.lock().take();
         if let Some(task) = task {
             let _ = task.await;
@@ -365,36 +367,5 @@ impl Group {
         }
         // The supervisor says more in the replica's status once it has looked at the cause.
         Error::Unavailable(format!("shard {}: raft has stopped ({error}); it is being started again", self.id()))
-    }
-}
-
-/// Patience while no leader is known.
-struct Waiting {
-    until: Instant,
-    deadline: Instant,
-    pause: Duration,
-}
-
-impl Waiting {
-    /// A lone replica can only wait for itself; with others, the caller had better ask another one.
-    fn new(deadline: Instant, alone: bool) -> Waiting {
-        let until = if alone { deadline } else { deadline.min(Instant::now() + LEADER_PATIENCE) };
-        Waiting { until, deadline, pause: PAUSE_FIRST }
-    }
-
-    /// Pauses when the leader may appear here; otherwise says who leads.
-    async fn for_leader(&mut self, group: &Group, to: &ForwardToLeader<ShardRaft>) -> Result<()> {
-        let elsewhere = to.leader_id.map(NodeId).filter(|leader| *leader != group.parts.node);
-        let now = Instant::now();
-        if elsewhere.is_some() || now >= self.until {
-            let term = group.raft().map_or(0, |raft| raft.metrics().borrow_watched().current_term);
-            if elsewhere.is_none() && now >= self.deadline {
-                return Err(Error::Timeout(format!("shard {} has no leader", group.id())));
-            }
-            return Err(Error::WrongLeader { shard: group.id(), hint: elsewhere, term });
-        }
-        sleep_until((now + self.pause).min(self.until)).await;
-        self.pause = (self.pause * 2).min(PAUSE_LONGEST);
-        Ok(())
     }
 }

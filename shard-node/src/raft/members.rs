@@ -40,13 +40,16 @@ impl Group {
             failed: stats.failed,
             ..ReplicaStatus::unknown(spec.shard, spec.collection)
         };
+        let view = self.shard().view();
+        if let Some(publisher) = self.publisher() {
+            status.publish = publisher.status(&view);
+        }
         match &*self.state.borrow() {
             State::Up(raft) => describe(&raft.metrics().borrow_watched().clone(), &mut status),
             State::Starting => status.failed = Some(STARTING.to_owned()),
             State::Down(words) | State::Failed(words) => status.failed = Some(words.clone()),
         }
         // What any replica knows: its state says so.
-        let view = self.shard().view();
         status.publish.published = status.publish.published.max(view.feed().published);
         status.publish.maps = view.maps();
         status

@@ -4,6 +4,7 @@
 mod command;
 mod fault;
 mod group;
+mod lead;
 mod log_store;
 mod machine;
 mod maintain;

@@ -39,6 +39,9 @@ fn show(page: &mut Page, node: &str, replica: &ReplicaStatus) {
     page.set(&names::SHARD_BUILD_ROWS_DONE, &labels, build(|build| build.rows_done as f64));
     page.set(&names::SHARD_BUILD_ETA, &labels, build(|build| build.eta_seconds().unwrap_or(0.0)));
     page.set(&names::SHARD_SERVING, &labels, flag(replica.failed.is_none()));
+    if !replica.publish.targets.is_empty() {
+        page.set(&names::PUBLISH_BEHIND, &labels, replica.publish.behind as f64);
+    }
     page.set(&names::RAFT_TERM, &labels, replica.term as f64);
     page.set(&names::RAFT_LAST_LOG, &labels, replica.last_log.0 as f64);
     page.set(&names::RAFT_APPLIED, &labels, replica.applied.0 as f64);

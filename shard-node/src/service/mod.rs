@@ -24,11 +24,13 @@ use vicinal_common::telemetry;
 pub use pool::{JobTimes, SearchPool};
 
 use crate::node::ShardNode;
+use crate::publish;
 use crate::raft::Group;
 use crate::shard::{LoggedWrite, View};
 
-/// The request must mean this collection and be routed by the token table, or the map, that the shard knows. Apply checks
-/// writes again. Reads are checked twice: before they wait for a view, without one, and on that which they are answered from.
+/// The request must mean this collection and be routed by the token table, or the map, that the shard knows. Apply
+/// checks writes again. Reads are checked twice: before they wait for a view, without one, and on that which they are
+/// answered from.
 fn check_routing(group: &Group, collection: CollectionId, epoch: Epoch, read: Option<&View>) -> Result<()> {
     let spec = group.shard().spec();
     if spec.collection != collection {
@@ -73,6 +75,10 @@ impl ShardApi for ShardNode {
         check_routing(&group, request.collection, request.epoch, None)?;
         self.room.admit(request.op.bytes() as u64)?;
         group.admit()?;
+        let is_awaited = publish::is_awaited(&request.op);
+        if let Some(publisher) = group.publisher().filter(|_| is_awaited) {
+            publisher.admit(request.shard)?;
+        }
         let write = LoggedWrite {
             request: request.request,
             part: request.part,
@@ -82,13 +88,17 @@ impl ShardApi for ShardNode {
         };
         let started = Instant::now();
         let span = telemetry::shard_write_span(request.shard.0, request.part);
-        let written = group.write(write, request.deadline).instrument(span.clone()).await;
-        match &written {
-            Ok(ack) => {
-                span.record("log_index", ack.index.0);
-                telemetry::instruments().write.acknowledged(started.elapsed());
-            }
-            Err(_) => telemetry::failed(&span),
+        let mut written = group.write(write, request.deadline).instrument(span.clone()).await;
+        if let Ok(ack) = &written {
+            span.record("log_index", ack.index.0);
+            telemetry::instruments().write.acknowledged(started.elapsed());
+        }
+        if let (Ok(ack), Some(publisher)) = (&written, group.publisher()) {
+            let acknowledged = publisher.acknowledge(&group, ack.clone(), is_awaited, request.deadline);
+            written = acknowledged.instrument(span.clone()).await;
+        }
+        if written.is_err() {
+            telemetry::failed(&span);
         }
         written
     }

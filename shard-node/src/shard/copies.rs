@@ -1,8 +1,8 @@
 //! Applying what home shards send: of each id the newest version stays, less those that are gone.
 //!
-//! What one entry leaves is a function of sets, not of an order within it: of the live row of an id and the copies of it,
-//! the newest, unless the entry says that exactly that version is gone or misplaced. So copies are taken first: were it
-//! the other way round, a copy older than a live row that is gone would come to life.
+//! What one entry leaves is a function of sets, not of an order within it: of the live row of an id and the copies of
+//! it, the newest, unless the entry says that exactly that version is gone or misplaced. So copies are taken first:
+//! were it the other way round, a copy older than a live row that is gone would come to life.
 
 use vicinal_common::api::WriteOp;
 use vicinal_common::error::{Error, Result};

@@ -154,7 +154,9 @@ impl Step<'_> {
 }
 
 impl Shard {
-    /// Begins to note which rows die, or stops and forgets them. Waits for entries that are being applied.
+    /// Begins to note which rows die, or stops and forgets them. Waits for entries that are being applied. Deaths that
+    /// nobody takes keep the files of their rows on the disk, merged ones too: whoever stops taking them must stop
+    /// watching.
     pub fn watch_deaths(&self, is_wanted: bool) {
         let writer = self.writer.lock();
         let mut deaths = self.deaths.lock();

@@ -20,9 +20,10 @@ impl Shard {
         self.spec.role
     }
 
-    /// Whether a request of this epoch is meant for the shard. To a home shard it is that of the token table; to a search
-    /// shard the version of the map by which the search was routed, and `read` is the view it is answered from: not a later
-    /// one, which may know more maps. Without a view any epoch will do there: copies are facts, whatever the map.
+    /// Whether a request of this epoch is meant for the shard. To a home shard it is that of the token table; to a
+    /// search shard the version of the map by which the search was routed, and `read` is the view it is answered from:
+    /// not a later one, which may know more maps. Without a view any epoch will do there: copies are facts, whatever
+    /// the map.
     pub fn check_epoch(&self, epoch: Epoch, read: Option<&View>) -> Result<()> {
         let shard = self.spec.shard;
         let wrong = |current: Epoch| Err(Error::WrongEpoch { shard, asked: epoch, current });
@@ -62,14 +63,15 @@ impl View {
         newer
     }
 
-    /// The live row of an id, with one of its vectors, to be sent to search shards. Without vectors if it lacks that one.
+    /// The live row of an id, with one of its vectors, to be sent to search shards. Without vectors if it lacks that
+    /// one.
     pub fn copy_of(&self, id: PointId, vector: &str) -> Result<Option<Copy>> {
         let ordinal = self.ordinal(vector)?;
         Ok(self.locate(id).map(|(source, row)| copy(source.run, row, (ordinal, vector))))
     }
 
-    /// Live rows as of [`View::copy_of`] in the order of their ids, from an id on, until they have so many bytes: at least
-    /// one. And where the next page begins, if there is one.
+    /// Live rows as of [`View::copy_of`] in the order of their ids, from an id on, until they have so many bytes: at
+    /// least one. And where the next page begins, if there is one.
     pub fn page_of_copies(
         &self,
         from: Option<PointId>,

@@ -1,8 +1,8 @@
 //! One replica of a shard: the fresh part, the segments, and the position in the log up to which they hold everything.
 //!
 //! Locks, in the order they are taken: `optimizer` (one merge or build at a time), `opening` (one graph opened again at a
-//! time), `commit` (the durable state), `writer` (the newest state), and `deaths`. Readers take none: they load the published
-//! [`View`].
+//! time), `commit` (the durable state), `writer` (the newest state), and `deaths`. Readers take none: they load the
+//! published [`View`].
 
 mod background;
 mod builder;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vicinal_common::error::{Error, Result};
+use vicinal_common::ids::{NodeId, ShardId};
 use vicinal_common::tuning::Tuning;
 use vicinal_index::hnsw::HnswIndex;
 use vicinal_index::{Residency, Rows};
@@ -95,6 +96,11 @@ impl Shard {
         self.schedule_opening();
         self.schedule_optimizer(Duration::ZERO);
         Ok(())
+    }
+
+    /// The nodes that hold a search shard of the collection, as far as this replica has been told.
+    pub(crate) fn nodes_of(&self, search: ShardId) -> Vec<NodeId> {
+        self.view().wanted.tuning.search_shards.get(&search).cloned().unwrap_or_default()
     }
 
     /// The published view uses the indexes of the durable state, of vectors and of payloads. The commit lock is held.

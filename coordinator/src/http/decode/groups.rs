@@ -14,7 +14,8 @@ use super::super::selector::{WithPayload, WithVector};
 use super::Unsupported;
 use super::older::{OlderBody, RecommendBody, SearchBody, VectorToSearch};
 use super::query::{ExampleInput, OneOrMany, QueryInput, Strategy};
-use super::search::{LookupBody, PrefetchBody, QueryBody, SearchParams};
+use super::search::{LookupBody, PrefetchBody, QueryBody};
+use super::search_params::SearchParams;
 use crate::query::{GroupSpec, QueryTree};
 
 /// Groups when no `limit` is given.

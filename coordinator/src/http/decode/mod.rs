@@ -14,6 +14,7 @@ mod quantization;
 mod query;
 mod routing;
 mod search;
+mod search_params;
 mod settings;
 #[cfg(test)]
 mod shape_tests;

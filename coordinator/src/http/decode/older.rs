@@ -14,7 +14,8 @@ use super::super::answer::Failure;
 use super::super::selector::{WithPayload, WithVector};
 use super::Unsupported;
 use super::query::{ExampleInput, OneOrMany, PairInput, QueryInput, RecommendInput, Strategy, pairs};
-use super::search::{LookupBody, QueryBody, SearchParams};
+use super::search::{LookupBody, QueryBody};
+use super::search_params::SearchParams;
 use super::vector::{AnyVector, read_list};
 use crate::query::{QueryTree, Source};
 

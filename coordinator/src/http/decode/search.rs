@@ -6,7 +6,7 @@ use serde::Deserialize;
 use vicinal_common::api::{PointParts, ScrollOrder};
 use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;
-use vicinal_common::limits::{BATCH_POINTS_MAX, OVERSAMPLING_MAX, RESULTS_MAX};
+use vicinal_common::limits::{BATCH_POINTS_MAX, RESULTS_MAX};
 use vicinal_common::point::{PointId, UNNAMED};
 
 use super::super::answer::Failure;
@@ -14,6 +14,7 @@ use super::super::selector::{WithPayload, WithVector};
 use super::Unsupported;
 use super::older::check_batch;
 use super::query::{OneOrMany, OrderByInput, QueryInput};
+use super::search_params::{SearchParams, Understood};
 use super::update::check_key;
 use crate::query::{FacetQuery, LookupFrom, PageRequest, Query, QueryTree, Source};
 
@@ -72,92 +73,6 @@ pub(super) struct PrefetchBody {
     lookup_from: Option<LookupBody>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SearchParams {
-    hnsw_ef: Option<usize>,
-    exact: Option<bool>,
-    indexed_only: Option<bool>,
-    quantization: Option<QuantizationInput>,
-    acorn: Option<AcornInput>,
-    idf: Option<IdfInput>,
-}
-
-/// How codes are used. Ours always find candidates only, which are scored exactly: `ignore` and `rescore` change nothing.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct QuantizationInput {
-    #[serde(rename = "ignore")]
-    _ignore: Option<bool>,
-    #[serde(rename = "rescore")]
-    _rescore: Option<bool>,
-    oversampling: Option<f64>,
-}
-
-/// How a filter is walked with. Chosen from what the filter matches, so it changes nothing.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AcornInput {
-    #[serde(rename = "enable")]
-    _enable: Option<bool>,
-    max_selectivity: Option<f64>,
-}
-
-/// Among which points a dimension of a sparse vector is rare.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum IdfInput {
-    Scope(IdfScope),
-    Corpus(IdfCorpus),
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum IdfScope {
-    Global,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct IdfCorpus {
-    corpus: Filter,
-}
-
-/// Parameters of a search as they are understood.
-struct Understood {
-    ef: Option<usize>,
-    exact: bool,
-    oversampling: Option<f64>,
-    idf_corpus: Option<Arc<Filter>>,
-}
-
-impl SearchParams {
-    fn understood(self) -> Result<Understood, Failure> {
-        let refuse = |field: &str, message: String| Error::Validation { field: field.into(), message };
-        let share = self.acorn.and_then(|acorn| acorn.max_selectivity);
-        if let Some(share) = share.filter(|share| !(0.0..=1.0).contains(share)) {
-            let message = format!("value {share} invalid, must be from 0.0 to 1.0");
-            return Err(refuse("params.acorn.max_selectivity", message).into());
-        }
-        let oversampling = self.quantization.and_then(|quantization| quantization.oversampling);
-        if let Some(factor) = oversampling.filter(|factor| !(1.0..=OVERSAMPLING_MAX).contains(factor)) {
-            let message = format!("value {factor} invalid, must be from 1.0 to {OVERSAMPLING_MAX}");
-            return Err(refuse("params.quantization.oversampling", message).into());
-        }
-        if self.indexed_only == Some(true) {
-            return Err(Error::BadInput(
-                "`params.indexed_only` is not supported: points without a graph are scanned".into(),
-            )
-            .into());
-        }
-        let idf_corpus = match self.idf {
-            None | Some(IdfInput::Scope(IdfScope::Global)) => None,
-            Some(IdfInput::Corpus(IdfCorpus { corpus })) => Some(Arc::new(corpus)),
-        };
-        Ok(Understood { ef: self.hnsw_ef, oversampling, exact: self.exact.unwrap_or(false), idf_corpus })
-    }
-}
-
 impl QueryBody {
     /// The query, and how the payload of its hits is shown.
     pub(in super::super) fn into_query(self) -> Result<(QueryTree, WithPayload), Failure> {
@@ -186,7 +101,7 @@ impl QueryBody {
 impl PrefetchBody {
     fn into_tree(self, allow_partial: bool) -> Result<QueryTree, Failure> {
         let lookup_from = self.lookup_from.map(LookupBody::into_lookup).transpose()?;
-        let Understood { ef, exact, oversampling, idf_corpus } = self.params.unwrap_or_default().understood()?;
+        let Understood { ef, exact, oversampling, idf_corpus, width } = self.params.unwrap_or_default().understood()?;
         let query = Query {
             source: self.query.map_or(Source::All, |input| input.0),
             using: self.using.unwrap_or_else(|| UNNAMED.to_owned()),
@@ -199,6 +114,7 @@ impl PrefetchBody {
             oversampling,
             idf_corpus,
             parts: PointParts::default(),
+            width,
             allow_partial,
         };
         query.check()?;

@@ -347,7 +347,8 @@ proptest! {
                 Step::Cluster => drop(machine.change(RoutingChange::Cluster(settings()))),
             }
             let collection = machine.collection();
-            prop_assert_eq!(collection.tuning.search_shards.len() as u64 + HOMES, collection.all_shards().count() as u64);
+            let told = collection.tuning.search_shards.len() as u64;
+            prop_assert_eq!(told + HOMES, collection.all_shards().count() as u64);
             prop_assert_eq!(machine.state.newest_map.0, newest);
             let Some(cluster) = collection.routing.cluster() else {
                 prop_assert!(machine.operations().is_empty() && collection.tuning.search_shards.is_empty());

@@ -1,7 +1,7 @@
 //! Changes of the maps of collections that are routed by cluster: training, filling, serving, ending.
 //!
-//! What is to be done next is read from the metadata (`plan`), every step can be repeated, and what this coordinator remembers
-//! between attempts only saves work: one that takes over at any point goes on to the same end.
+//! What is to be done next is read from the metadata (`plan`), every step can be repeated, and what this coordinator
+//! remembers between attempts only saves work: one that takes over at any point goes on to the same end.
 
 mod clusters;
 mod plan;
@@ -44,8 +44,8 @@ struct Work {
 }
 
 impl Reconciler {
-    /// Works on the maps of one collection until there is nothing left to do, or another coordinator leads. Moves of replicas
-    /// go first.
+    /// Works on the maps of one collection until there is nothing left to do, or another coordinator leads. Moves of
+    /// replicas go first.
     pub(super) async fn change_maps(self, id: CollectionId) {
         let (mut work, mut pause, mut told) = (Work::default(), PAUSE_FIRST, String::new());
         while self.catalog.is_leader() {

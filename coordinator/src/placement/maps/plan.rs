@@ -74,8 +74,8 @@ pub(super) fn routed<'a>(collection: &'a Collection, cluster: &ClusterRouting) -
     vector.ok_or_else(|| Error::Internal(format!("the routed vector `{}` is no dense vector", cluster.vector)))
 }
 
-/// The search shards of a map by their positions, and those of them that do not exist yet, with ids from `first` on. As many
-/// as possible of those that are served stay: what stays where it is need not be sent.
+/// The search shards of a map by their positions, and those of them that do not exist yet, with ids from `first` on. As
+/// many as possible of those that are served stay: what stays where it is need not be sent.
 pub(super) fn search_shards(
     collection: &Collection,
     cluster: &ClusterRouting,
@@ -96,7 +96,8 @@ pub(super) fn search_shards(
     Ok((shards, new))
 }
 
-/// Refuses to begin a map that is not stored where it has to be: on all nodes that are up, and on a majority of each shard.
+/// Refuses to begin a map that is not stored where it has to be: on all nodes that are up, and on a majority of each
+/// shard.
 pub(super) fn check_stored<'a>(
     shards: impl Iterator<Item = &'a Shard>,
     stored: &BTreeSet<NodeId>,

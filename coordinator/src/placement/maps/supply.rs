@@ -114,7 +114,8 @@ impl Reconciler {
         if status.maps.iter().all(|digest| used.contains(digest)) {
             return;
         }
-        // Of which collection the others were only the node knows. One that is being trained is younger than all there are.
+        // Of which collection the others were only the node knows. One that is being trained is younger than all there
+        // are.
         let here = status.replicas.iter().map(|replica| replica.collection);
         for id in here.collect::<BTreeSet<CollectionId>>() {
             if let Some(collection) = state.collections.get(&id) {

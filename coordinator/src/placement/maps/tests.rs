@@ -232,6 +232,34 @@ async fn the_first_map_waits_for_points_and_is_not_begun_again_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_switch_to_hash_takes_back_what_is_being_filled_and_ends_what_is_served() {
+    let world = world(3, 0).await;
+    let id = world.filled(clustered(2, POINTS)).await;
+    world.served(id, 1).await;
+    world.groups.stuck.store(true, Ordering::SeqCst);
+    world.catalog.train_map(id, within(5_000)).await.unwrap();
+    world.until(id, "not begun", |of| of.routing.cluster().is_some_and(|of| of.next.is_some())).await;
+    world.change(id, RoutingChange::Hash).await;
+    world.until(id, "still by cluster", |of| of.routing == Routing::Hash).await;
+    world.check(id);
+    world.is_clean(id).await;
+    // By cluster again: maps are numbered on, and old messages mean nothing.
+    world.groups.stuck.store(false, Ordering::SeqCst);
+    let settings = ClusterSettings {
+        vector: String::new(),
+        search_shards: 2,
+        copies: 0.2,
+        recall_target: 0.9,
+        from_points: POINTS,
+    };
+    world.change(id, RoutingChange::Cluster(settings)).await;
+    world.served(id, 3).await;
+    world.check(id);
+    world.stop.cancel();
+    world.catalog.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_its_map_is_supplied_while_another_is_filled() {
     let world = world(3, 0).await;
     let id = world.filled(clustered(2, POINTS)).await;

@@ -9,7 +9,7 @@ use vicinal_common::api::{Effect, ReplicaSpec, StoredPoint, WriteOp};
 use vicinal_common::disk::FaultyDisk;
 use vicinal_common::error::Error;
 use vicinal_common::ids::{LogIndex, MapVersion};
-use vicinal_common::point::PointId;
+use vicinal_common::point::{Point, PointId};
 use vicinal_common::publish::{Copies, Copy, FeedChange, MapRange, Misplaced, ShardRole};
 
 use super::super::{ApplyEntry, ApplyOutcome, EntryPayload, Shard};
@@ -101,6 +101,19 @@ impl Sender {
 }
 
 impl Model {
+    /// Whether the vectors of a point fit.
+    pub(super) fn check_vectors(&self, point: &Point) -> Result<(), Error> {
+        for (name, vector) in &point.vectors {
+            let Some(got) = vector.dense().map(<[f32]>::len) else { continue };
+            let expected = self.spec.schema.vectors[name].dim;
+            if expected != got {
+                let text = format!("Vector dimension error: expected dim: {expected}, got {got}");
+                return Err(Error::BadInput(text));
+            }
+        }
+        Ok(())
+    }
+
     /// What copies do, by sets: of each id the newest, unless exactly that is gone or, by the only map, misplaced.
     pub(super) fn take_copies(&mut self, index: u64, copies: &Copies) -> ApplyOutcome {
         copies.points.iter().try_for_each(|copy| self.check_vectors(&copy.point))?;
@@ -172,8 +185,9 @@ fn facts(work: &mut Work) -> (Vec<Copy>, BTreeSet<(PointId, LogIndex)>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// In whatever order and however often messages come: points that are live at home have their newest version, others
-    /// some copy that was sent, or none; and when all has been said that is gone, exactly the newest less the gone is left.
+    /// In whatever order and however often messages come: points that are live at home have their newest version,
+    /// others some copy that was sent, or none; and when all has been said that is gone, exactly the newest less the
+    /// gone is left.
     #[test]
     fn the_newest_stay_and_the_gone_go(seed in any::<u64>()) {
         let mut work = Work::new(seed);

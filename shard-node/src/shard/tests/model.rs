@@ -240,6 +240,11 @@ fn run(course: &Course, seed: u64) -> Recall {
     }
     while shard.maintain_once().unwrap() {}
     model.check(&shard);
+    if course.spec.role == ShardRole::Home {
+        deaths.check(&shard, &model);
+    }
+    // Deaths that nobody takes keep the files of their rows.
+    shard.watch_deaths(false);
     assert!(sealed > operations / 50, "sealed {sealed} times");
     assert!(most_segments > 3 && shard.stats().segments <= 4);
     let stats = shard.stats();

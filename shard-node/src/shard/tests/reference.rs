@@ -242,18 +242,6 @@ impl Model {
         }
     }
 
-    pub(super) fn check_vectors(&self, point: &Point) -> Result<(), Error> {
-        for (name, vector) in &point.vectors {
-            let Some(got) = vector.dense().map(<[f32]>::len) else { continue };
-            let expected = self.spec.schema.vectors[name].dim;
-            if expected != got {
-                let text = format!("Vector dimension error: expected dim: {expected}, got {got}");
-                return Err(Error::BadInput(text));
-            }
-        }
-        Ok(())
-    }
-
     /// Removes a point. Whether it was there.
     pub(super) fn kill(&mut self, index: u64, id: PointId) -> bool {
         let Some(held) = self.points.remove(&id) else { return false };
