@@ -52,6 +52,7 @@ async fn wait_served(cluster: &Cluster, least: u64) -> Value {
 }
 
 /// Asks for another map; a change that is under way is as good.
+#[allow(clippy::print_stdout, reason = "what became of it is for the one who reads the test's output")]
 async fn train(cluster: &Cluster) {
     let path = format!("/collections/{COLLECTION}/routing/train");
     match cluster.rest().call(Method::POST, &path, &json!({})).await {

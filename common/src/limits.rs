@@ -75,6 +75,14 @@ pub const PAYLOAD_DEPTH_MAX: usize = 64;
 pub const FILTER_DEPTH_MAX: usize = 32;
 /// Most conditions in one filter.
 pub const FILTER_CONDITIONS_MAX: usize = 65_536;
+/// Ids of clusters: all are smaller, and a filter names at most so many.
+pub const CLUSTER_IDS_MAX: usize = 1 << 20;
+/// Points whose clusters a filter, or a sample, is about.
+pub const HISTORY_POINTS_MAX: usize = 10_000;
+/// How many clusters a clustering may have.
+pub const CLUSTERS: std::ops::RangeInclusive<usize> = 2..=65_536;
+/// A cluster for so many points at most.
+pub const POINTS_PER_CLUSTER_MIN: usize = 16;
 /// Most full-text conditions in one filter of a client: each cuts the texts of a point again. A logged filter may have
 /// more: what was accepted once is decided by every replay.
 pub const FILTER_TEXT_CONDITIONS_MAX: usize = 256;

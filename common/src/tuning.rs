@@ -29,6 +29,8 @@ pub struct Tuning {
     pub epoch: Epoch,
     /// The map that searches are routed by. Search shards sweep by it while it is the only one they may be searched by.
     pub map: Option<MapRef>,
+    /// The map whose centroids are the clusters of points: replicas know the nearest one of each row.
+    pub clustering: Option<MapRef>,
 }
 
 /// Where the graphs of a collection are while they are open: copied to memory, or used in their mapped files, whose pages

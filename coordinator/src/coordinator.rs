@@ -12,6 +12,7 @@ use vicinal_common::telemetry::Registry;
 use crate::http::{BODIES_KIB_MAX, RequestStats, StrictLimits};
 use crate::members::Members;
 use crate::meta::Catalog;
+use crate::query::ClusterMaps;
 use crate::shards::{CollectionRef, ShardAccess};
 use vicinal_common::api::NodeDirectory;
 
@@ -38,6 +39,8 @@ pub struct Coordinator {
     pub registry: Arc<Registry>,
     /// Room for request bodies, in KiB.
     pub(crate) bodies: Arc<Semaphore>,
+    /// Maps of clusters that were used lately.
+    pub(crate) cluster_maps: ClusterMaps,
     /// Requests so far.
     pub(crate) requests: RequestStats,
     /// When this coordinator came to be, in Unix milliseconds.
@@ -74,6 +77,7 @@ impl Coordinator {
             options,
             registry,
             bodies,
+            cluster_maps: ClusterMaps::default(),
             requests,
             started_ms,
             admission,

@@ -1,6 +1,7 @@
 //! A model of shard nodes for tests: points in maps, exact searches, and faults on demand.
 
 mod cluster;
+mod clusters;
 mod node;
 mod search;
 mod write;
@@ -47,6 +48,7 @@ pub(crate) struct ModelShard {
     pub(crate) seen: HashMap<(RequestId, u32), WriteAck>,
     metrics: BTreeMap<String, Metric>,
     tuning: Tuning,
+    assigning: Option<clusters::Assigning>,
 }
 
 impl ModelShard {
@@ -155,6 +157,8 @@ impl ModelCluster {
             config_json: "{}".into(),
             tuning: Tuning::default(),
             strict: StrictMode::default(),
+            clustering: None,
+            clustering_wanted: None,
             created_ms: 0,
         };
         ModelCluster { model, access, collection: Arc::new(collection) }

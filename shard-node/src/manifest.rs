@@ -326,6 +326,13 @@ mod tests {
                 home_shards: [(ShardId(6), vec![NodeId(2)])].into(),
                 epoch: Epoch(3),
                 map: None,
+                clustering: Some(MapRef {
+                    version: MapVersion(2),
+                    vector: "v".into(),
+                    digest: MapDigest(9),
+                    bytes: 70,
+                    shards: Vec::new(),
+                }),
             },
             segments: vec![SegmentRecord {
                 number: 3,

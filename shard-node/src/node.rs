@@ -231,7 +231,18 @@ impl ShardNode {
     }
 
     fn shard_env(&self) -> ShardEnv {
-        ShardEnv { disk: self.env.disk.clone(), builder: self.env.builder.clone(), options: self.options.shard.clone() }
+        ShardEnv {
+            disk: self.env.disk.clone(),
+            builder: self.env.builder.clone(),
+            maps: self.maps.clone(),
+            options: self.options.shard.clone(),
+        }
+    }
+
+    /// Has the shards of a collection look for background work.
+    pub(crate) fn look_for_work(&self, collection: CollectionId) {
+        let of_it = self.groups().into_iter().filter(|group| group.shard().spec().collection == collection);
+        of_it.for_each(|group| group.shard().look_for_work());
     }
 
     /// Makes sure that the replica exists. Its shard is durable before its raft group starts, so a crash leaves either

@@ -31,6 +31,8 @@ pub struct SegmentStats {
     pub vectors: Vec<VectorStats>,
     /// Payload indexes that are wanted and not there.
     pub fields_missing: usize,
+    /// Whether the clusters of its rows are wanted and not known.
+    pub unassigned: bool,
 }
 
 impl SegmentStats {
@@ -57,6 +59,8 @@ pub enum Action {
     Merge(Vec<u64>),
     /// Build the missing payload indexes of one segment.
     IndexPayload(u64),
+    /// Find the clusters of the rows of one segment.
+    AssignClusters(u64),
     /// Build the index of one vector of one segment.
     BuildIndex {
         /// The segment.
@@ -82,6 +86,10 @@ pub fn next_action(segments: &[SegmentStats], policy: &Policy) -> Action {
     let unindexed = segments.iter().filter(|segment| segment.fields_missing > 0);
     if let Some(segment) = unindexed.max_by_key(|segment| (segment.rows, u64::MAX - segment.number)) {
         return Action::IndexPayload(segment.number);
+    }
+    let unassigned = segments.iter().filter(|segment| segment.unassigned);
+    if let Some(segment) = unassigned.max_by_key(|segment| (segment.rows, u64::MAX - segment.number)) {
+        return Action::AssignClusters(segment.number);
     }
     if let Some(action) = segment_to_index(segments, policy) {
         return action;
@@ -160,7 +168,15 @@ mod tests {
 
     fn segment(number: u64, rows: u64, dead: u64) -> SegmentStats {
         let vectors = vec![VectorStats { bytes: rows * 64, indexed: false }];
-        SegmentStats { number, rows, dead, bytes: rows * ROW_BYTES, vectors, fields_missing: number as usize % 3 }
+        SegmentStats {
+            number,
+            rows,
+            dead,
+            bytes: rows * ROW_BYTES,
+            vectors,
+            fields_missing: number as usize % 3,
+            unassigned: number % 7 == 1,
+        }
     }
 
     /// Does what the policy says until it says nothing. Returns the bytes written.
@@ -187,6 +203,10 @@ mod tests {
                     let found = segments.iter_mut().find(|s| s.number == segment).unwrap();
                     assert!(std::mem::take(&mut found.fields_missing) > 0);
                 }
+                Action::AssignClusters(segment) => {
+                    let found = segments.iter_mut().find(|s| s.number == segment).unwrap();
+                    assert!(std::mem::take(&mut found.unassigned));
+                }
                 Action::BuildIndex { segment, ordinal } => {
                     let found = segments.iter_mut().find(|s| s.number == segment).unwrap();
                     assert!(!found.vectors[ordinal].indexed && found.vectors[ordinal].bytes >= 50_000);
@@ -211,7 +231,7 @@ mod tests {
             settle(&mut segments, &policy);
             prop_assert!(segments.len() <= target);
             for segment in &segments {
-                prop_assert_eq!(segment.fields_missing, 0);
+                prop_assert_eq!((segment.fields_missing, segment.unassigned), (0, false));
                 prop_assert!(segment.dead * 100 < segment.rows * DEAD_PERCENT_MAX || segment.dead == 0);
                 let vector = segment.vectors[0];
                 prop_assert_eq!(vector.indexed, vector.bytes >= 50_000);
@@ -248,7 +268,7 @@ mod tests {
     fn what_has_a_graph_is_rewritten_after_what_has_none_got_one() {
         let with_graph = |number, rows, dead| {
             let vectors = vec![VectorStats { bytes: rows * 64, indexed: true }];
-            SegmentStats { vectors, fields_missing: 0, ..segment(number, rows, dead) }
+            SegmentStats { vectors, fields_missing: 0, unassigned: false, ..segment(number, rows, dead) }
         };
         let build = Action::BuildIndex { segment: 6, ordinal: 0 };
         let mut segments = vec![with_graph(3, 9_000, 3_000), segment(6, 1_000, 0), segment(9, 5_000, 2_000)];

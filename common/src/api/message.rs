@@ -19,6 +19,7 @@ use crate::publish::{PublishStatus, ShardRole};
 use crate::transport::Address;
 use crate::tuning::Tuning;
 
+use super::clusters::ClusterSample;
 use super::goal::Goal;
 use super::order::OrderValue;
 
@@ -234,6 +235,8 @@ pub enum ScrollOrder {
         /// Another seed, another choice.
         seed: u64,
     },
+    /// A sample over clusters; each point has its cluster in [`StoredPoint::order`].
+    Clusters(ClusterSample),
 }
 
 /// Order by a key of the payload. Equal values are in order of the ids, in the same direction.
@@ -327,7 +330,7 @@ pub struct StoredPoint {
     pub payload: Payload,
     /// The vectors asked for.
     pub vectors: Vectors,
-    /// The value it has its place in a page by, in an order by a payload key.
+    /// The value it has its place in a page by, in an order by a payload key; its cluster in a sample over clusters.
     pub order: Option<OrderValue>,
 }
 

@@ -1,6 +1,7 @@
 //! What a coordinator asks of a shard node. [`ShardApi`] is implemented by the node on its own replicas and by the
 //! coordinator's client over the wire, so that the one who calls cannot tell which it has.
 
+mod clusters;
 mod directory;
 mod edit;
 mod goal;
@@ -13,6 +14,7 @@ mod write;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use clusters::{ClusterSample, ClusterStat, ClusterStats, ClusterStatsRequest};
 pub use directory::NodeDirectory;
 pub use edit::PointEdit;
 pub use goal::{Goal, Pair, Weighted};
@@ -68,6 +70,9 @@ pub trait ShardApi: Send + Sync + 'static {
 
     /// How frequent dimensions of a sparse vector are in each shard.
     async fn frequencies(&self, request: FrequencyRequest) -> Vec<ShardAnswer<Frequencies>>;
+
+    /// What is in each cluster of each shard asked, or how far replicas are with finding that out.
+    async fn cluster_stats(&self, request: ClusterStatsRequest) -> Vec<ShardAnswer<ClusterStats>>;
 
     /// A digest of each shard asked, to compare replicas by.
     async fn digest(&self, request: DigestRequest) -> Vec<ShardAnswer<ShardDigest>>;

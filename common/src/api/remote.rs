@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use crate::api::wire::{DropReplica, GetMap, Operation, Request, Status, decode_answer, encode_request};
 use crate::api::{
-    ChangeMembers, CountRequest, DigestRequest, FacetCount, FacetRequest, FoundGroup, Frequencies, FrequencyRequest,
-    KeepMaps, MembersChange, NodeStatus, PutMap, ReadContext, ReplicaSpec, RetrieveRequest, ScrollRequest,
-    SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune, WriteAck, WriteRequest,
+    ChangeMembers, ClusterStats, ClusterStatsRequest, CountRequest, DigestRequest, FacetCount, FacetRequest,
+    FoundGroup, Frequencies, FrequencyRequest, KeepMaps, MembersChange, NodeStatus, PutMap, ReadContext, ReplicaSpec,
+    RetrieveRequest, ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune,
+    WriteAck, WriteRequest,
 };
 use crate::error::{Error, Result};
 use crate::ids::{LogIndex, MapDigest, NodeId, ShardId};
@@ -134,6 +135,10 @@ impl ShardApi for RemoteNode {
     }
 
     async fn frequencies(&self, request: FrequencyRequest) -> Vec<ShardAnswer<Frequencies>> {
+        self.read(&request, &request.context).await
+    }
+
+    async fn cluster_stats(&self, request: ClusterStatsRequest) -> Vec<ShardAnswer<ClusterStats>> {
         self.read(&request, &request.context).await
     }
 

@@ -154,9 +154,23 @@ impl Effect {
 
 impl LoggedFilter {
     /// Fixes the meaning of a filter.
+    /// `BadInput` for conditions on clusters: replicas know the cluster of a row sooner or later, and have to decide alike.
     pub fn new(filter: &Filter) -> Result<LoggedFilter> {
+        check_logged(filter)?;
         let json = serde_json::to_string(filter).map_err(|e| Error::Internal(format!("encode filter: {e}")))?;
         Ok(LoggedFilter { evaluator: EVALUATOR_VERSION, json })
+    }
+}
+
+/// Whether a filter may decide what a write does: `BadInput` for one on clusters.
+pub fn check_logged(filter: &Filter) -> Result<()> {
+    match filter.names_clusters() {
+        true => Err(Error::BadInput(
+            "filter: `in_clusters` and `in_clusters_of` are for reads, a write cannot be decided by them: read the ids of \
+             the points first, then write those"
+                .into(),
+        )),
+        false => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use super::clusters::encode_in_clusters;
 use super::{
     Condition, FieldCondition, FieldTest, Filter, GeoPoint, GeoPolygon, Match, MinShould, Range, SortedSet, TextMatch,
     Tokenization, Values,
@@ -40,6 +41,8 @@ fn condition(condition: &Condition) -> Value {
         Condition::HasId(ids) => json!({"has_id": ids.as_slice()}),
         Condition::HasVector(name) => json!({"has_vector": name}),
         Condition::Slice(slice) => json!({"slice": {"index": slice.index, "total": slice.total}}),
+        Condition::InClusters(asked) => json!({"in_clusters": encode_in_clusters(asked)}),
+        Condition::InClustersOf(points) => json!({"in_clusters_of": points.as_slice()}),
         Condition::Nested { key, filter: inner } => {
             json!({"nested": {"key": key.to_string(), "filter": filter(inner)}})
         }

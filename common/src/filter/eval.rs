@@ -4,25 +4,39 @@
 
 use serde_json::Value;
 
+use super::InClusters;
 use super::{Condition, DateTime, FieldCondition, FieldTest, Filter, GeoPoint, KeyPath, Match, Values};
 use crate::payload::Fields;
 use crate::point::PointId;
 
 /// Whether the point has a vector of a name.
 type VectorsPresent<'a> = &'a dyn Fn(&str) -> bool;
+/// Whether the point is in one of some clusters.
+type ClusterTest<'a> = &'a dyn Fn(&InClusters) -> bool;
 
 /// What a filter is tested on: a point, or an object inside its payload, which has no id and no vectors.
 #[derive(Clone, Copy)]
 struct Subject<'a> {
     fields: &'a Fields,
-    point: Option<(PointId, VectorsPresent<'a>)>,
+    point: Option<(PointId, VectorsPresent<'a>, ClusterTest<'a>)>,
 }
 
 impl Filter {
     /// Whether the point matches. `fields` is its payload (may be empty if the filter does not
-    /// [need it](Filter::needs_payload)), `vectors_present` says whether it has a vector of a name.
+    /// [need it](Filter::needs_payload)), `vectors_present` says whether it has a vector of a name. It is in no cluster.
     pub fn matches(&self, id: PointId, fields: &Fields, vectors_present: &dyn Fn(&str) -> bool) -> bool {
-        self.holds(Subject { fields, point: Some((id, vectors_present)) })
+        self.matches_with(id, fields, vectors_present, &|_| false)
+    }
+
+    /// The same where the cluster of the point is known, which `in_clusters` tests.
+    pub fn matches_with(
+        &self,
+        id: PointId,
+        fields: &Fields,
+        vectors_present: &dyn Fn(&str) -> bool,
+        in_clusters: &dyn Fn(&InClusters) -> bool,
+    ) -> bool {
+        self.holds(Subject { fields, point: Some((id, vectors_present, in_clusters)) })
     }
 
     fn holds(&self, subject: Subject<'_>) -> bool {
@@ -48,9 +62,12 @@ impl Condition {
             Condition::Field(condition) => condition.holds(subject.fields),
             Condition::IsEmpty(key) => !key.any(subject.fields, &mut |value| !is_empty(value)),
             Condition::IsNull(key) => key.any(subject.fields, &mut has_null),
-            Condition::HasId(ids) => subject.point.is_some_and(|(id, _)| ids.has(&id)),
-            Condition::HasVector(name) => subject.point.is_some_and(|(_, vectors_present)| vectors_present(name)),
-            Condition::Slice(slice) => subject.point.is_some_and(|(id, _)| slice.contains(id)),
+            Condition::HasId(ids) => subject.point.is_some_and(|(id, ..)| ids.has(&id)),
+            Condition::HasVector(name) => subject.point.is_some_and(|(_, has_vector, _)| has_vector(name)),
+            Condition::Slice(slice) => subject.point.is_some_and(|(id, ..)| slice.contains(id)),
+            Condition::InClusters(asked) => subject.point.is_some_and(|(.., in_clusters)| in_clusters(asked)),
+            // The coordinator puts clusters in its place.
+            Condition::InClustersOf(_) => false,
             Condition::Nested { key, filter } => {
                 key.any_element(subject.fields, &mut |value| match value.as_object() {
                     Some(fields) => filter.holds(Subject { fields, point: None }),

@@ -5,6 +5,7 @@
 //! level); a condition on a field holds when any of these satisfies it, and never when there is none, except `is_empty`
 //! and `is_null`, and `values_count` of 0.
 
+mod clusters;
 mod datetime;
 mod encode;
 mod eval;
@@ -17,6 +18,7 @@ mod slice;
 mod tests;
 mod text;
 
+pub use clusters::{ClusteringFacts, ClusteringName, InClusters};
 pub use datetime::DateTime;
 pub use eval::{has_null, is_empty};
 pub use geo::{GeoBox, GeoPoint, GeoPolygon, GeoRadius};
@@ -75,6 +77,10 @@ pub enum Condition {
     HasVector(String),
     /// The point's id falls into a slice of the id space.
     Slice(Slice),
+    /// The point is in one of these clusters.
+    InClusters(InClusters),
+    /// The point is in the same cluster as one of these points: what a client writes and no shard sees.
+    InClustersOf(SortedSet<PointId>),
     /// Some object in the array at the path matches the filter as a whole. Key paths in the filter start there.
     Nested {
         /// Where the array is; `a` and `a[]` mean the same here.
@@ -199,7 +205,11 @@ impl Filter {
     pub fn needs_payload(&self) -> bool {
         self.conditions().any(|condition| match condition {
             Condition::Field(_) | Condition::IsEmpty(_) | Condition::IsNull(_) | Condition::Nested { .. } => true,
-            Condition::HasId(_) | Condition::HasVector(_) | Condition::Slice(_) => false,
+            Condition::HasId(_)
+            | Condition::HasVector(_)
+            | Condition::Slice(_)
+            | Condition::InClusters(_)
+            | Condition::InClustersOf(_) => false,
             Condition::Filter(filter) => filter.needs_payload(),
         })
     }
@@ -215,6 +225,8 @@ impl Filter {
             | Condition::IsNull(_)
             | Condition::HasVector(_)
             | Condition::Slice(_)
+            | Condition::InClusters(_)
+            | Condition::InClustersOf(_)
             | Condition::Nested { .. } => None,
         });
         lists.min_by_key(|ids| ids.len())

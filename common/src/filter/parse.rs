@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use serde_json::{Map, Value};
 
+use super::clusters::{parse_in_clusters, parse_in_clusters_of};
 use super::{
     BadParameter, Condition, DateTime, FieldCondition, FieldTest, Filter, GeoBox, GeoPoint, GeoPolygon, GeoRadius,
     KeyPath, Match, MinShould, Range, Slice, SortedSet, TextMatch, TextTest, Tokenization, Tokenizer, Values,
@@ -104,14 +105,15 @@ impl Parser {
             "should" | "min_should" | "must" | "must_not" => {
                 return self.filter(value, depth + 1).map(Condition::Filter);
             }
-            "is_empty" | "is_null" | "has_id" | "has_vector" | "slice" | "nested" => {}
+            "is_empty" | "is_null" | "has_id" | "has_vector" | "slice" | "in_clusters" | "in_clusters_of"
+            | "nested" => {}
             "match" | "range" | "values_count" | "geo_bounding_box" | "geo_radius" | "geo_polygon" => {
                 return refuse(format!("a `{name}` condition needs the `key` of a payload field"));
             }
             other => {
                 return refuse(format!(
                     "unknown condition `{other}`, expected a field condition with `key`, or one of is_empty, is_null, \
-                     has_id, has_vector, slice, nested, must, should, must_not, min_should"
+                     has_id, has_vector, slice, in_clusters, in_clusters_of, nested, must, should, must_not, min_should"
                 ));
             }
         }
@@ -124,6 +126,8 @@ impl Parser {
                 "has_id" => list(inner, id).map(|ids| Condition::HasId(SortedSet::new(ids))),
                 "has_vector" => string(inner).map(Condition::HasVector),
                 "slice" => slice(inner).map(Condition::Slice),
+                "in_clusters" => parse_in_clusters(inner).map(Condition::InClusters),
+                "in_clusters_of" => parse_in_clusters_of(inner).map(Condition::InClustersOf),
                 _ => self.nested(inner, depth),
             },
         )
@@ -313,7 +317,7 @@ fn slice(value: &Value) -> Result<Slice> {
 }
 
 /// An object with no other fields than the known ones.
-fn object<'a>(value: &'a Value, known: &[&str]) -> Result<&'a Map<String, Value>> {
+pub(super) fn object<'a>(value: &'a Value, known: &[&str]) -> Result<&'a Map<String, Value>> {
     let Value::Object(fields) = value else {
         return refuse(format!("expected an object with {}, got {}", known.join(", "), kind(value)));
     };
@@ -328,7 +332,7 @@ fn given<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     fields.get(name).filter(|value| !value.is_null())
 }
 
-fn required<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<&'a Value> {
+pub(super) fn required<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<&'a Value> {
     given(fields, name).map_or_else(|| refuse(format!("missing field `{name}`")), Ok)
 }
 
@@ -341,18 +345,18 @@ fn key_of(fields: &Map<String, Value>) -> Result<KeyPath> {
     at("key", path)
 }
 
-fn list<T>(value: &Value, read: impl Fn(&Value) -> Result<T>) -> Result<Vec<T>> {
+pub(super) fn list<T>(value: &Value, read: impl Fn(&Value) -> Result<T>) -> Result<Vec<T>> {
     match value {
         Value::Array(values) => values.iter().enumerate().map(|(n, value)| at(format!("[{n}]"), read(value))).collect(),
         other => refuse(format!("expected an array, got {}", kind(other))),
     }
 }
 
-fn id(value: &Value) -> Result<PointId> {
+pub(super) fn id(value: &Value) -> Result<PointId> {
     PointId::deserialize(value).or_else(|error| refuse(error.to_string()))
 }
 
-fn string(value: &Value) -> Result<String> {
+pub(super) fn string(value: &Value) -> Result<String> {
     value.as_str().map_or_else(|| refuse(format!("expected a string, got {}", kind(value))), |text| Ok(text.to_owned()))
 }
 
@@ -360,6 +364,6 @@ fn truth(value: &Value) -> Result<bool> {
     value.as_bool().map_or_else(|| refuse(format!("expected true or false, got {}", kind(value))), Ok)
 }
 
-fn count(value: &Value) -> Result<u64> {
+pub(super) fn count(value: &Value) -> Result<u64> {
     value.as_u64().map_or_else(|| refuse(format!("expected an integer of at least 0, got {}", kind(value))), Ok)
 }

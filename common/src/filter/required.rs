@@ -25,7 +25,11 @@ fn required(filter: &Filter, outer: Option<&KeyPath>, indexes: &PayloadIndexes) 
     filter.conditions().find_map(|condition| match condition {
         Condition::Field(field) => check(&path(&field.key), &serving(&field.test), indexes),
         Condition::IsEmpty(key) | Condition::IsNull(key) => check(&path(key), &FieldType::ALL, indexes),
-        Condition::HasId(_) | Condition::HasVector(_) | Condition::Slice(_) => None,
+        Condition::HasId(_)
+        | Condition::HasVector(_)
+        | Condition::Slice(_)
+        | Condition::InClusters(_)
+        | Condition::InClustersOf(_) => None,
         Condition::Nested { key, filter } => required(filter, Some(&path(key)), indexes),
         Condition::Filter(filter) => required(filter, outer, indexes),
     })

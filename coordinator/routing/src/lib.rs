@@ -14,6 +14,7 @@
 //! [`Metric::prepare`]: vicinal_common::metric::Metric::prepare
 
 mod calibrate;
+mod clusters;
 mod decision;
 mod error;
 mod finder;
@@ -33,6 +34,7 @@ mod theta;
 mod train;
 
 pub use calibrate::{Calibration, Curve, Source, calibrate};
+pub use clusters::{ClusterOptions, learn_clusters};
 pub use decision::{AllBecause, Ask, Decision, Filtered, Goal, Reason, ShardMass, Widening};
 pub use error::RoutingError;
 pub use group::{GroupOptions, Grouping, group};

@@ -60,6 +60,15 @@ impl Placer {
         &self.map
     }
 
+    /// The nearest centroid of a prepared vector of the map's dimension, and the length to it: of [`Placer::place`] only
+    /// that.
+    pub fn cell(&self, vector: &[f32]) -> (u32, f32) {
+        let nearest = self.finder.nearest(self.map.rows(), vector, 1, Accept::All);
+        // A map has a centroid, and hits are never NaN.
+        let first = nearest.first().copied().unwrap_or(Hit { distance: f32::MAX, row: 0 });
+        (first.row, space::length(self.metric, first.distance))
+    }
+
     /// The places of a prepared vector of the map's dimension.
     pub fn place(&self, vector: &[f32]) -> Places {
         let shard_of = &self.map.parts().shard_of;
@@ -172,6 +181,7 @@ mod tests {
                 (0..map.len()).filter(|c| of(shard_of[*c])).map(distance).fold(f32::MAX, f32::min)
             };
             let got = places[point as usize];
+            assert_eq!(placer.cell(rows.row(point)), (got.centroid, got.length));
             assert_eq!(distance(got.centroid as usize), least(&|_| true));
             let second = least(&|shard| shard != got.home);
             assert!((got.ratio - second / got.length).abs() < 1e-4 * got.ratio);

@@ -12,6 +12,7 @@ use vicinal_common::telemetry;
 
 use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
+use super::clusters;
 use super::decode::{GroupsBody, GroupsWanted, RecordsOf};
 use super::encode::{self, Shown};
 use super::params::Params;
@@ -40,6 +41,7 @@ pub(super) async fn groups<B: GroupsBody>(
     strict::check_limit(&collection, groups.hits())?;
     strict::check_grouping(&collection, &groups.by)?;
     prepare_filters(&collection, std::slice::from_mut(&mut tree))?;
+    clusters::fix_trees(&coordinator, &params, std::slice::from_mut(&mut tree)).await?;
     let others = match &records {
         Some(records) => Some(find_records(&coordinator, records)?),
         None => None,

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::json;
 use tokio::time::Instant;
+use vicinal_common::api::check_logged;
 use vicinal_common::filter::{Filter, TextResolver};
 
 use super::answer::{Answer, Failure};
@@ -85,6 +86,9 @@ pub(super) fn prepare_one_of(
     purpose: Purpose,
 ) -> Result<(), Failure> {
     let Some(filter) = filter else { return Ok(()) };
+    if purpose == Purpose::Update {
+        check_logged(filter)?;
+    }
     texts.resolve(filter)?;
     check_filter(collection, filter, purpose)
 }

@@ -8,6 +8,7 @@ use vicinal_common::error::{Error, Result as CommonResult};
 
 use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
+use super::clusters;
 use super::decode::MatrixBody;
 use super::encode;
 use super::indexes::{Purpose, prepare_filter};
@@ -40,6 +41,7 @@ async fn answer(
     let collection = coordinator.collection(params.collection())?;
     let mut request = body.decode(MatrixBody::into_request).await?;
     prepare_filter(&collection, request.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
+    clusters::fix(&coordinator, &params, request.filter.as_mut()).await?;
     strict::check_limit(&collection, request.limit.max(request.sample))?;
     let lookup = params.lookup(&coordinator);
     let (matrix, coverage) = query::matrix(&coordinator.shards, &lookup, params.read_spec(), &request).await?;

@@ -4,6 +4,7 @@ mod admission;
 mod answer;
 mod body;
 mod cluster;
+mod clusters;
 mod collections;
 pub mod cost;
 mod decode;

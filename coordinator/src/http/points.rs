@@ -12,6 +12,7 @@ use vicinal_common::point::PointId;
 
 use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
+use super::clusters;
 use super::decode::{CountBody, FacetBody, RetrieveBody, ScrollBody, Wanted};
 use super::encode::{self, Shown};
 use super::indexes::{Purpose, prepare_filter};
@@ -67,6 +68,7 @@ pub(super) async fn scroll(State(coordinator): Shared, params: Params, body: Jso
     let Wanted { mut request, with_payload, allow_partial } = body.decode(ScrollBody::into_page).await?;
     check_parts(&collection, &request.parts)?;
     prepare_filter(&collection, request.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
+    clusters::fix(&coordinator, &params, request.filter.as_mut()).await?;
     strict::check_limit(&collection, request.limit)?;
     if let ScrollOrder::Key(order) = &request.order {
         strict::check_read_key(&collection, &order.key, &ORDERED)?;
@@ -98,6 +100,7 @@ pub(super) async fn count(State(coordinator): Shared, params: Params, body: Json
         strict::check_exact_count(&collection)?;
     }
     prepare_filter(&collection, filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
+    clusters::fix(&coordinator, &params, filter.as_mut()).await?;
     let lookup = params.lookup(&coordinator);
     let (count, coverage) = query::count(&coordinator.shards, &lookup, params.read_spec(), filter).await?;
     coverage.check(allow_partial)?;
@@ -112,6 +115,7 @@ pub(super) async fn facet(State(coordinator): Shared, params: Params, body: Json
     let collection = coordinator.collection(params.collection())?;
     let (mut request, allow_partial) = body.decode(FacetBody::into_facet).await?;
     prepare_filter(&collection, request.filter.as_mut().map(Arc::make_mut), Purpose::Read)?;
+    clusters::fix(&coordinator, &params, request.filter.as_mut()).await?;
     strict::check_limit(&collection, request.limit)?;
     strict::check_read_key(&collection, &request.key, &COUNTED)?;
     let lookup = params.lookup(&coordinator);

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use tracing::Instrument;
+use vicinal_common::error::Error;
 use vicinal_common::filter::TextResolver;
 use vicinal_common::payload_index::FieldType;
 use vicinal_common::telemetry;
 
 use super::answer::{Answer, Failure};
 use super::body::{JsonBody, off_thread};
+use super::clusters;
 use super::decode::{OlderBatchBody, OlderBody, QueryBatchBody, QueryBody};
 use super::encode::{self, Shown};
 use super::indexes::{Purpose, prepare_one_of, text_resolver};
@@ -97,6 +99,7 @@ async fn run(
     trees.iter().try_for_each(|tree| check_parts(&collection, &tree.query.parts))?;
     prepare_filters(&collection, &mut trees)?;
     strict::count_batch(coordinator, &collection, strict::Kind::Read, trees.len())?;
+    clusters::fix_trees(coordinator, params, &mut trees).await?;
     resolve(coordinator, params, &collection, &mut trees).await?;
     let lookup = params.lookup(coordinator);
     let span = telemetry::query_span(&collection.name, trees.len());
@@ -154,7 +157,10 @@ fn prepare_tree(texts: &mut TextResolver<'_>, collection: &Collection, tree: &mu
     if let Source::Formula(formula) = &mut tree.query.source {
         strict::check_formula(collection, &formula.formula)?;
         let mut conditions = Arc::make_mut(formula).conditions_mut().into_iter();
-        conditions.try_for_each(|filter| texts.resolve(filter))?;
+        conditions.try_for_each(|filter| match filter.names_clusters() {
+            true => Err(Error::BadInput("query.formula: a condition of a formula cannot ask for clusters".into())),
+            false => texts.resolve(filter),
+        })?;
     }
     if let Source::OrderBy(order) = &tree.query.source {
         strict::check_read_key(collection, &order.key, &ORDERED)?;

@@ -24,7 +24,8 @@ use super::decode::{
 use super::failure_log::FailureLog;
 use super::updates::{self, update};
 use super::{
-    cluster, collections, groups, indexes, matrix, observe, points, routing, search, service, strict, telemetry,
+    cluster, clusters, collections, groups, indexes, matrix, observe, points, routing, search, service, strict,
+    telemetry,
 };
 use crate::Coordinator;
 
@@ -51,6 +52,10 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/replicas/digest", get(cluster::digest))
         .route("/collections/{collection}/routing/train", post(routing::train))
         .route("/collections/{collection}/routing/abort", post(routing::abort))
+        .route("/collections/{collection}/clusters", get(clusters::list).put(clusters::train).delete(clusters::delete))
+        .route("/collections/{collection}/clusters/{id}", get(clusters::get))
+        .route("/collections/{collection}/clusters/nearest", post(clusters::nearest))
+        .route("/collections/{collection}/clusters/sample", post(clusters::sample))
         .route("/collections/{collection}/index", put(indexes::create))
         .route("/collections/{collection}/index/{field}", delete(indexes::delete))
         .route("/collections/{collection}/points", put(update::<UpsertBody>).post(points::retrieve))

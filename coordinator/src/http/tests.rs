@@ -26,6 +26,7 @@ use crate::placement::Reconciler;
 use crate::{Coordinator, CoordinatorOptions};
 
 mod change;
+mod clusters;
 mod collections;
 mod degraded;
 mod formula;

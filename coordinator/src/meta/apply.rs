@@ -21,6 +21,9 @@ impl MetaState {
             return reply.clone();
         }
         let reply = self.apply_command(&request.command);
+        if let Some(collection) = request.command.routed() {
+            self.tell_clusters(collection);
+        }
         if self.replies.len() == REPLIES_MAX {
             self.replies.pop_front();
         }
@@ -85,6 +88,9 @@ impl MetaState {
             MetaCommand::EndMap { collection, version } => self.end_map(*collection, *version),
             MetaCommand::AbortMap { collection, version, now_ms } => self.abort_map(*collection, *version, *now_ms),
             MetaCommand::ServeHomes { collection, now_ms } => self.serve_homes(*collection, *now_ms),
+            MetaCommand::TrainClusters { collection, wish } => self.train_clusters(*collection, wish),
+            MetaCommand::ServeClusters { collection, wish, trained } => self.serve_clusters(*collection, wish, trained),
+            MetaCommand::DropClusters { collection } => self.drop_clusters(*collection),
         }
     }
 
@@ -152,6 +158,8 @@ impl MetaState {
                 ..Tuning::default()
             },
             strict: create.strict.clone(),
+            clustering: None,
+            clustering_wanted: None,
             created_ms: create.now_ms,
         };
         self.collections.insert(create.id, Arc::new(collection));

@@ -14,6 +14,7 @@ use vicinal_common::tuning::GraphPlacement;
 
 use super::catalog::Catalog;
 use super::change::CollectionChange;
+use super::clusters::ClusteringWish;
 use super::command::{AliasChange, CreateCommand, MetaCommand, MetaReply};
 use super::state::{CollectionState, MetaState, Registration, Routing, Shard, StrictMode};
 use crate::placement::{Load, load, place, voters_wanted};
@@ -136,6 +137,23 @@ impl Catalog {
     pub async fn abort_map(&self, collection: CollectionId, version: MapVersion, deadline: Instant) -> Result<()> {
         let now_ms = self.inner.clock.unix_millis();
         self.change(MetaCommand::AbortMap { collection, version, now_ms }, deadline).await
+    }
+
+    /// Wants clusters. `Conflict` while others are being trained.
+    pub async fn train_clusters(
+        &self,
+        collection: CollectionId,
+        vector: String,
+        count: u32,
+        deadline: Instant,
+    ) -> Result<()> {
+        let wish = ClusteringWish { vector, count, since_ms: self.now_ms() };
+        self.change(MetaCommand::TrainClusters { collection, wish }, deadline).await
+    }
+
+    /// Wants no clusters any more, neither those that are there nor those that are being trained.
+    pub async fn drop_clusters(&self, collection: CollectionId, deadline: Instant) -> Result<()> {
+        self.change(MetaCommand::DropClusters { collection }, deadline).await
     }
 
     /// Changes aliases in order, all of them or none.

@@ -13,6 +13,7 @@ use vicinal_common::ring::TokenTable;
 use vicinal_common::tuning::GraphPlacement;
 
 use super::change::CollectionChange;
+use super::clusters::{Clustering, ClusteringWish};
 use super::state::{OperationId, Registration, Routing, Shard, StrictMode};
 
 /// A log entry: a command and the identity by which it is applied at most once, however often it is proposed.
@@ -168,6 +169,27 @@ pub enum MetaCommand {
         /// The time, in Unix milliseconds.
         now_ms: u64,
     },
+    /// Wants the clusters of a collection to be trained.
+    TrainClusters {
+        /// The collection.
+        collection: CollectionId,
+        /// What is wanted.
+        wish: ClusteringWish,
+    },
+    /// Serves clusters that were wanted. Whoever proposes this has stored the map where it has to be.
+    ServeClusters {
+        /// The collection.
+        collection: CollectionId,
+        /// The wish.
+        wish: ClusteringWish,
+        /// What came of it.
+        trained: Clustering,
+    },
+    /// Forgets the clusters of a collection, and the wish for others.
+    DropClusters {
+        /// The collection.
+        collection: CollectionId,
+    },
 }
 
 /// A map by which search shards are to be filled.
@@ -278,6 +300,9 @@ impl fmt::Display for MetaRequest {
             MetaCommand::EndMap { .. } => "end map",
             MetaCommand::AbortMap { .. } => "abort map",
             MetaCommand::ServeHomes { .. } => "serve homes",
+            MetaCommand::TrainClusters { .. } => "train clusters",
+            MetaCommand::ServeClusters { .. } => "serve clusters",
+            MetaCommand::DropClusters { .. } => "drop clusters",
         };
         write!(f, "{what} ({})", self.request)
     }

@@ -6,6 +6,7 @@
 mod apply;
 mod catalog;
 mod change;
+mod clusters;
 mod collections;
 mod command;
 mod disk_store;
@@ -35,6 +36,7 @@ mod store_tests;
 pub use catalog::{Catalog, GroupStatus};
 pub use change::CollectionChange;
 pub(crate) use change::{check_metadata_size, is_single};
+pub use clusters::{Clustering, ClusteringWish};
 pub use collections::CreateCollection;
 pub use command::{AliasChange, BeginMap, CreateCommand, MetaCommand, MetaReply, MetaRequest};
 pub use disk_store::DiskStore;

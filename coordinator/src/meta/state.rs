@@ -12,6 +12,7 @@ use vicinal_common::ring::TokenTable;
 use vicinal_common::transport::Address;
 use vicinal_common::tuning::Tuning;
 
+use super::clusters::{Clustering, ClusteringWish};
 use super::command::MetaReply;
 pub use super::routing::Routing;
 pub use super::strict::StrictMode;
@@ -115,6 +116,10 @@ pub struct Collection {
     pub tuning: Tuning,
     /// What requests may not do although it would work.
     pub strict: StrictMode,
+    /// Its clusters, if they were asked for.
+    pub clustering: Option<Clustering>,
+    /// Clusters that are being trained, to take the place of those.
+    pub clustering_wanted: Option<ClusteringWish>,
     /// When it was created, in Unix milliseconds.
     pub created_ms: u64,
 }
@@ -259,6 +264,8 @@ pub enum OperationKind {
     AbortMap,
     /// Has home shards answer searches again.
     ServeHomes,
+    /// Trains the clusters of a collection.
+    TrainClusters,
 }
 
 impl OperationKind {
@@ -270,6 +277,7 @@ impl OperationKind {
             OperationKind::ChangeMap => "change_map",
             OperationKind::AbortMap => "abort_map",
             OperationKind::ServeHomes => "serve_homes",
+            OperationKind::TrainClusters => "train_clusters",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a node of the model does when it is asked, and when it is slow, paused, behind or dead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,8 +15,9 @@ use vicinal_common::point::{Point, Vectors};
 use vicinal_common::publish::ShardRole;
 use vicinal_common::vector::Vector;
 
+use super::clusters::{self, Assigning};
 use super::search::best;
-use super::{ModelNode, ModelShard, matches};
+use super::{Model, ModelNode, ModelShard};
 
 /// How often a paused node or a replica that lags looks whether it may go on.
 const PACE: Duration = Duration::from_millis(5);
@@ -128,9 +129,13 @@ impl ShardApi for ModelNode {
         if model.dead.contains(&self.id) {
             return Err(Error::Unavailable("the node is down".into()));
         }
-        let shard = model.shards.get_mut(&request.shard).ok_or(Error::NoSuchShard(request.shard))?;
+        let Model { shards, maps, .. } = &mut *model;
+        let shard = shards.get_mut(&request.shard).ok_or(Error::NoSuchShard(request.shard))?;
         if request.tuning.revision > shard.tuning.revision {
             shard.tuning = request.tuning;
+            let clustering = shard.tuning.clustering.clone();
+            let assigning = clustering.and_then(|of| Some((maps.get(&self.id)?.get(&of.digest)?, of)));
+            shard.assigning = assigning.map(|(bytes, of)| Assigning::by(of.digest, of.vector, bytes));
         }
         Ok(())
     }
@@ -211,14 +216,15 @@ impl ShardApi for ModelNode {
     }
 
     async fn scroll(&self, request: ScrollRequest) -> Vec<ShardAnswer<Vec<StoredPoint>>> {
-        let matching = |(_, point): &&(LogIndex, Point)| matches(request.filter.as_deref(), point);
         let page = |shard: &ModelShard| {
+            let matching = |(_, point): &&(LogIndex, Point)| shard.matches(request.filter.as_deref(), point);
             let points = shard.points.values().filter(matching);
             let shown = |(version, point): &(LogIndex, Point)| stored(*version, point, &request.parts);
             let mut page: Vec<StoredPoint> = match &request.order {
                 ScrollOrder::Id { from } => {
                     points.filter(|(_, point)| from.is_none_or(|from| point.id >= from)).map(shown).collect()
                 }
+                ScrollOrder::Clusters(sample) => shard.in_clusters(*sample, points.map(shown).collect()),
                 ScrollOrder::Random { seed } => {
                     let mut all: Vec<StoredPoint> = points.map(shown).collect();
                     all.sort_by_key(|point| random_key(*seed, point.id));
@@ -253,7 +259,7 @@ impl ShardApi for ModelNode {
             let mut counts: BTreeMap<FacetValue, u64> = BTreeMap::new();
             for (_, point) in shard.points.values() {
                 let value = point.payload.fields().unwrap().get(&request.key).and_then(serde_json::Value::as_i64);
-                if let Some(value) = value.filter(|_| matches(request.filter.as_deref(), point)) {
+                if let Some(value) = value.filter(|_| shard.matches(request.filter.as_deref(), point)) {
                     *counts.entry(FacetValue::Integer(value)).or_default() += 1;
                 }
             }
@@ -272,7 +278,8 @@ impl ShardApi for ModelNode {
         }
         let count = |shard: &ModelShard| {
             let mut found = Frequencies { points: 0, of: vec![0; request.indices.len()] };
-            for (_, point) in shard.points.values().filter(|(_, point)| matches(request.filter.as_deref(), point)) {
+            for (_, point) in shard.points.values().filter(|(_, point)| shard.matches(request.filter.as_deref(), point))
+            {
                 let Some(Vector::Sparse(sparse)) = point.vectors.get(&request.vector_name) else { continue };
                 found.points += 1;
                 for (count, index) in found.of.iter_mut().zip(request.indices.iter()) {
@@ -286,7 +293,7 @@ impl ShardApi for ModelNode {
 
     async fn count(&self, request: CountRequest) -> Vec<ShardAnswer<u64>> {
         let count = |shard: &ModelShard| {
-            shard.points.values().filter(|(_, point)| matches(request.filter.as_deref(), point)).count() as u64
+            shard.points.values().filter(|(_, point)| shard.matches(request.filter.as_deref(), point)).count() as u64
         };
         self.read(&request.context, count).await
     }
@@ -294,6 +301,10 @@ impl ShardApi for ModelNode {
     async fn digest(&self, request: DigestRequest) -> Vec<ShardAnswer<ShardDigest>> {
         let digest = |shard: &ModelShard| ShardDigest { points: shard.points.len() as u64, digest: shard.log };
         self.read(&request.context, digest).await
+    }
+
+    async fn cluster_stats(&self, request: ClusterStatsRequest) -> Vec<ShardAnswer<ClusterStats>> {
+        self.read(&request.context, |shard| shard.cluster_stats(request.map)).await
     }
 
     async fn put_map(&self, request: PutMap) -> Result<()> {
@@ -308,7 +319,10 @@ impl ShardApi for ModelNode {
     }
 
     async fn keep_maps(&self, request: KeepMaps) -> Result<()> {
-        self.model.lock().maps.entry(self.id).or_default().retain(|digest, _| request.digests.contains(digest));
+        let is_newer = |bytes: &Bytes| clusters::version(bytes) > request.as_of;
+        let mut model = self.model.lock();
+        let maps = model.maps.entry(self.id).or_default();
+        maps.retain(|digest, bytes| request.digests.contains(digest) || is_newer(bytes));
         Ok(())
     }
 
@@ -338,7 +352,8 @@ impl ShardApi for ModelNode {
             })
         };
         let replicas = model.shards.iter().filter_map(replica).collect();
-        Ok(NodeStatus { node: self.id, replicas, read_only: None, maps: Vec::new() })
+        let maps = model.maps.get(&self.id).into_iter().flat_map(HashMap::keys).copied().collect();
+        Ok(NodeStatus { node: self.id, replicas, read_only: None, maps })
     }
 }
 

@@ -4,12 +4,12 @@ use vicinal_common::api::{SearchQuery, ShardHit};
 use vicinal_common::metric::Metric;
 use vicinal_common::vector::Vector;
 
-use super::{ModelShard, matches};
+use super::ModelShard;
 
 pub(super) fn best(shard: &ModelShard, query: &SearchQuery) -> Vec<ShardHit> {
     let metric = shard.metrics[&query.vector_name];
     let mut hits = Vec::new();
-    for (version, point) in shard.points.values().filter(|(_, point)| matches(query.filter.as_deref(), point)) {
+    for (version, point) in shard.points.values().filter(|(_, point)| shard.matches(query.filter.as_deref(), point)) {
         let Some(vector) = point.vectors.get(&query.vector_name) else { continue };
         let is_apart = |part: &Vector| similarity(metric, part, vector).is_none();
         if query.goal.nearest().is_some_and(is_apart) {

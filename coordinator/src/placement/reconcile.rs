@@ -85,6 +85,7 @@ impl Reconciler {
         let mut supply: Option<AbortHandle> = None;
         let mut look: Option<AbortHandle> = None;
         let mut next_look = None;
+        let mut clustering: BTreeMap<CollectionId, AbortHandle> = BTreeMap::new();
         loop {
             // Marked as seen before the state is read: a change in between wakes the wait below.
             changed.borrow_and_update();
@@ -94,9 +95,13 @@ impl Reconciler {
                 }
             }
             running.retain(|_, work| !work.is_finished());
+            clustering.retain(|_, work| !work.is_finished());
             if self.catalog.is_leader() {
                 let state = self.catalog.state();
                 for collection in state.collections.values() {
+                    if maps::wants_clusters(collection) && !clustering.contains_key(&collection.id) {
+                        clustering.insert(collection.id, works.spawn(self.clone().cluster(collection.id)));
+                    }
                     if running.contains_key(&collection.id) {
                         continue;
                     }

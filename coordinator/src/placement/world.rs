@@ -111,6 +111,10 @@ impl ShardApi for ListNode {
         Vec::new()
     }
 
+    async fn cluster_stats(&self, _: ClusterStatsRequest) -> Vec<ShardAnswer<ClusterStats>> {
+        Vec::new()
+    }
+
     async fn digest(&self, _: DigestRequest) -> Vec<ShardAnswer<ShardDigest>> {
         Vec::new()
     }

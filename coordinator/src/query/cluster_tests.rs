@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vicinal_common::api::{PointParts, VectorSelector};
+use vicinal_common::api::{PointParts, Tune, VectorSelector};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::ids::{LogIndex, MapVersion, NodeId, RequestId, ShardId};
 use vicinal_common::point::PointId;
-use vicinal_common::publish::{Copies, Copy, MapRange};
+use vicinal_common::publish::{Copies, Copy, MapRange, MapRef};
+use vicinal_common::tuning::Tuning;
 
 use super::tests::{ids, near};
 use super::*;
-use crate::meta::Collection;
+use crate::meta::{Clustering, Collection};
 use crate::model::{ClusterModel, ModelCluster, ModelShard, nodes};
 use crate::session::Session;
 use crate::shards::ShardAccess;
@@ -84,6 +85,34 @@ async fn a_second_wave_finds_what_is_beyond_the_border() {
         serde_json::from_str(r#"{"must": [{"key": "n", "range": {"gte": 50}}]}"#).unwrap();
     let filtered = Query { width: Width::Shards(1), filter: Some(Arc::new(filter)), ..near(2.0, 3) };
     assert_eq!(ids(&ask(&cluster, filtered).await.unwrap()), [50, 51, 52], "a filter may leave nothing there");
+}
+
+#[tokio::test]
+async fn clusters_are_asked_of_shards_that_know_them() {
+    let mut cluster = filled(1).await;
+    let (map, node) = (cluster.served().map, cluster.base.access.nodes.get(NodeId(1)).unwrap());
+    let tuning = Tuning { revision: 1, clustering: Some(map.clone()), ..Tuning::default() };
+    let collection = Collection::clone(&cluster.base.collection);
+    for shard in collection.all_shards().map(|shard| shard.id) {
+        node.tune(Tune { shard, collection: collection.id, tuning: tuning.clone() }).await.unwrap();
+    }
+    // Cell 8 is around 32.
+    let filtered = |occur: &str| {
+        let condition = serde_json::json!({"in_clusters": {"map": map.digest.to_string(), "clusters": [8]}});
+        let filter = serde_json::from_value(serde_json::json!({occur: [condition]})).unwrap();
+        Query { filter: Some(Arc::new(filter)), ..near(32.2, 2) }
+    };
+    let inside = ask(&cluster, filtered("must")).await.unwrap();
+    assert_eq!((ids(&inside), routed(&inside).0), (vec![32, 33], 4));
+    let outside = ask(&cluster, filtered("must_not")).await.unwrap();
+    assert!(ids(&outside).iter().all(|id| !(31..=33).contains(id)) && ids(&outside).len() == 2, "{outside:?}");
+    // Home shards know all vectors.
+    let other = MapRef { vector: "w".into(), shards: Vec::new(), ..map.clone() };
+    let clustering = Some(Clustering { map: other, trained_ms: 1, points: 60 });
+    cluster.base.collection = Arc::new(Collection { clustering, ..collection });
+    let at_homes = ask(&cluster, filtered("must")).await.unwrap();
+    assert_eq!(routed(&at_homes), (0, r#"{"kind":"homes","why":"other_clusters"}"#.into()));
+    assert_eq!(ids(&at_homes), [32, 33]);
 }
 
 #[tokio::test]
@@ -314,13 +343,14 @@ async fn trees_groups_and_matrices_work_as_on_any_collection() {
     let lookups: [&(dyn Fn() -> vicinal_common::error::Result<Arc<Collection>> + Send + Sync); 2] =
         [&|| Ok(cluster.base.collection.clone()), &|| Ok(by_hash.clone())];
     let tree = |query: Query, prefetch: Vec<QueryTree>| QueryTree { query, prefetch, lookup_from: None };
+    // Eight neighbours are in one search shard: only then are they those of a collection by hash.
     let leaf = |x: f32| tree(near(x, 8), Vec::new());
     let rrf = Fusion::Rrf { k: RRF_K_DEFAULT, weights: None };
     let parts = PointParts { payload: true, vectors: VectorSelector::All };
     let mmr =
         Source::Mmr { target: Example::Point(PointId::Num(9)), mmr: Mmr { diversity: 0.5, candidates: Some(20) } };
     let trees = [
-        tree(Query { source: Source::Fusion(rrf), parts: parts.clone(), ..near(0.0, 6) }, vec![leaf(10.2), leaf(12.7)]),
+        tree(Query { source: Source::Fusion(rrf), parts: parts.clone(), ..near(0.0, 6) }, vec![leaf(8.2), leaf(9.7)]),
         tree(near(20.0, 3), vec![leaf(18.0), leaf(40.0)]),
         tree(Query { source: mmr, parts, ..near(0.0, 5) }, Vec::new()),
         tree(Query { source: Source::All, ..near(0.0, 5) }, Vec::new()),

@@ -118,11 +118,12 @@ impl Asking<'_> {
             }
         };
         let floor = map_floor(self.access, self.spec, self.collection);
+        let clusters = self.collection.clusters();
         let router = self.access.router(self.collection, served);
         let mut by_vector: Vec<Sent> = Vec::new();
         let mut asks: Vec<(Arc<Vector>, Ask)> = Vec::new();
         for sent in pending {
-            match kind_of(self.cluster, floor, &self.queries[sent.place], &sent.query) {
+            match kind_of(self.cluster, clusters, floor, &self.queries[sent.place], &sent.query) {
                 Kind::Homes(why) => homes.push((sent, why)),
                 Kind::Everywhere(why) => by_map.push((sent, Route::everywhere(served, why))),
                 Kind::ByVector(vector, ask) => {

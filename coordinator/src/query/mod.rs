@@ -2,6 +2,7 @@
 
 mod by_map;
 mod clustered;
+mod clusters;
 mod confirm;
 mod diversify;
 mod examples;
@@ -31,6 +32,7 @@ mod search;
 mod search_each;
 mod tree;
 
+pub use clusters::{ClusterMap, ClusterMaps, cluster_stats, clusters_of_points, fix_clusters, missing};
 pub use fusion::{Fusion, RRF_K_DEFAULT};
 pub(crate) use gather::reasons;
 pub use gather::{Coverage, Missing};

@@ -126,6 +126,24 @@ pub async fn scroll(
             // A point comes once for each of its values.
             merge_sorted(lists, most, order, |point| (point.id, point.order.map(order_key)))
         }
+        ScrollOrder::Clusters(sample) => {
+            let key = |point: &StoredPoint| {
+                let cluster = cluster_of(point);
+                (sample.cluster_key(cluster), sample.point_key(point.id))
+            };
+            let all = lists.iter().map(Vec::len).sum();
+            let mut points =
+                merge_sorted(lists, all, |a, b| key(a).cmp(&key(b)).then(b.version.cmp(&a.version)), |point| point.id);
+            // Each shard gives as many of a cluster as are wanted of all.
+            let mut taken: HashMap<u32, u64> = HashMap::new();
+            points.retain(|point| {
+                let taken = taken.entry(cluster_of(point)).or_default();
+                *taken += 1;
+                *taken <= sample.per_cluster
+            });
+            points.truncate(most);
+            points
+        }
         ScrollOrder::Random { seed } => {
             let key = |point: &StoredPoint| (random_key(*seed, point.id), point.id);
             merge_sorted(lists, most, |a, b| key(a).cmp(&key(b)).then(b.version.cmp(&a.version)), |point| point.id)
@@ -134,6 +152,14 @@ pub async fn scroll(
     let is_by_id = matches!(request.order, ScrollOrder::Id { .. });
     let next = (points.len() > request.limit).then(|| points.pop()).flatten().map(|point| point.id);
     Ok(Page { points, next: next.filter(|_| is_by_id), coverage: gathered.coverage })
+}
+
+/// The cluster of a point of a sample over clusters.
+fn cluster_of(point: &StoredPoint) -> u32 {
+    match point.order {
+        Some(OrderValue::Integer(cluster)) => u32::try_from(cluster).unwrap_or(u32::MAX),
+        Some(OrderValue::Float(_)) | None => u32::MAX,
+    }
 }
 
 /// What tells two values of an order apart.
@@ -196,7 +222,7 @@ pub async fn count(
 }
 
 /// Asks all shards, routed anew while the token table changes.
-async fn everywhere<T, F, Fut>(
+pub(super) async fn everywhere<T, F, Fut>(
     access: &ShardAccess,
     lookup: Lookup<'_>,
     spec: ReadSpec<'_>,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use vicinal_common::api::{Goal, SearchQuery};
 use vicinal_common::filter::{Condition, Filter};
 use vicinal_common::ids::MapVersion;
+use vicinal_common::publish::MapRef;
 use vicinal_common::vector::Vector;
 use vicinal_routing::{Ask, Decision, Filtered, Goal as Aim, Reason};
 
@@ -106,6 +107,8 @@ pub enum HomesBecause {
     OtherVector,
     /// The filter asks for a vector that search shards do not hold.
     OtherVectorInFilter,
+    /// The filter asks for clusters that search shards cannot tell: of a vector that they do not hold, or not the present ones.
+    OtherClusters,
 }
 
 /// Why all search shards are asked.
@@ -142,8 +145,15 @@ pub(super) struct Route {
     first: usize,
 }
 
-/// What a search needs, given that no write was acknowledged by maps newer than `floor` only.
-pub(super) fn kind_of(cluster: &ClusterRouting, floor: MapVersion, query: &Query, sent: &SearchQuery) -> Kind {
+/// What a search needs, given that no write was acknowledged by maps newer than `floor` only. `clusters`: the map whose
+/// centroids are the clusters of the collection.
+pub(super) fn kind_of(
+    cluster: &ClusterRouting,
+    clusters: Option<&MapRef>,
+    floor: MapVersion,
+    query: &Query,
+    sent: &SearchQuery,
+) -> Kind {
     let homes = Kind::Homes;
     let Some(served) = &cluster.serving else { return homes(HomesBecause::NoMap) };
     if floor > served.map.version {
@@ -161,6 +171,9 @@ pub(super) fn kind_of(cluster: &ClusterRouting, floor: MapVersion, query: &Query
     }
     if filter.is_some_and(|filter| asks_for_another(filter, &cluster.vector)) {
         return homes(HomesBecause::OtherVectorInFilter);
+    }
+    if filter.is_some_and(|filter| asks_for_other_clusters(filter, clusters, &cluster.vector)) {
+        return homes(HomesBecause::OtherClusters);
     }
     if query.width == Width::All {
         return Kind::Everywhere(EverywhereBecause::Wanted);
@@ -187,8 +200,17 @@ fn asks_for_another(filter: &Filter, vector: &str) -> bool {
         | Condition::IsEmpty(_)
         | Condition::IsNull(_)
         | Condition::HasId(_)
+        | Condition::InClusters(_)
+        | Condition::InClustersOf(_)
         | Condition::Slice(_) => false,
     })
+}
+
+/// Whether a filter asks for clusters that search shards do not know. They know those that the tuning of the collection
+/// names, and only by the vector that they hold. A filter that was not fixed to a map is refused by whoever decides it.
+fn asks_for_other_clusters(filter: &Filter, clusters: Option<&MapRef>, vector: &str) -> bool {
+    let known = clusters.filter(|map| map.vector == vector).map(|map| map.digest);
+    filter.names_clusters() && filter.cluster_maps().map_or(true, |maps| maps.iter().any(|map| Some(*map) != known))
 }
 
 impl Route {
@@ -246,149 +268,4 @@ impl Routed {
 }
 
 #[cfg(test)]
-mod tests {
-    use vicinal_common::api::{PointParts, Weighted};
-    use vicinal_common::filter::SortedSet;
-    use vicinal_common::ids::{LogIndex, MapDigest, ShardId};
-    use vicinal_common::point::PointId;
-    use vicinal_common::publish::MapRef;
-    use vicinal_routing::{AllBecause, ShardMass};
-
-    use super::super::request::Source;
-    use super::*;
-
-    fn served(version: u64) -> ServedMap {
-        let shards: Vec<ShardId> = (10..14).map(ShardId).collect();
-        let floors = vec![LogIndex(0); shards.len()];
-        ServedMap {
-            map: MapRef { vector: "v".into(), version: MapVersion(version), digest: MapDigest(1), bytes: 1, shards },
-            floors,
-        }
-    }
-
-    fn cluster(serving: Option<ServedMap>) -> ClusterRouting {
-        ClusterRouting {
-            vector: "v".into(),
-            search_shards: 4,
-            copies: 0.2,
-            recall_target: 0.9,
-            from_points: 0,
-            shards: Vec::new(),
-            serving,
-            next: None,
-            ending: None,
-            last_version: MapVersion(3),
-            is_training: false,
-            was_served: false,
-            is_held: false,
-            is_leaving: false,
-        }
-    }
-
-    fn query(width: Width, exact: bool) -> Query {
-        Query {
-            source: Source::Vector(vec![1.0, 0.0].into()),
-            using: "v".into(),
-            filter: None,
-            score_threshold: None,
-            limit: 5,
-            offset: 2,
-            ef: None,
-            exact,
-            oversampling: None,
-            idf_corpus: None,
-            parts: PointParts::default(),
-            width,
-            allow_partial: true,
-        }
-    }
-
-    fn sent(query: &Query) -> SearchQuery {
-        query.search(vicinal_common::metric::Metric::Dot, vec![1.0, 0.0].into(), 100)
-    }
-
-    fn filtered(condition: Condition) -> Option<Arc<Filter>> {
-        Some(Arc::new(Filter { must_not: vec![condition], ..Filter::default() }))
-    }
-
-    fn kind(floor: u64, query: &Query, sent: &SearchQuery) -> String {
-        let kind = kind_of(&cluster(Some(served(3))), MapVersion(floor), query, sent);
-        match kind {
-            Kind::Homes(why) => format!("{why:?}"),
-            Kind::Everywhere(why) => format!("all: {why:?}"),
-            Kind::ByVector(_, ask) => format!("{} {:?} {:?}", ask.k, ask.goal, ask.filter),
-        }
-    }
-
-    #[test]
-    fn each_row_of_the_table() {
-        let plain = query(Width::Usual, false);
-        let of = |query: &Query| kind(3, query, &sent(query));
-        assert_eq!(of(&plain), "7 Recall(0.9) No");
-        assert_eq!(of(&query(Width::Recall(0.5), false)), "7 Recall(0.5) No");
-        assert_eq!(of(&query(Width::Shards(2), false)), "7 Shards(2) No");
-        assert_eq!(of(&query(Width::All, false)), "all: Wanted");
-        assert_eq!(of(&query(Width::Homes, true)), "Wanted");
-        assert_eq!(of(&query(Width::Usual, true)), "all: Exact");
-        assert_eq!(kind(4, &plain, &sent(&plain)), "NewerMap");
-        let none = kind_of(&cluster(None), MapVersion(0), &plain, &sent(&plain));
-        assert!(matches!(none, Kind::Homes(HomesBecause::NoMap)));
-
-        let other = SearchQuery { vector_name: "w".into(), ..sent(&plain) };
-        assert_eq!(kind(3, &plain, &other), "OtherVector");
-        let example = Weighted { vector: Arc::new(vec![1.0, 0.0].into()), weight: 1.0 };
-        let goal = Goal::BestScore { positive: vec![example], negative: Vec::new() };
-        assert_eq!(kind(3, &plain, &SearchQuery { goal, ..sent(&plain) }), "all: Examples");
-
-        let ids = Condition::HasId(SortedSet::new(vec![PointId::Num(1)]));
-        let among = Some(Arc::new(Filter { must: vec![ids.clone()], ..Filter::default() }));
-        assert_eq!(kind(3, &plain, &SearchQuery { filter: among, ..sent(&plain) }), "GivenIds");
-        let without = SearchQuery { filter: filtered(ids), ..sent(&plain) };
-        assert_eq!(kind(3, &plain, &without), "7 Recall(0.9) Unknown");
-        let has = |name: &str| filtered(Condition::HasVector(name.into()));
-        let within = |inner: Option<Arc<Filter>>| filtered(Condition::Filter(Filter::clone(&inner.unwrap())));
-        for (filter, told) in [
-            (has("v"), "7 Recall(0.9) Unknown"),
-            (has("w"), "OtherVectorInFilter"),
-            (within(has("v")), "7 Recall(0.9) Unknown"),
-            (within(within(has(""))), "OtherVectorInFilter"),
-        ] {
-            assert_eq!(kind(3, &plain, &SearchQuery { filter, ..sent(&plain) }), told);
-        }
-    }
-
-    fn decision(reason: Reason, asked: usize) -> Decision {
-        let ranked = (0..4).map(|shard| ShardMass { shard: 3 - shard, mass: 0.25, left: 0.0, bound: shard as f32 });
-        Decision { ranked: ranked.collect(), asked, reason, d1: 1.0 }
-    }
-
-    #[test]
-    fn a_second_wave_goes_where_hits_may_be_when_there_are_too_few() {
-        let mut route = Route::by(decision(Reason::Mass { theta: 0.5 }, 1));
-        assert_eq!(route.asked, [3]);
-        assert_eq!(route.more(true, f32::MAX, false), [0usize; 0]);
-        assert_eq!(route.more(false, f32::MAX, false), [2, 1, 0]);
-        assert_eq!(route.more(false, 1.5, false), [1, 0]);
-        route.asked.push(1);
-        assert_eq!(route.more(false, 1.5, false), [0], "nobody is asked twice");
-        assert_eq!(route.shown(&served(3)).second_wave, 1);
-        let route = Route::by(decision(Reason::Shards { count: 1 }, 1));
-        assert_eq!(route.more(true, f32::MAX, true), [0usize; 0]);
-        assert_eq!(route.more(false, f32::MAX, false), [0usize; 0]);
-        assert_eq!(route.more(false, f32::MAX, true), [2, 1, 0]);
-    }
-
-    #[test]
-    fn what_is_shown() {
-        let text = |routed: &Routed| serde_json::to_string(routed).unwrap();
-        let route = Route::by(decision(Reason::All { why: AllBecause::OneShard }, 4));
-        assert_eq!(
-            text(&route.shown(&served(3))),
-            r#"{"search_shards_asked":4,"search_shards":4,"second_wave":0,"map":3,"reason":{"kind":"all","why":"one_shard"}}"#
-        );
-        assert_eq!(
-            text(&Routed::at_homes(&cluster(None), HomesBecause::NoMap)),
-            r#"{"search_shards_asked":0,"search_shards":0,"second_wave":0,"map":0,"reason":{"kind":"homes","why":"no_map"}}"#
-        );
-    }
-}
+mod tests;

@@ -19,6 +19,8 @@ use vicinal_common::ids::{CollectionId, MapDigest, MapVersion};
 use vicinal_common::limits::MAP_BYTES_MAX;
 use vicinal_routing::{CentroidMap, Placer};
 
+use crate::shard::MapSource;
+
 /// Ending of the files' names.
 const SUFFIX: &str = ".map";
 
@@ -249,6 +251,16 @@ impl MapStore {
 
     fn path(&self, name: Name) -> PathBuf {
         self.dir.join(name.file())
+    }
+}
+
+impl MapSource for MapStore {
+    fn holds(&self, map: MapDigest) -> bool {
+        self.files(map).iter().any(|(_, held)| matches!(held, Held::Good(_)))
+    }
+
+    fn open(&self, map: MapDigest) -> Result<Arc<OpenMap>> {
+        MapStore::open(self, map)
     }
 }
 

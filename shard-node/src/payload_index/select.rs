@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
-use vicinal_common::filter::{Condition, FieldCondition, FieldTest, Filter, KeyPath, MinShould, Slice};
+use vicinal_common::filter::{
+    ClusteringName, Condition, FieldCondition, FieldTest, Filter, InClusters, KeyPath, MinShould, Slice,
+};
 
 use super::Field;
 use super::bounds::Bounds;
@@ -63,7 +65,7 @@ impl Selection {
 /// Which live rows of a run match. `indexes` are those of the run. `None` when nothing is known: then every row has to be
 /// tested.
 pub fn select(filter: &Filter, source: Source<'_>, layout: &Layout, indexes: &[Arc<FieldIndex>]) -> Option<Selection> {
-    if indexes.is_empty() && filter.needs_payload() {
+    if indexes.is_empty() && filter.needs_payload() && !filter.names_clusters() {
         return None;
     }
     let rows = source.run.rows();
@@ -99,7 +101,11 @@ fn names_any(filter: &Filter, outer: Option<&KeyPath>, fields: &[Field]) -> bool
             let path = path(key);
             fields.iter().any(|field| field.path == path)
         }
-        Condition::HasId(_) | Condition::HasVector(_) | Condition::Slice(_) => false,
+        Condition::HasId(_)
+        | Condition::HasVector(_)
+        | Condition::Slice(_)
+        | Condition::InClusters(_)
+        | Condition::InClustersOf(_) => false,
         Condition::Nested { key, filter } => names_any(filter, Some(&path(key)), fields),
         Condition::Filter(filter) => names_any(filter, outer, fields),
     })
@@ -172,6 +178,9 @@ impl Compiler<'_> {
                 None => Bounds::none(),
             },
             Condition::Slice(slice) => self.slice(slice),
+            Condition::InClusters(asked) => self.in_clusters(asked),
+            // The coordinator puts clusters in its place.
+            Condition::InClustersOf(_) => Bounds::none(),
             Condition::Nested { key, filter } => self.nested(key, filter),
             Condition::Filter(filter) => self.filter(filter),
         }
@@ -184,6 +193,15 @@ impl Compiler<'_> {
         let ids = self.source.run.ids();
         let rows: Vec<u32> = (0..self.rows).filter(|row| slice.contains(ids.get(*row))).collect();
         Bounds::exact(rows::of_sorted(rows.iter().copied()))
+    }
+
+    fn in_clusters(&self, asked: &InClusters) -> Bounds {
+        let ClusteringName::Map(map) = asked.of else { return self.unknown() };
+        // Which the read has seen to; without it each row is asked, and says that it does not know.
+        let Some(known) = self.source.run.assigned().complete(map) else { return self.unknown() };
+        let rows: Vec<u32> =
+            asked.clusters.as_slice().iter().flat_map(|cluster| known.rows_of(*cluster)).copied().collect();
+        Bounds::exact(rows::of_any(&rows, self.rows))
     }
 
     /// Rows in which at least so many conditions hold, counted up one condition after the other.
@@ -265,7 +283,11 @@ impl Compiler<'_> {
                 self.index(&outer.within(key)).map_or_else(|| self.unknown(), FieldIndex::some_null)
             }
             // An object has neither id nor vectors.
-            Condition::HasId(_) | Condition::HasVector(_) | Condition::Slice(_) => Bounds::none(),
+            Condition::HasId(_)
+            | Condition::HasVector(_)
+            | Condition::Slice(_)
+            | Condition::InClusters(_)
+            | Condition::InClustersOf(_) => Bounds::none(),
             Condition::Nested { key, filter } => self.nested(&outer.within(key), filter),
             Condition::Filter(filter) => self.nested(outer, filter),
         }

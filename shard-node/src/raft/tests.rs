@@ -93,7 +93,8 @@ impl StoreBuilder<ShardRaft, LogStore, Flushed> for Stores {
     async fn build(&self) -> Result<((), LogStore, Flushed), StorageError<ShardRaft>> {
         let n = self.made.fetch_add(1, Ordering::Relaxed);
         let disk = Arc::new(self.disk.clone());
-        let env = ShardEnv { disk: disk.clone(), builder: self.builder.clone(), options: ShardOptions::default() };
+        let (maps, options) = (Arc::new(()), ShardOptions::default());
+        let env = ShardEnv { disk: disk.clone(), builder: self.builder.clone(), maps, options };
         let (log, _) = ShardLog::open(disk.clone(), Path::new(&format!("/log-{n}")), LogOptions::default()).unwrap();
         let shard = Shard::create(&env, Path::new(&format!("/shard-{n}")), &spec(1)).unwrap();
         let fault = Arc::new(Fault::default());

@@ -11,6 +11,7 @@ use vicinal_common::point::{Point, PointId};
 use vicinal_common::publish::Copy;
 use vicinal_common::vector::{MultiRef, SparseRef, VectorRef};
 
+use super::assigned::Assigned;
 use super::ids::Ids;
 use super::layout::{Layout, VectorLayout};
 use super::merge::{RowRef, Source};
@@ -47,6 +48,7 @@ pub struct MemoryRun {
     payloads: Vec<Bytes>,
     bytes: u64,
     max_version: u64,
+    assigned: Assigned,
 }
 
 impl MemoryRun {
@@ -110,6 +112,7 @@ impl MemoryRun {
                 }
             }
         }
+        run.assigned = Assigned::carried(sources, order.iter().copied());
         run.finish()
     }
 
@@ -134,6 +137,7 @@ impl MemoryRun {
             payloads: Vec::with_capacity(rows),
             bytes: 0,
             max_version: 0,
+            assigned: Assigned::default(),
         }
     }
 
@@ -253,6 +257,10 @@ impl Run for MemoryRun {
         let make =
             || OwnedPostings::from_rows(sparse_rows(column.vectors(), self.rows())).expect("checked when written");
         Some(column.postings.get_or_init(make).as_ref())
+    }
+
+    fn assigned(&self) -> &Assigned {
+        &self.assigned
     }
 
     fn payload(&self, row: u32) -> &[u8] {

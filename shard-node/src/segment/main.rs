@@ -13,6 +13,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::LogIndex;
 use vicinal_common::payload::Payload;
 
+use super::assigned::Assigned;
 use super::file::StoredFile;
 use super::format::{ENTRY_BYTES, Entry, FOOTER_BYTES, Footer, HEADER_BYTES, Header, Kind, corrupt, padded};
 use super::ids::Ids;
@@ -52,6 +53,7 @@ pub struct Segment {
     file: StoredFile,
     sections: Sections,
     max_version: u64,
+    assigned: Assigned,
 }
 
 /// Checksums of large sections are computed in pieces of this size, in parallel.
@@ -78,7 +80,7 @@ impl Segment {
             return Err(corrupt(&format!("the file ends at offset {length}, the manifest says at {expected}")));
         }
         let sections = read_sections(&mapping, layout, file.info().crc)?;
-        let mut segment = Segment { mapping, file, sections, max_version: 0 };
+        let mut segment = Segment { mapping, file, sections, max_version: 0, assigned: Assigned::default() };
         segment.check_content()?;
         // The column was just read for its checksum.
         segment.max_version = segment.versions().iter().copied().max().unwrap_or(0);
@@ -318,6 +320,10 @@ impl Run for Segment {
             maxima: self.array(&sparse.maxima),
             minima: self.array(&sparse.minima),
         })
+    }
+
+    fn assigned(&self) -> &Assigned {
+        &self.assigned
     }
 
     fn payload(&self, row: u32) -> &[u8] {

@@ -2,6 +2,7 @@
 //!
 //! A run never changes. Which of its rows are dead is kept beside it, in [`Tombstones`].
 
+mod assigned;
 mod file;
 mod format;
 mod fresh;
@@ -20,6 +21,7 @@ use vicinal_common::vector::{MultiRef, SparseRef, VectorRef};
 use vicinal_index::Rows;
 use vicinal_index::sparse::Postings;
 
+pub use assigned::{Assigned, Assignments};
 pub use file::{FileInfo, FileWriter, StoredFile, write_whole};
 pub use fresh::MemoryRun;
 pub use ids::Ids;
@@ -46,6 +48,9 @@ pub trait Run: Send + Sync {
 
     /// The inverted index of a sparse vector, by its ordinal; `None` for the other kinds.
     fn postings(&self, ordinal: usize) -> Option<Postings<'_>>;
+
+    /// The clusters of its rows.
+    fn assigned(&self) -> &Assigned;
 
     /// The payload's stored text.
     fn payload(&self, row: u32) -> &[u8];

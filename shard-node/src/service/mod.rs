@@ -11,9 +11,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::Instrument;
 use vicinal_common::api::{
-    ChangeMembers, CountRequest, DigestRequest, FacetCount, FacetRequest, FoundGroup, Frequencies, FrequencyRequest,
-    KeepMaps, MembersChange, NodeStatus, PutMap, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest,
-    ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune, WriteAck, WriteRequest,
+    ChangeMembers, ClusterStats, ClusterStatsRequest, CountRequest, DigestRequest, FacetCount, FacetRequest,
+    FoundGroup, Frequencies, FrequencyRequest, KeepMaps, MembersChange, NodeStatus, PutMap, ReplicaSpec,
+    RetrieveRequest, ScrollRequest, SearchRequest, ShardAnswer, ShardApi, ShardDigest, ShardHit, StoredPoint, Tune,
+    WriteAck, WriteRequest,
 };
 use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;
@@ -120,7 +121,11 @@ impl ShardApi for ShardNode {
 
     async fn count(&self, request: CountRequest) -> Vec<ShardAnswer<u64>> {
         let CountRequest { context, filter } = request;
-        read::each_shard(self, &context, move |view, _| view.count(filter.as_deref())).await
+        read::each_shard(self, &context, move |view, patience| {
+            view.know_clusters(filter.as_deref(), patience)?;
+            view.count(filter.as_deref())
+        })
+        .await
     }
 
     async fn facet(&self, request: FacetRequest) -> Vec<ShardAnswer<Vec<FacetCount>>> {
@@ -136,6 +141,11 @@ impl ShardApi for ShardNode {
         .await
     }
 
+    async fn cluster_stats(&self, request: ClusterStatsRequest) -> Vec<ShardAnswer<ClusterStats>> {
+        let ClusterStatsRequest { context, map } = request;
+        read::each_shard(self, &context, move |view, patience| view.cluster_stats(map, patience)).await
+    }
+
     async fn digest(&self, request: DigestRequest) -> Vec<ShardAnswer<ShardDigest>> {
         read::each_shard(self, &request.context, |view, _| view.digest()).await
     }
@@ -143,8 +153,11 @@ impl ShardApi for ShardNode {
     async fn put_map(&self, request: PutMap) -> Result<()> {
         self.check_open()?;
         self.room.admit(request.bytes.len() as u64)?;
-        let maps = self.maps().clone();
-        exec::blocking(move || maps.put(&request)).await?
+        let (maps, collection) = (self.maps().clone(), request.collection);
+        exec::blocking(move || maps.put(&request)).await??;
+        // Those may be waiting for it that assign rows to clusters.
+        self.look_for_work(collection);
+        Ok(())
     }
 
     async fn get_map(&self, digest: MapDigest) -> Result<Bytes> {

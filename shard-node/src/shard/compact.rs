@@ -56,13 +56,15 @@ impl Shard {
             bytes: segment.segment.vectors(ordinal).present.count() * vector.dim as u64 * 4,
             indexed: segment.indexes[ordinal].is_some(),
         });
+        let wanted = Arc::clone(&self.view.load().wanted);
         SegmentStats {
             number: segment.number,
             rows: u64::from(segment.segment.rows()),
             dead: u64::from(segment.dead.count()),
             bytes: segment.segment.file().info().bytes,
             vectors: vectors.collect(),
-            fields_missing: segment.missing(&self.view.load().wanted).len(),
+            fields_missing: segment.missing(&wanted).len(),
+            unassigned: wanted.clusters.as_ref().is_some_and(|clusters| clusters.is_due(&segment.segment)),
         }
     }
 
@@ -74,6 +76,7 @@ impl Shard {
             Action::Nothing => return Ok(false),
             Action::Merge(numbers) => self.merge(&numbers),
             Action::IndexPayload(segment) => self.index_payload(segment),
+            Action::AssignClusters(segment) => self.assign_clusters(segment),
             Action::BuildIndex { segment, ordinal } => self.build_index(segment, ordinal),
         };
         if let Err(StepError::Fatal(error)) = &result {

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use vicinal_common::disk::Disk;
+use vicinal_common::error::Result;
+use vicinal_common::ids::MapDigest;
 
 use super::builder::Builder;
+use crate::node::OpenMap;
 
 /// What all shards of a process share. Cheap to clone.
 #[derive(Clone)]
@@ -13,8 +16,19 @@ pub struct ShardEnv {
     pub disk: Arc<dyn Disk>,
     /// The bounded pool for background work.
     pub builder: Arc<Builder>,
+    /// The maps that are here.
+    pub maps: Arc<dyn MapSource>,
     /// Settings.
     pub options: ShardOptions,
+}
+
+/// Where a shard gets the map from by which its rows are assigned to clusters.
+pub trait MapSource: Send + Sync {
+    /// Whether it is here. Does not wait for the disk.
+    fn holds(&self, map: MapDigest) -> bool;
+
+    /// The map, ready for use. `NotFound` when it is not here, `Corrupt` when it is damaged.
+    fn open(&self, map: MapDigest) -> Result<Arc<OpenMap>>;
 }
 
 /// Who runs the background work of a shard.
@@ -52,5 +66,17 @@ impl Default for ShardOptions {
             segment_bytes_max: 16 << 30,
             background: Background::Pool,
         }
+    }
+}
+
+/// Where there are no maps.
+#[cfg(test)]
+impl MapSource for () {
+    fn holds(&self, _: MapDigest) -> bool {
+        false
+    }
+
+    fn open(&self, map: MapDigest) -> Result<Arc<OpenMap>> {
+        Err(vicinal_common::error::Error::NotFound(format!("map {map} is not here")))
     }
 }

@@ -42,6 +42,7 @@ impl View {
     /// cannot be read, and for more than [`FACET_VALUES_MAX`] values.
     pub fn facet(&self, key: &str, filter: Option<&Filter>, patience: &Patience) -> Result<Vec<FacetCount>> {
         let path = KeyPath::parse(key).map_err(Error::BadInput)?;
+        self.know_clusters(filter, patience)?;
         let mut counts: HashMap<FacetValue, u64> = HashMap::new();
         let mut bytes = 0;
         self.each_match(filter, patience, &mut |run, row, matcher| {
@@ -86,6 +87,7 @@ impl View {
         let Some(ordinal) = self.layout.ordinal(vector_name) else {
             return Err(Error::BadInput(format!("Not existing vector name error: {vector_name}")));
         };
+        self.know_clusters(filter, patience)?;
         let mut found = Frequencies { points: 0, of: vec![0; indices.len()] };
         for run in self.runs() {
             let source = run.source();

@@ -14,7 +14,7 @@ use super::commit::{Committed, CommittedSegment, StepError};
 use super::entry::LogMark;
 use super::view::{LiveSegment, View};
 use crate::manifest::RequestRecord;
-use crate::segment::{Run, Segment, Source, StoredFile, Tombstones, write_segment};
+use crate::segment::{Run, Segment, Source, StoredFile, Tombstones, live_rows, write_segment};
 
 /// The state at one position, as it will be committed.
 struct Capture {
@@ -135,7 +135,10 @@ impl Shard {
         let opened = || -> Result<Segment, StepError> {
             disk.sync_dir(&self.dir).map_err(StepError::from)?;
             let file = StoredFile::new(Arc::clone(&self.env.disk), path.clone(), info);
-            Segment::open(&self.env.disk, &path, file, &self.layout).map_err(StepError::Fatal)
+            let segment = Segment::open(&self.env.disk, &path, file, &self.layout).map_err(StepError::Fatal)?;
+            // So that reads which ask for clusters need not wait for the rows to be assigned anew.
+            segment.assigned().carry(sources, live_rows(sources, None).map(|(_, row)| row));
+            Ok(segment)
         };
         match opened() {
             Ok(segment) => Ok(Some(LiveSegment {

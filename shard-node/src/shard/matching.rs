@@ -1,14 +1,15 @@
 //! Filters on the rows of a run.
 
-use std::sync::OnceLock;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use vicinal_common::error::{Error, Result};
-use vicinal_common::filter::Filter;
+use vicinal_common::filter::{ClusteringName, Filter, InClusters};
 use vicinal_common::payload::{Fields, parse_fields};
 
 use crate::payload_index::Selection;
-use crate::segment::{Layout, Run, Tombstones};
+use crate::segment::{Assignments, Layout, Run, Tombstones};
 
 /// A filter, or none, on one run.
 pub(super) struct Matcher<'a> {
@@ -16,6 +17,8 @@ pub(super) struct Matcher<'a> {
     run: &'a dyn Run,
     layout: &'a Layout,
     needs_payload: bool,
+    /// The clusters of the rows, by each map that the filter names.
+    clusters: Vec<Arc<Assignments>>,
     /// What indexes tell of the rows.
     selection: Option<Selection>,
     /// Counts the payloads that are read.
@@ -26,6 +29,15 @@ pub(super) struct Matcher<'a> {
     known: Vec<AtomicU8>,
 }
 
+fn clusters(filter: &Filter, run: &dyn Run) -> Vec<Arc<Assignments>> {
+    if !filter.names_clusters() {
+        return Vec::new();
+    }
+    // A filter without a map is refused where the read begins.
+    let maps = filter.cluster_maps().unwrap_or_default();
+    maps.into_iter().filter_map(|map| run.assigned().complete(map)).collect()
+}
+
 impl<'a> Matcher<'a> {
     pub(super) fn of(filter: Option<&'a Filter>, run: &'a dyn Run, layout: &'a Layout) -> Matcher<'a> {
         let needs_payload = filter.is_some_and(Filter::needs_payload);
@@ -34,6 +46,7 @@ impl<'a> Matcher<'a> {
             run,
             layout,
             needs_payload,
+            clusters: filter.map_or_else(Vec::new, |filter| clusters(filter, run)),
             selection: None,
             payloads_read: None,
             error: OnceLock::new(),
@@ -98,7 +111,23 @@ impl<'a> Matcher<'a> {
             let ordinal = self.layout.ordinal(name);
             ordinal.is_some_and(|ordinal| self.run.vectors(ordinal).present.contains(row))
         };
-        Ok(filter.matches(self.run.ids().get(row), &fields, &has_vector))
+        let is_unknown = Cell::new(false);
+        let in_clusters = |asked: &InClusters| {
+            let known = self.clusters.iter().find(|known| asked.of == ClusteringName::Map(known.map()));
+            match known {
+                Some(known) => known.cluster(row).is_some_and(|cluster| asked.has(cluster)),
+                None => {
+                    is_unknown.set(true);
+                    false
+                }
+            }
+        };
+        let matches = filter.matches_with(self.run.ids().get(row), &fields, &has_vector, &in_clusters);
+        match is_unknown.get() {
+            // The read made sure of them when it began: the collection's clustering has changed since.
+            true => Err(Error::Unavailable("the clusters of the collection have just changed: try again".into())),
+            false => Ok(matches),
+        }
     }
 
     /// [`Matcher::check`] as a predicate: an error counts as no match and is kept.

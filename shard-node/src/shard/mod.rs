@@ -6,6 +6,7 @@
 
 mod background;
 mod builder;
+mod clusters;
 mod commit;
 mod compact;
 mod copies;
@@ -47,7 +48,7 @@ use vicinal_common::error::{Error, Result};
 pub use builder::{Builder, BuilderOptions};
 pub use deaths::{Deaths, Died};
 pub use entry::{Applied, ApplyEntry, ApplyOutcome, EntryPayload, LogMark, LoggedWrite};
-pub use environment::{Background, ShardEnv, ShardOptions};
+pub use environment::{Background, MapSource, ShardEnv, ShardOptions};
 pub use pace::{Pace, Paces};
 pub use patience::Patience;
 pub use snapshot::{ShardSnapshot, SnapshotFile};

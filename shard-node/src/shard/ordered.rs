@@ -16,21 +16,21 @@ use super::select::{Reading, RunRef};
 use super::view::{Parts, View};
 
 /// Where the first so many of an order are kept: the last of them on top.
-struct First<K> {
+pub(super) struct First<K> {
     limit: usize,
-    heap: BinaryHeap<K>,
+    pub(super) heap: BinaryHeap<K>,
 }
 
 impl<K: Ord> First<K> {
-    fn new(limit: usize) -> First<K> {
+    pub(super) fn new(limit: usize) -> First<K> {
         First { limit, heap: BinaryHeap::new() }
     }
 
-    fn would_take(&self, key: &K) -> bool {
+    pub(super) fn would_take(&self, key: &K) -> bool {
         self.heap.len() < self.limit || self.heap.peek().is_some_and(|last| key < last)
     }
 
-    fn push(&mut self, key: K) {
+    pub(super) fn push(&mut self, key: K) {
         if self.heap.len() < self.limit {
             self.heap.push(key);
         } else if let Some(mut last) = self.heap.peek_mut()
@@ -73,7 +73,9 @@ impl View {
         parts: &PointParts,
         patience: &Patience,
     ) -> Result<Vec<StoredPoint>> {
+        self.know_clusters(filter, patience)?;
         match order {
+            ScrollOrder::Clusters(sample) => self.page_by_cluster(*sample, limit, filter, parts, patience),
             ScrollOrder::Id { from } => self.scroll(*from, limit, filter, parts),
             ScrollOrder::Key(order) => self.page_by_key(order, limit, filter, parts, patience),
             ScrollOrder::Random { seed } => {

@@ -54,7 +54,7 @@ impl Shard {
             return Err(Error::Corrupt(format!("MANIFEST: spec_digest: it is not of shard {} of SPEC", spec.shard)));
         }
         let shard = Shard::at(env, dir, spec, manifest.next_file)?;
-        let wanted = Arc::new(Wanted::new(manifest.tuning.clone(), &shard.layout));
+        let wanted = Arc::new(Wanted::new(manifest.tuning.clone(), &shard.layout, &shard.env.maps));
         let mut segments = Vec::with_capacity(manifest.segments.len());
         for record in &manifest.segments {
             if record.number >= manifest.next_file {

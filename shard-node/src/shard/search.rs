@@ -52,6 +52,7 @@ impl View {
     /// The same; a long scan may be spread over so many threads of rayon's global pool.
     pub fn search_on(&self, query: &SearchQuery, threads: usize, patience: &Patience) -> Result<Vec<ShardHit>> {
         let plan = self.plan(query, threads, patience)?;
+        self.know_clusters(query.filter.as_deref(), patience)?;
         if query.k == 0 {
             return Ok(Vec::new());
         }

@@ -90,7 +90,7 @@ impl Shard {
         // The sender may not have heard of the newest tuning yet.
         let is_newer = manifest.tuning.revision > committed.wanted.tuning.revision;
         let wanted = match is_newer {
-            true => Arc::new(Wanted::new(manifest.tuning, &self.layout)),
+            true => Arc::new(Wanted::new(manifest.tuning, &self.layout, &self.env.maps)),
             false => Arc::clone(&committed.wanted),
         };
         // The sender's numbers may be in use here.

@@ -12,7 +12,9 @@ use vicinal_index::hnsw::HnswIndex;
 use vicinal_index::{Residency, Rows};
 
 use super::Shard;
+use super::clusters::WantedClusters;
 use super::commit::{Committed, CommittedSegment, StepError};
+use super::environment::MapSource;
 use super::view::{SegmentIndex, View};
 use crate::payload_index::{Field, FieldIndex};
 use crate::segment::{Layout, Run};
@@ -25,16 +27,19 @@ pub(super) struct Wanted {
     pub(super) fields: Vec<Field>,
     /// Where open graphs are, by ordinal of the vector.
     residency: Vec<Residency>,
+    /// What rows are assigned to clusters by.
+    pub(super) clusters: Option<WantedClusters>,
 }
 
 impl Wanted {
-    pub(super) fn new(tuning: Tuning, layout: &Layout) -> Wanted {
+    pub(super) fn new(tuning: Tuning, layout: &Layout, maps: &Arc<dyn MapSource>) -> Wanted {
         let residency = |name: &str| match tuning.graphs.is_on_disk(name) {
             true => Residency::Mapped,
             false => Residency::Memory,
         };
         let residency = layout.vectors.iter().map(|vector| residency(&vector.name)).collect();
-        Wanted { fields: Field::list(&tuning.payload_indexes), residency, tuning }
+        let clusters = WantedClusters::of(&tuning, layout, maps);
+        Wanted { fields: Field::list(&tuning.payload_indexes), residency, clusters, tuning }
     }
 
     /// The payload indexes that are not among `built`.
@@ -74,7 +79,7 @@ impl Shard {
         if tuning.revision <= committed.wanted.tuning.revision {
             return Ok(());
         }
-        let wanted = Arc::new(Wanted::new(tuning.clone(), &self.layout));
+        let wanted = Arc::new(Wanted::new(tuning.clone(), &self.layout, &self.env.maps));
         let mut next = Committed { wanted, ..committed.clone() };
         let obsolete = next.drop_unwanted();
         if let Err(error) = self.store_manifest(&next) {
@@ -86,6 +91,7 @@ impl Shard {
         *committed = next;
         self.show_indexes(&committed);
         obsolete.iter().for_each(|field| field.file.mark_obsolete());
+        self.forget_clusters();
         drop(committed);
         self.schedule_opening();
         self.schedule_optimizer(Duration::ZERO);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use vicinal_common::api::{Effect, LoggedFilter, WriteOp};
+use vicinal_common::api::{Effect, LoggedFilter, WriteOp, check_logged};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::{EVALUATOR_OLDEST, EVALUATOR_VERSION, Filter};
 use vicinal_common::ids::LogIndex;
@@ -213,7 +213,8 @@ pub(super) fn parse_filter(logged: &LoggedFilter) -> Result<Result<Filter>> {
         )));
     }
     let parsed = serde_json::from_str(&logged.json);
-    Ok(parsed.map_err(|error| Error::BadInput(format!("Format error in filter: {error}"))))
+    let parsed = parsed.map_err(|error| Error::BadInput(format!("Format error in filter: {error}")));
+    Ok(parsed.and_then(|filter| check_logged(&filter).map(|()| filter)))
 }
 
 impl View {

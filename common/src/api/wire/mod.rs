@@ -4,6 +4,7 @@
 //! The sending side calls [`encode_request`] and [`decode_answer`], the receiving side [`serve`].
 
 mod answer;
+mod clusters;
 mod control;
 mod frame;
 mod goal;

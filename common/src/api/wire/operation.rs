@@ -68,6 +68,8 @@ operations! {
     GetMap = 17 "get-map",
     /// Forgets maps.
     KeepMaps = 18 "keep-maps",
+    /// What is in the clusters of shards.
+    ClusterStats = 19 "cluster-stats",
 }
 
 impl Operation {

@@ -7,8 +7,8 @@ use futures::FutureExt;
 
 use super::{DropReplica, GetMap, Operation, Request, Status, decode_request, encode_answer};
 use crate::api::{
-    ChangeMembers, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest, KeepMaps, PutMap,
-    ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, ShardApi, Tune, WriteRequest,
+    ChangeMembers, ClusterStatsRequest, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest,
+    KeepMaps, PutMap, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, ShardApi, Tune, WriteRequest,
 };
 use crate::error::Result;
 use crate::ids::NodeId;
@@ -31,6 +31,9 @@ pub async fn serve(api: &dyn ShardApi, node: NodeId, operation: Operation, frame
         Operation::Facet => answer(node, frame, |request: FacetRequest| api.facet(request).map(Ok)).await,
         Operation::Frequencies => {
             answer(node, frame, |request: FrequencyRequest| api.frequencies(request).map(Ok)).await
+        }
+        Operation::ClusterStats => {
+            answer(node, frame, |request: ClusterStatsRequest| api.cluster_stats(request).map(Ok)).await
         }
         Operation::PutMap => answer(node, frame, |request: PutMap| api.put_map(request)).await,
         Operation::GetMap => answer(node, frame, |request: GetMap| api.get_map(request.0)).await,

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use self::messages::*;
 use super::*;
 use crate::api::{
-    ChangeMembers, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest, KeepMaps, PutMap,
-    ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, Tune, WriteRequest,
+    ChangeMembers, ClusterStatsRequest, CountRequest, DigestRequest, FacetRequest, FoundGroup, FrequencyRequest,
+    KeepMaps, PutMap, ReplicaSpec, RetrieveRequest, ScrollRequest, SearchRequest, Tune, WriteRequest,
 };
 use crate::filter::Tokenization;
 use crate::ids::{Epoch, MapDigest, MapVersion};
@@ -84,6 +84,7 @@ proptest! {
         let vector_name = "s".into();
         request_survives(FrequencyRequest { context: context.clone(), vector_name, indices, filter: filter.clone() });
         request_survives(CountRequest { context: context.clone(), filter });
+        request_survives(ClusterStatsRequest { context: context.clone(), map: MapDigest(u128::MAX - limit as u128) });
         request_survives(DigestRequest { context });
         request_survives(write);
     }
@@ -115,6 +116,7 @@ proptest! {
             home_shards: [(shard, vec![NodeId(2)])].into(),
             epoch: Epoch(3),
             map: Some(map),
+            clustering: Some(map_ref(shard.0 ^ 1)),
         };
         request_survives(Tune { shard, collection, tuning });
         let digest = MapDigest(u128::from(shard.0) << 70);
@@ -131,6 +133,7 @@ proptest! {
         count in answers(any::<u64>()),
         facets in answers(facets()),
         frequencies in answers(frequencies()),
+        clusters in answers(clusters()),
         digest in answers(digest()),
         ack in result(ack()),
         change in result(change()),
@@ -143,6 +146,7 @@ proptest! {
         answer_survives::<CountRequest>(count);
         answer_survives::<FacetRequest>(facets);
         answer_survives::<FrequencyRequest>(frequencies);
+        answer_survives::<ClusterStatsRequest>(clusters);
         answer_survives::<DigestRequest>(digest);
         answer_survives::<WriteRequest>(ack);
         answer_survives::<ChangeMembers>(change);

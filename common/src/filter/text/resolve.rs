@@ -54,7 +54,9 @@ impl<'a> TextResolver<'a> {
                 | Condition::IsNull(_)
                 | Condition::HasId(_)
                 | Condition::HasVector(_)
-                | Condition::Slice(_) => {}
+                | Condition::Slice(_)
+                | Condition::InClusters(_)
+                | Condition::InClustersOf(_) => {}
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The JSON forms of request bodies.
 
 mod change;
+mod clusters;
 mod collection;
 mod formula;
 mod groups;
@@ -22,6 +23,7 @@ mod update;
 mod vector;
 
 pub(super) use change::ChangeBody;
+pub(super) use clusters::{LIMIT_DEFAULT, NearestClustersBody, SampleClustersBody, SampleWanted, TrainClustersBody};
 pub(super) use collection::{AliasesBody, CreateBody, NamePlace, check_name};
 pub(super) use groups::{GroupsBody, GroupsWanted, QueryGroupsBody, RecommendGroupsBody, RecordsOf, SearchGroupsBody};
 pub(super) use index::{IndexBody, NewIndex, index_path};

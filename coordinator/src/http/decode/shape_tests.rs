@@ -39,6 +39,8 @@ fn created(body: Value) -> Collection {
         config_json: new.config.to_string(),
         tuning: Tuning { graphs: new.graphs, ..Tuning::default() },
         strict: new.strict,
+        clustering: None,
+        clustering_wanted: None,
         created_ms: 0,
     }
 }

@@ -227,6 +227,8 @@ impl FilterSize {
                     | FieldTest::IsEmpty(_)
                     | FieldTest::IsNull(_) => 0,
                 },
+                Condition::InClusters(asked) => asked.clusters.as_slice().len(),
+                Condition::InClustersOf(points) => points.as_slice().len(),
                 Condition::IsEmpty(_) | Condition::IsNull(_) | Condition::HasVector(_) | Condition::Slice(_) => 0,
             };
             self.conditions += 1;

@@ -123,6 +123,8 @@ mod tests {
             config_json: "{}".into(),
             tuning: Tuning::default(),
             strict,
+            clustering: None,
+            clustering_wanted: None,
             created_ms: 0,
         }
     }

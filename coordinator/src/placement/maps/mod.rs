@@ -3,6 +3,7 @@
 //! What is to be done next is read from the metadata (`plan`), every step can be repeated, and what this coordinator
 //! remembers between attempts only saves work: one that takes over at any point goes on to the same end.
 
+mod clusters;
 mod plan;
 mod send;
 mod steps;
@@ -18,6 +19,7 @@ use tokio::time::sleep;
 use vicinal_common::error::Result;
 use vicinal_common::ids::CollectionId;
 
+pub(super) use clusters::wants_clusters;
 pub use plan::POINTS_MIN;
 pub(super) use plan::{Todo, todo, waiting};
 use steps::{Done, Outcome};

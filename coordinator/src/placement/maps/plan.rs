@@ -129,8 +129,14 @@ pub(super) fn range_after(cluster: &ClusterRouting) -> MapRange {
 
 /// Maps of a collection that nodes have to keep; `None` while one is ending, which some still need.
 pub(super) fn kept(collection: &Collection) -> Option<Vec<MapDigest>> {
-    let Some(cluster) = collection.routing.cluster() else { return Some(Vec::new()) };
-    cluster.ending.is_none().then(|| maps(cluster).map(|map| map.digest).collect())
+    let is_ending = collection.routing.cluster().is_some_and(|cluster| cluster.ending.is_some());
+    (!is_ending).then(|| all_maps(collection).map(|map| map.digest).collect())
+}
+
+/// The maps of a collection's routing that there are, but for one that is ending, and that of its clusters.
+pub(super) fn all_maps(collection: &Collection) -> impl Iterator<Item = &MapRef> {
+    let own = collection.clustering.iter().map(|clusters| &clusters.map);
+    collection.routing.cluster().into_iter().flat_map(maps).chain(own)
 }
 
 /// The maps that there are, but for one that is ending.

@@ -29,9 +29,9 @@ fn lacking(state: &MetaState, status: &NodeStatus) -> Vec<Lacking> {
     let node = status.node;
     let mut lacking = Vec::new();
     for collection in state.collections.values().filter(|found| found.state == CollectionState::Active) {
-        let Some(cluster) = collection.routing.cluster() else { continue };
         if collection.all_shards().any(|shard| shard.is_on(node)) {
-            let missing = plan::maps(cluster).map(|map| map.digest).filter(|digest| !status.maps.contains(digest));
+            let missing =
+                plan::all_maps(collection).map(|map| map.digest).filter(|digest| !status.maps.contains(digest));
             lacking.extend(missing.map(|digest| Lacking { node, collection: collection.id, digest }));
         }
     }
@@ -108,9 +108,8 @@ impl Reconciler {
     /// Supplies a node, and has it remove what it has beside the maps that there are.
     pub(in super::super) async fn sweep_maps(&self, state: &MetaState, status: &NodeStatus) {
         self.supply_each(lacking(state, status)).await;
-        let maps = |collection: &Collection| -> Vec<MapDigest> {
-            collection.routing.cluster().into_iter().flat_map(plan::maps).map(|map| map.digest).collect()
-        };
+        let maps =
+            |collection: &Collection| -> Vec<MapDigest> { plan::all_maps(collection).map(|map| map.digest).collect() };
         let used: BTreeSet<MapDigest> = state.collections.values().flat_map(|collection| maps(collection)).collect();
         if status.maps.iter().all(|digest| used.contains(digest)) {
             return;
@@ -134,7 +133,8 @@ impl Reconciler {
 
     /// Has nodes remove all maps of a collection that is deleted.
     pub(in super::super) async fn forget_maps(&self, collection: &Collection) {
-        if collection.routing.cluster().is_some_and(|cluster| cluster.last_version > MapVersion(0)) {
+        let is_routed = collection.routing.cluster().is_some_and(|cluster| cluster.last_version > MapVersion(0));
+        if is_routed || collection.clustering.is_some() {
             let nodes = collection.all_shards().flat_map(Shard::readers).collect();
             self.tell_kept(collection.id, MapVersion(u64::MAX), &[], nodes).await;
         }

@@ -45,7 +45,7 @@ pub(super) struct Learned {
 }
 
 /// A point of a sample: what its place in the sample is by, its id, its vector.
-type Drawn = (u64, PointId, Vec<f32>);
+pub(super) type Drawn = (u64, PointId, Vec<f32>);
 
 impl Reconciler {
     /// Trains the next map with the settings of now.
@@ -135,7 +135,7 @@ impl Reconciler {
     }
 
     /// Points of one shard.
-    async fn draw(
+    pub(super) async fn draw(
         &self,
         collection: &Collection,
         shard: &Shard,
@@ -251,7 +251,7 @@ fn sample_size(search_shards: u32, dim: usize) -> usize {
 }
 
 /// Half of the processors: the others serve.
-fn threads() -> NonZeroUsize {
+pub(super) fn threads() -> NonZeroUsize {
     let processors = available_parallelism().map_or(1, NonZeroUsize::get);
     NonZeroUsize::new(processors / 2).unwrap_or(NonZeroUsize::MIN)
 }

@@ -90,7 +90,9 @@ fn conditions(filter: &Filter) -> usize {
         | Condition::IsNull(_)
         | Condition::HasId(_)
         | Condition::HasVector(_)
-        | Condition::Slice(_) => 1,
+        | Condition::Slice(_)
+        | Condition::InClusters(_)
+        | Condition::InClustersOf(_) => 1,
     };
     filter.conditions().map(count).sum()
 }
@@ -127,6 +129,8 @@ fn add_vector_names(filter: &Filter, names: &mut Vec<String>) {
             | Condition::IsNull(_)
             | Condition::HasId(_)
             | Condition::Slice(_)
+            | Condition::InClusters(_)
+            | Condition::InClustersOf(_)
             | Condition::Nested { .. } => {}
         }
     }

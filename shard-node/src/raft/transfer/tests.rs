@@ -58,7 +58,7 @@ impl Scene {
         let source = cluster.node(0).group(ShardId(1)).unwrap().shard().clone();
         let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(9));
         let builder = Builder::start(BuilderOptions::default()).unwrap();
-        let env = ShardEnv { disk: disk.clone(), builder, options: ShardOptions::default() };
+        let env = ShardEnv { disk: disk.clone(), builder, maps: Arc::new(()), options: ShardOptions::default() };
         let target = Shard::create(&env, Path::new("/target"), &spec(1)).unwrap();
         let receiver = Receiver { shard: target.clone(), disk, incoming: Arc::default() };
         Scene { cluster, source, target, receiver }

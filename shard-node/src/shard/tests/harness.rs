@@ -67,7 +67,7 @@ pub(super) fn env(disk: impl Disk) -> ShardEnv {
 
 pub(super) fn env_with(disk: Arc<dyn Disk>, options: ShardOptions) -> ShardEnv {
     let threads = BuilderOptions { seal_threads: 1, build_threads: 1, ..BuilderOptions::default() };
-    ShardEnv { disk, builder: Builder::start(threads).unwrap(), options }
+    ShardEnv { disk, builder: Builder::start(threads).unwrap(), maps: Arc::new(()), options }
 }
 
 pub(super) fn create(env: &ShardEnv) -> Result<Arc<Shard>, Error> {

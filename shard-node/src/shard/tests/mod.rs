@@ -1,6 +1,7 @@
 //! One shard against a model: random work, crashes, damage, concurrency, the graph path.
 
 mod churn;
+mod clusters;
 mod concurrency;
 mod copies;
 mod crash;

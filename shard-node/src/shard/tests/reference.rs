@@ -280,6 +280,7 @@ impl Model {
         let matching = || self.points.iter().filter(|(_, held)| held.matches(filter));
         match order {
             ScrollOrder::Id { from } => self.scroll(*from, limit, filter),
+            ScrollOrder::Clusters(_) => panic!("clusters have tests of their own"),
             ScrollOrder::Random { seed } => {
                 let mut ids: Vec<PointId> = matching().map(|(id, _)| *id).collect();
                 ids.sort_by_key(|id| random_key(*seed, *id));

@@ -20,6 +20,7 @@ fn is_read_by_any(frame: &Bytes) -> bool {
         || one::<CountRequest>(frame)
         || one::<FacetRequest>(frame)
         || one::<FrequencyRequest>(frame)
+        || one::<ClusterStatsRequest>(frame)
         || one::<DigestRequest>(frame)
         || one::<WriteRequest>(frame)
         || one::<ReplicaSpec>(frame)
@@ -56,6 +57,8 @@ fn frames() -> Vec<Bytes> {
         FrequencyRequest { context: context.clone(), vector_name: "s".into(), indices, filter: filter.clone() };
     request(encode_request(NODE, WITHIN, &frequency));
     request(encode_request(NODE, WITHIN, &CountRequest { context: context.clone(), filter }));
+    let map = MapDigest(7);
+    request(encode_request(NODE, WITHIN, &ClusterStatsRequest { context: context.clone(), map }));
     request(encode_request(NODE, WITHIN, &DigestRequest { context }));
     for _ in 0..6 {
         request(encode_request(NODE, WITHIN, &some!(write())));
@@ -70,6 +73,7 @@ fn frames() -> Vec<Bytes> {
         frames.push(encode_answer::<CountRequest>(&some!(answers(any::<u64>()))));
         frames.push(encode_answer::<FacetRequest>(&some!(answers(facets()))));
         frames.push(encode_answer::<FrequencyRequest>(&some!(answers(frequencies()))));
+        frames.push(encode_answer::<ClusterStatsRequest>(&some!(answers(clusters()))));
         frames.push(encode_answer::<WriteRequest>(&some!(result(ack()))));
         frames.push(encode_answer::<Status>(&some!(result(status()))));
     }

@@ -113,6 +113,9 @@ pub(super) fn order() -> impl Strategy<Value = ScrollOrder> {
         ("[a-z.]{0,9}", any::<bool>(), option::of(order_value()))
             .prop_map(|(key, descending, from)| ScrollOrder::Key(OrderBy { key, descending, from })),
         any::<u64>().prop_map(|seed| ScrollOrder::Random { seed }),
+        (any::<u64>(), any::<u128>(), any::<u64>()).prop_map(|(seed, map, per_cluster)| {
+            ScrollOrder::Clusters(ClusterSample { seed, map: MapDigest(map), per_cluster })
+        }),
     ]
 }
 
@@ -127,6 +130,33 @@ pub(super) fn facets() -> impl Strategy<Value = Vec<FacetCount>> {
 
 pub(super) fn frequencies() -> impl Strategy<Value = Frequencies> {
     (any::<u64>(), vec(any::<u64>(), 0..5)).prop_map(|(points, of)| Frequencies { points, of })
+}
+
+pub(super) fn clusters() -> impl Strategy<Value = ClusterStats> {
+    let one = (any::<u32>(), any::<u64>(), any::<f64>(), float(), id()).prop_map(
+        |(cluster, points, length_sum, nearest_length, nearest)| ClusterStat {
+            cluster,
+            points,
+            length_sum,
+            nearest_length,
+            nearest,
+        },
+    );
+    (any::<u64>(), any::<u64>(), vec(one, 0..5)).prop_map(|(assigned, rows, clusters)| ClusterStats {
+        assigned,
+        rows,
+        clusters,
+    })
+}
+
+pub(super) fn map_ref(version: u64) -> MapRef {
+    MapRef {
+        version: MapVersion(version),
+        vector: "v".into(),
+        digest: MapDigest(9),
+        bytes: 70,
+        shards: vec![ShardId(3)],
+    }
 }
 
 pub(super) fn query() -> impl Strategy<Value = SearchQuery> {

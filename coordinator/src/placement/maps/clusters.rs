@@ -1,0 +1,204 @@
+//! Trains the clusters that collections want: docs/adr/0020-clusters-as-objects.md. Every step can be repeated.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::sleep;
+use vicinal_common::collection::VectorSchema;
+use vicinal_common::error::{Error, Result};
+use vicinal_common::exec;
+use vicinal_common::ids::{CollectionId, MapDigest, NodeId};
+use vicinal_common::limits::MAP_BYTES_MAX;
+use vicinal_common::publish::MapRef;
+use vicinal_routing::{CentroidMap, ClusterOptions, learn_clusters};
+
+use super::super::reconcile::{PAUSE_FIRST, Reconciler};
+use super::super::tuning::announce_tuning;
+use super::plan;
+use super::train::{Drawn, threads};
+use crate::members::Liveness;
+use crate::meta::{Clustering, ClusteringWish, Collection, CollectionState, MetaCommand, Shard};
+
+/// Points of the sample for each cluster: enough for a mean.
+const POINTS_PER_CLUSTER: u64 = 64;
+/// Most bytes of vectors in a sample.
+const SAMPLE_BYTES_MAX: usize = 256 << 20;
+/// Longest pause before clusters are trained again that could not be.
+const PAUSE_LONGEST: Duration = Duration::from_secs(10);
+/// How often a map gets another version because one of another collection, or of the routing, took its own.
+const VERSIONS_MAX: usize = 10;
+
+/// Whether a collection wants clusters to be trained.
+pub(in super::super) fn wants_clusters(collection: &Collection) -> bool {
+    collection.state == CollectionState::Active && collection.clustering_wanted.is_some()
+}
+
+impl Reconciler {
+    /// Trains what a collection wants until it is there, not wanted any more, or another coordinator leads.
+    pub(in super::super) async fn cluster(self, id: CollectionId) {
+        let (mut pause, mut told) = (PAUSE_FIRST, String::new());
+        while self.catalog.is_leader() {
+            let state = self.catalog.state();
+            let Some(collection) = state.collections.get(&id).filter(|found| wants_clusters(found)) else { return };
+            let Some(wish) = collection.clustering_wanted.clone() else { return };
+            let attempt = tokio::select! {
+                attempt = self.train_clusters(collection, &wish) => attempt,
+                () = self.until_unwanted(id, &wish) => Ok(()),
+            };
+            let Err(error) = attempt else {
+                // It is served, or taken back: whichever was noticed first, replicas are told.
+                self.after_clusters(id).await;
+                continue;
+            };
+            let text = error.to_string();
+            if text != told {
+                tracing::warn!("training the clusters of collection `{}` has to wait: {text}", collection.name);
+                told = text;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_LONGEST);
+        }
+    }
+
+    /// Tells replicas what they shall assign by, and has nodes remove the map before.
+    async fn after_clusters(&self, id: CollectionId) {
+        let state = self.catalog.state();
+        let Some(collection) = state.collections.get(&id) else { return };
+        announce_tuning(&self.nodes, collection).await;
+        let nodes = collection.all_shards().flat_map(Shard::readers).collect();
+        self.keep_maps(&state, collection, nodes).await;
+        if let Some(own) = &collection.clustering {
+            tracing::info!("collection `{}` has clusters of version {}", collection.name, own.map.version);
+        }
+    }
+
+    /// Waits until something else is wanted.
+    async fn until_unwanted(&self, id: CollectionId, wish: &ClusteringWish) {
+        let mut changed = self.catalog.changed();
+        loop {
+            // Marked as seen before the state is read: a change in between wakes the wait below.
+            changed.borrow_and_update();
+            let state = self.catalog.state();
+            let now = state.collections.get(&id).and_then(|found| found.clustering_wanted.as_ref());
+            if now != Some(wish) || changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn train_clusters(&self, collection: &Arc<Collection>, wish: &ClusteringWish) -> Result<()> {
+        // One at a time: it takes memory and processors.
+        let turn = self.trainings.acquire().await.map_err(|_| Error::Unavailable("it is stopping".into()))?;
+        let Some(schema) = collection.schema.vectors.get(&wish.vector).cloned() else {
+            return Err(Error::Internal(format!("the collection has no vector `{}`", wish.vector)));
+        };
+        let seed = self.catalog.rng().next_u64();
+        let sample = self.cluster_sample(collection, wish, &schema, seed).await?;
+        let points = sample.len();
+        let (dim, metric) = (schema.dim, schema.metric);
+        let options = ClusterOptions { version: 1, count: wish.count as usize, seed, threads: threads() };
+        let work = move || {
+            let values: Vec<f32> = sample.into_iter().flat_map(|(_, _, vector)| vector).collect();
+            let learned = exec::in_background("train clusters", || learn_clusters(&values, dim, metric, options));
+            let learned = learned.map_err(|error| Error::Unavailable(format!("no thread to train on: {error}")))?;
+            learned.map_err(|error| Error::Internal(format!("clusters were not trained: {error}")))
+        };
+        let mut map = exec::blocking(work).await??;
+        drop(turn);
+        for _ in 0..VERSIONS_MAX {
+            let state = self.catalog.state();
+            // The newest: training has taken its time.
+            let Some(collection) = state.collections.get(&collection.id) else { return Ok(()) };
+            let version = state.clustering_to_come(collection);
+            let bytes;
+            (map, bytes) = encoded(map, version.0).await?;
+            let of = MapRef {
+                version,
+                vector: wish.vector.clone(),
+                digest: MapDigest::of(&bytes),
+                bytes: bytes.len() as u64,
+                shards: Vec::new(),
+            };
+            self.store_clusters(collection, of.digest, &bytes).await?;
+            let trained = Clustering { map: of, trained_ms: self.catalog.now_ms(), points: points as u64 };
+            let id = collection.id;
+            let serve = MetaCommand::ServeClusters { collection: id, wish: wish.clone(), trained };
+            let served = self.change(serve).await;
+            let state = self.catalog.state();
+            let Some(collection) = state.collections.get(&id) else { return Ok(()) };
+            match served {
+                Ok(()) => return Ok(()),
+                Err(error) if state.clustering_to_come(collection) == version => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Err(Error::Unavailable("other maps took the version each time".into()))
+    }
+
+    /// Points chosen at random, as many of each home shard as it has points.
+    async fn cluster_sample(
+        &self,
+        collection: &Collection,
+        wish: &ClusteringWish,
+        schema: &VectorSchema,
+        seed: u64,
+    ) -> Result<Vec<Drawn>> {
+        let statuses = self.all_statuses(collection).await;
+        let points = plan::points(&statuses, collection);
+        let total: u64 = points.values().sum();
+        let most = (SAMPLE_BYTES_MAX / (schema.dim.max(1) * size_of::<f32>())).max(1) as u64;
+        let wanted = (u64::from(wish.count) * POINTS_PER_CLUSTER).min(most);
+        let mut sample: Vec<Drawn> = Vec::new();
+        for shard in &collection.shards {
+            let held = *points
+                .get(&shard.id)
+                .ok_or_else(|| Error::Unavailable(format!("shard {} does not say how many points it has", shard.id)))?;
+            // All of them, or its share: rounded up, so that none is left out.
+            let share = if total <= wanted { held } else { (wanted * held).div_ceil(total) };
+            sample.extend(self.draw(collection, shard, (&wish.vector, schema.dim), seed, share as usize).await?);
+        }
+        if sample.is_empty() {
+            return Err(Error::Unavailable(format!("none of its points has the vector `{}`", wish.vector)));
+        }
+        sample.sort_unstable_by_key(|(key, id, _)| (*key, *id));
+        Ok(sample)
+    }
+
+    /// Stores the map on all nodes of the collection that are up, and on a majority of each shard.
+    async fn store_clusters(&self, collection: &Collection, digest: MapDigest, bytes: &Bytes) -> Result<()> {
+        let nodes: BTreeSet<NodeId> = collection.all_shards().flat_map(Shard::readers).collect();
+        let mut stored: BTreeSet<NodeId> = BTreeSet::new();
+        let mut failure = None;
+        for node in nodes {
+            match self.put(collection.id, node, digest, bytes.clone()).await {
+                Ok(()) => drop(stored.insert(node)),
+                Err(error) => failure = Some((node, error)),
+            }
+        }
+        let is_up = |node| self.members.liveness(node) == Liveness::Up;
+        let checked = plan::check_stored(collection.all_shards(), &stored, is_up);
+        checked.map_err(|refusal| match failure {
+            Some((node, error)) => Error::Unavailable(format!("{refusal} (node {node}: {error})")),
+            None => refusal,
+        })
+    }
+}
+
+/// The map with its version, and its bytes.
+async fn encoded(map: CentroidMap, version: u64) -> Result<(CentroidMap, Bytes)> {
+    let work = move || {
+        let mut parts = map.into_parts();
+        parts.version = version;
+        let map = CentroidMap::new(parts).map_err(|error| Error::Internal(format!("clusters make no map: {error}")))?;
+        let bytes = Bytes::from(map.encode());
+        Ok::<_, Error>((map, bytes))
+    };
+    let (map, bytes) = exec::blocking(work).await??;
+    if bytes.len() > MAP_BYTES_MAX {
+        let text = format!("clusters of version {version} have {} bytes, the limit is {MAP_BYTES_MAX}", bytes.len());
+        return Err(Error::Internal(text));
+    }
+    Ok((map, bytes))
+}
