@@ -1,3 +1,5 @@
+//! Each row of the table of routes, the second wave, and what is shown.
+
 use vicinal_common::api::{PointParts, Weighted};
 use vicinal_common::filter::{ClusteringName, InClusters, SortedSet};
 use vicinal_common::ids::{LogIndex, MapDigest, ShardId};
