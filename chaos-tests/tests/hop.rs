@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use vicinal_common::api::RemoteNode;
 use vicinal_common::api::{
-    ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, RetrieveRequest, ScrollOrder, ScrollRequest,
-    SearchRequest, ShardApi, VectorSelector, WriteOp,
+    ChangeMembers, CountRequest, DigestRequest, FoundGroup, MembersChange, RemoteNode, RetrieveRequest, ScrollOrder,
+    ScrollRequest, SearchRequest, ShardApi, VectorSelector, WriteOp,
 };
 use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;

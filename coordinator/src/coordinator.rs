@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use vicinal_common::api::NodeDirectory;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::CollectionId;
 use vicinal_common::limits::{REQUESTS_IN_FLIGHT_MAX, SHARDS_PER_COLLECTION_MAX};
@@ -14,7 +15,6 @@ use crate::members::Members;
 use crate::meta::Catalog;
 use crate::query::ClusterMaps;
 use crate::shards::{CollectionRef, ShardAccess};
-use vicinal_common::api::NodeDirectory;
 
 /// What an operator chooses.
 #[derive(Clone, Copy, Debug)]

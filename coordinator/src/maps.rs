@@ -12,7 +12,6 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{MapDigest, NodeId};
 use vicinal_common::publish::MapRef;
 use vicinal_routing::{CentroidMap, Router};
-use xxhash_rust::xxh3::xxh3_128;
 
 use crate::meta::{Collection, MetaState};
 use crate::off_thread::off_thread;
@@ -118,7 +117,7 @@ async fn read(map: &MapRef, api: &dyn ShardApi) -> Result<Router> {
     let bytes = read.map_err(|_| Error::Timeout(format!("no map after {} seconds", READ_TIME.as_secs())))??;
     let (digest, length, shards) = (map.digest, map.bytes, map.shards.len());
     off_thread(move || {
-        if bytes.len() as u64 != length || MapDigest(xxh3_128(&bytes)) != digest {
+        if bytes.len() as u64 != length || MapDigest::of(&bytes) != digest {
             return Err(Error::Corrupt(format!("{} bytes are not those of map {digest}", bytes.len())));
         }
         let decoded = CentroidMap::decode(&bytes).map_err(|error| Error::Corrupt(error.to_string()))?;

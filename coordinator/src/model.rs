@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use vicinal_common::api::WriteAck;
+use vicinal_common::api::{NodeDirectory, WriteAck};
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::Filter;
@@ -28,7 +28,6 @@ pub(crate) use cluster::{ClusterModel, Publish};
 
 use crate::meta::{Collection, CollectionState, Routing, Shard, StrictMode};
 use crate::shards::ShardAccess;
-use vicinal_common::api::NodeDirectory;
 
 /// One shard; all nodes see the same one, as if replication took no time, unless a replica is made to lag.
 #[derive(Clone, Default)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::time::{Instant, timeout};
+use vicinal_common::api::NodeDirectory;
 use vicinal_common::error::Result;
 use vicinal_common::ids::{CollectionId, LogIndex, MapVersion, NodeId, ShardId};
 
@@ -14,7 +15,6 @@ use crate::maps::Maps;
 use crate::meta::{Collection, MetaState, ServedMap};
 use crate::query::HedgeBudget;
 use crate::shard_client::{Ended, Health};
-use vicinal_common::api::NodeDirectory;
 use vicinal_routing::Router;
 
 /// How long a replica that refused is asked after the others.

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
-use vicinal_common::api::RemoteNode;
-use vicinal_common::api::{DigestRequest, ReadContext, ShardApi, ShardDigest};
+use vicinal_common::api::{DigestRequest, ReadContext, RemoteNode, ShardApi, ShardDigest};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::ids::{Epoch, LogIndex, NodeId, ShardId};
 use vicinal_coordinator::meta::{Collection, MetaState};

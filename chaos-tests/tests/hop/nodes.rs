@@ -11,11 +11,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
-use vicinal_common::api::NodeDirectory;
-use vicinal_common::api::RemoteNode;
 use vicinal_common::api::{
-    Effect, LoggedFilter, PointEdit, PointParts, PointVectors, ReadContext, ReplicaSpec, SearchQuery, Selection,
-    ShardAnswer, ShardApi, UpdateMode, VectorSelector, WriteOp, WriteRequest,
+    Effect, LoggedFilter, NodeDirectory, PointEdit, PointParts, PointVectors, ReadContext, RemoteNode, ReplicaSpec,
+    SearchQuery, Selection, ShardAnswer, ShardApi, UpdateMode, VectorSelector, WriteOp, WriteRequest,
 };
 use vicinal_common::clock::SystemClock;
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};

@@ -9,6 +9,7 @@ use vicinal_index::Rows;
 
 use crate::error::{RoutingError, invalid};
 use crate::kmeans::{KMeansOptions, cluster};
+use crate::learn::on_threads;
 use crate::map::{CentroidMap, D1Quantiles, MapParts};
 use crate::place::Placer;
 use crate::theta::ThetaTable;
@@ -37,9 +38,7 @@ pub fn learn_clusters(
     if dim == 0 || sample.is_empty() || !sample.len().is_multiple_of(dim) {
         return Err(invalid(format!("{} values are no sample of points of {dim}", sample.len())));
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.get()).build();
-    let pool = pool.map_err(|error| invalid(format!("there are no threads to train with: {error}")))?;
-    pool.install(|| learn_here(Rows { data: sample, dim }, metric, options))
+    on_threads(options.threads, || learn_here(Rows { data: sample, dim }, metric, options))
 }
 
 fn learn_here(sample: Rows<'_>, metric: Metric, options: ClusterOptions) -> Result<CentroidMap, RoutingError> {

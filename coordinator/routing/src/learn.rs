@@ -55,9 +55,17 @@ pub fn learn(
     previous: Option<CentroidMap>,
     options: LearnOptions,
 ) -> Result<CentroidMap, RoutingError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.get()).build();
+    on_threads(options.threads, || learn_here(sample, dim, metric, previous, options))
+}
+
+/// Trains on threads of its own, which end with it.
+pub(crate) fn on_threads<T: Send>(
+    threads: NonZeroUsize,
+    train: impl FnOnce() -> Result<T, RoutingError> + Send,
+) -> Result<T, RoutingError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build();
     let pool = pool.map_err(|error| invalid(format!("there are no threads to train with: {error}")))?;
-    pool.install(|| learn_here(sample, dim, metric, previous, options))
+    pool.install(train)
 }
 
 fn learn_here(

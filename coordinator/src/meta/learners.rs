@@ -66,15 +66,10 @@ impl MetaState {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use vicinal_common::collection::{CollectionSchema, HnswConfig};
-    use vicinal_common::ring::TokenTable;
     use vicinal_common::transport::Address;
-    use vicinal_common::tuning::GraphPlacement;
 
-    use super::super::command::CreateCommand;
-    use super::super::state::{Registration, Shard, StrictMode};
+    use super::super::machine::create_command;
+    use super::super::state::{Registration, Shard};
     use super::super::{MetaCommand, MetaRequest};
     use super::*;
 
@@ -114,24 +109,8 @@ mod tests {
             let ids: Vec<ShardId> = (self.state.next_shard..).map(ShardId).take(voters.len()).collect();
             let shard =
                 |(id, voters): (&ShardId, &u64)| Shard { id: *id, replicas: replicas(*voters), learners: vec![] };
-            let create = CreateCommand {
-                id: ID,
-                name: "c".into(),
-                schema: CollectionSchema {
-                    vectors: BTreeMap::new(),
-                    hnsw: HnswConfig::default(),
-                    indexing_threshold_kib: 1,
-                },
-                shards: ids.iter().zip(voters).map(shard).collect(),
-                tokens: TokenTable::propose(&ids).unwrap(),
-                routing,
-                replication_factor: 1,
-                write_consistency_factor: 1,
-                config_json: "{}".into(),
-                strict: StrictMode::default(),
-                graphs: GraphPlacement::default(),
-                now_ms: 5,
-            };
+            let shards = ids.iter().zip(voters).map(shard).collect();
+            let create = create_command(ID, "c", shards, routing);
             self.run(MetaCommand::CreateCollection(Box::new(create)))
         }
 

@@ -13,6 +13,8 @@ mod disk_store;
 mod greet;
 mod identity;
 mod learners;
+#[cfg(test)]
+mod machine;
 mod maps;
 mod membership;
 mod network;

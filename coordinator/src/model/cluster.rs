@@ -8,7 +8,6 @@ use vicinal_common::metric::Metric;
 use vicinal_common::point::{Point, PointId, UNNAMED};
 use vicinal_common::publish::{Copies, Copy, MapRange, MapRef, ShardRole};
 use vicinal_routing::{CentroidMap, D1Quantiles, MapParts, Placer, Router, ThetaTable};
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::{ModelCluster, ModelShard};
 use crate::meta::{ClusterRouting, Collection, Routing, ServedMap, Shard};
@@ -120,7 +119,7 @@ impl ClusterModel {
         let named = MapRef {
             vector: UNNAMED.to_owned(),
             version: MAP,
-            digest: MapDigest(xxh3_128(&bytes)),
+            digest: MapDigest::of(&bytes),
             bytes: bytes.len() as u64,
             shards,
         };

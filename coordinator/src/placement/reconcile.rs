@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use vicinal_common::api::{FoundGroup, NodeStatus, ShardApi};
+use vicinal_common::api::{FoundGroup, NodeDirectory, NodeStatus, ShardApi};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 use vicinal_common::transport::Address;
@@ -27,7 +27,6 @@ use super::replace::address;
 use super::tuning::{announce_tuning, outdated};
 use crate::members::Members;
 use crate::meta::{Catalog, Collection, CollectionState, MetaCommand, MetaState, Shard};
-use vicinal_common::api::NodeDirectory;
 
 /// How often the lead is looked at when nothing changes.
 pub(super) const TICK: Duration = Duration::from_millis(250);

@@ -6,13 +6,12 @@ use std::time::Duration;
 use futures::future::join_all;
 use futures::{StreamExt, stream};
 use tokio::time::{Instant, sleep, timeout};
-use vicinal_common::api::{ReplicaStatus, Tune};
+use vicinal_common::api::{NodeDirectory, ReplicaStatus, Tune};
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, NodeId, ShardId};
 
 use super::reconcile::{Reconciler, all_replicas};
 use crate::meta::{Collection, CollectionState, MetaState, Shard};
-use vicinal_common::api::NodeDirectory;
 
 /// Longest time of one call to a node.
 const CALL: Duration = Duration::from_secs(5);

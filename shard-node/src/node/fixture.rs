@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
-use vicinal_common::api::NodeDirectory;
 use vicinal_common::api::{
-    CountRequest, FoundGroup, PointParts, ReadContext, ReplicaSpec, RetrieveRequest, SearchQuery, ShardApi, WriteAck,
-    WriteOp, WriteRequest,
+    CountRequest, FoundGroup, NodeDirectory, PointParts, ReadContext, ReplicaSpec, RetrieveRequest, SearchQuery,
+    ShardApi, WriteAck, WriteOp, WriteRequest,
 };
 use vicinal_common::clock::SystemClock;
 use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};

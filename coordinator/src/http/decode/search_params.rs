@@ -5,13 +5,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use vicinal_common::error::Error;
 use vicinal_common::filter::Filter;
-use vicinal_common::limits::OVERSAMPLING_MAX;
+use vicinal_common::limits::{OVERSAMPLING_MAX, SEARCH_SHARDS_MAX};
 
 use super::super::answer::Failure;
 use crate::query::Width;
-
-/// Search shards that a query may ask for: as many as a collection can have.
-const SEARCH_SHARDS_MAX: u32 = 128;
 
 /// Parameters of a search as they are sent.
 #[derive(Default, Deserialize)]

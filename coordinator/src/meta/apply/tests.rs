@@ -3,14 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
 use vicinal_common::ids::{ClusterId, NodeId, RequestId, ShardId};
-use vicinal_common::metric::Metric;
 use vicinal_common::payload_index::FieldType;
-use vicinal_common::ring::TokenTable;
 use vicinal_common::transport::Address;
 
 use super::super::change::CollectionChange;
+use super::super::machine::create_command;
 use super::super::state::{Registration, StrictMode};
 use super::*;
 
@@ -19,26 +17,9 @@ fn collection_id(number: u128) -> CollectionId {
 }
 
 fn create(id: u128, name: &str, first_shard: u64, shards: u64) -> CreateCommand {
-    let ids: Vec<ShardId> = (first_shard..first_shard + shards).map(ShardId).collect();
-    let vector = VectorSchema::dense(4, Metric::Dot);
-    CreateCommand {
-        id: collection_id(id),
-        name: name.into(),
-        schema: CollectionSchema {
-            vectors: BTreeMap::from([(String::new(), vector)]),
-            hnsw: HnswConfig::default(),
-            indexing_threshold_kib: 1,
-        },
-        shards: ids.iter().map(|id| Shard { id: *id, replicas: vec![NodeId(1)], learners: Vec::new() }).collect(),
-        tokens: TokenTable::propose(&ids).unwrap(),
-        routing: Routing::Hash,
-        replication_factor: 1,
-        write_consistency_factor: 1,
-        config_json: "{}".into(),
-        strict: StrictMode::default(),
-        graphs: GraphPlacement::default(),
-        now_ms: 5,
-    }
+    let shards = (first_shard..first_shard + shards).map(ShardId);
+    let shards = shards.map(|id| Shard { id, replicas: vec![NodeId(1)], learners: Vec::new() });
+    create_command(collection_id(id), name, shards.collect(), Routing::Hash)
 }
 
 /// A state with a number for the next request.

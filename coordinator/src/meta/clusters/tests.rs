@@ -1,91 +1,31 @@
 //! Clusterings come, take each other's place and go, beside maps of routing.
 
-use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
-use vicinal_common::ids::{MapDigest, NodeId, RequestId, ShardId};
-use vicinal_common::metric::Metric;
-use vicinal_common::ring::TokenTable;
-use vicinal_common::transport::Address;
-use vicinal_common::tuning::GraphPlacement;
+use vicinal_common::ids::{MapDigest, NodeId, ShardId};
 
+use super::super::machine::{Machine, create_command};
 use super::*;
-use crate::meta::{
-    BeginMap, ClusterRouting, ClusterSettings, CreateCommand, MetaRequest, Registration, Shard, StrictMode,
-};
+use crate::meta::{BeginMap, ClusterRouting, ClusterSettings, Shard};
 
 fn id() -> CollectionId {
     CollectionId(uuid::Uuid::from_u128(7))
 }
 
-struct Machine {
-    state: MetaState,
-    next: u128,
+fn machine(routing: Routing) -> Machine {
+    Machine::serving(&["one"], create_command(id(), "c", vec![shard(0)], routing))
+}
+
+fn routed() -> Machine {
+    let settings = ClusterSettings {
+        vector: String::new(),
+        search_shards: 1,
+        copies: 0.2,
+        recall_target: 0.9,
+        from_points: 1_000,
+    };
+    machine(Routing::Cluster(Box::new(ClusterRouting::new(settings, MapVersion(0)))))
 }
 
 impl Machine {
-    fn new(routing: Routing) -> Machine {
-        let mut machine = Machine { state: MetaState::default(), next: 0 };
-        let registration = Registration { name: "one".into(), address: Address("local:one".into()), zone: None };
-        machine.done(MetaCommand::RegisterNode { node: NodeId(1), registration, now_ms: 1 });
-        let create = CreateCommand {
-            id: id(),
-            name: "c".into(),
-            schema: CollectionSchema {
-                vectors: [(String::new(), VectorSchema::dense(4, Metric::Dot))].into(),
-                hnsw: HnswConfig::default(),
-                indexing_threshold_kib: 1,
-            },
-            shards: vec![shard(0)],
-            tokens: TokenTable::propose(&[ShardId(0)]).unwrap(),
-            routing,
-            replication_factor: 1,
-            write_consistency_factor: 1,
-            config_json: "{}".into(),
-            strict: StrictMode::default(),
-            graphs: GraphPlacement::default(),
-            now_ms: 5,
-        };
-        machine.done(MetaCommand::CreateCollection(Box::new(create)));
-        machine.done(MetaCommand::ActivateCollection { collection: id() });
-        machine
-    }
-
-    fn routed() -> Machine {
-        let settings = ClusterSettings {
-            vector: String::new(),
-            search_shards: 1,
-            copies: 0.2,
-            recall_target: 0.9,
-            from_points: 1_000,
-        };
-        Machine::new(Routing::Cluster(Box::new(ClusterRouting::new(settings, MapVersion(0)))))
-    }
-
-    fn run(&mut self, command: MetaCommand) -> MetaReply {
-        self.next += 1;
-        self.state.apply(&MetaRequest { request: RequestId(self.next), command })
-    }
-
-    /// A command that takes effect, and that changes nothing the second time.
-    fn done(&mut self, command: MetaCommand) {
-        assert_eq!(self.run(command.clone()), MetaReply::Done, "{command:?}");
-        let once = MetaState { replies: Default::default(), ..self.state.clone() };
-        assert_eq!(self.run(command.clone()), MetaReply::Done, "again: {command:?}");
-        assert_eq!(once, MetaState { replies: Default::default(), ..self.state.clone() }, "{command:?}");
-    }
-
-    fn refused(&mut self, command: MetaCommand, words: &str) {
-        let before = MetaState { replies: Default::default(), ..self.state.clone() };
-        match self.run(command.clone()) {
-            MetaReply::Refused(error) => assert!(error.to_string().contains(words), "{command:?}: {error}"),
-            other => panic!("{command:?}: {other:?}"),
-        }
-        assert_eq!(before, MetaState { replies: Default::default(), ..self.state.clone() });
-    }
-
-    fn collection(&self) -> &Collection {
-        &self.state.collections[&id()]
-    }
-
     fn told(&self) -> Option<MapVersion> {
         let told = self.collection().tuning.clustering.as_ref();
         assert_eq!(told, self.collection().clusters());
@@ -121,7 +61,7 @@ fn serve(since_ms: u64, version: u64) -> MetaCommand {
 
 #[test]
 fn the_old_clustering_serves_until_the_new_one_is_there() {
-    let mut machine = Machine::new(Routing::Hash);
+    let mut machine = machine(Routing::Hash);
     machine.refused(serve(1, 1), "not wanted");
     machine.done(train(1));
     assert_eq!((machine.told(), machine.state.operations.len()), (None, 1));
@@ -148,7 +88,7 @@ fn the_old_clustering_serves_until_the_new_one_is_there() {
 
 #[test]
 fn a_map_of_the_routing_stands_in_and_shares_the_counter() {
-    let mut machine = Machine::routed();
+    let mut machine = routed();
     machine.done(train(1));
     machine.done(MetaCommand::TrainMap { collection: id(), now_ms: 6 });
     // The routing's map that is being trained has that version already.

@@ -1,18 +1,13 @@
 //! Each command twice, out of order, and for nothing that is there.
 
 use proptest::prelude::*;
-use vicinal_common::collection::{CollectionSchema, HnswConfig, VectorSchema};
-use vicinal_common::ids::{MapDigest, NodeId, RequestId};
-use vicinal_common::metric::Metric;
+use vicinal_common::ids::{MapDigest, NodeId};
 use vicinal_common::publish::MapRef;
-use vicinal_common::ring::TokenTable;
-use vicinal_common::transport::Address;
-use vicinal_common::tuning::GraphPlacement;
 
 use super::super::change::CollectionChange;
-use super::super::command::{CreateCommand, MetaCommand, MetaRequest};
+use super::super::command::MetaCommand;
+use super::super::machine::{Machine, create_command};
 use super::super::routing::ClusterSettings;
-use super::super::state::{Registration, StrictMode};
 use super::*;
 
 const HOMES: u64 = 2;
@@ -30,71 +25,13 @@ fn shard(id: u64) -> Shard {
 }
 
 /// A state with one collection, routed by cluster.
-struct Machine {
-    state: MetaState,
-    next: u128,
+fn machine() -> Machine {
+    let routing = Routing::Cluster(Box::new(ClusterRouting::new(settings(), MapVersion(0))));
+    let homes = (0..HOMES).map(shard).collect();
+    Machine::serving(&["one", "two"], create_command(id(), "c", homes, routing))
 }
 
 impl Machine {
-    fn new() -> Machine {
-        let mut machine = Machine { state: MetaState::default(), next: 0 };
-        for (node, name) in [(1, "one"), (2, "two")] {
-            let registration =
-                Registration { name: name.into(), address: Address(format!("local:{name}")), zone: None };
-            machine.done(MetaCommand::RegisterNode { node: NodeId(node), registration, now_ms: 1 });
-        }
-        let ids: Vec<ShardId> = (0..HOMES).map(ShardId).collect();
-        let create = CreateCommand {
-            id: id(),
-            name: "c".into(),
-            schema: CollectionSchema {
-                vectors: [(String::new(), VectorSchema::dense(4, Metric::Dot))].into(),
-                hnsw: HnswConfig::default(),
-                indexing_threshold_kib: 1,
-            },
-            shards: (0..HOMES).map(shard).collect(),
-            tokens: TokenTable::propose(&ids).unwrap(),
-            routing: Routing::Cluster(Box::new(ClusterRouting::new(settings(), MapVersion(0)))),
-            replication_factor: 1,
-            write_consistency_factor: 1,
-            config_json: "{}".into(),
-            strict: StrictMode::default(),
-            graphs: GraphPlacement::default(),
-            now_ms: 5,
-        };
-        machine.done(MetaCommand::CreateCollection(Box::new(create)));
-        machine.done(MetaCommand::ActivateCollection { collection: id() });
-        machine
-    }
-
-    fn run(&mut self, command: MetaCommand) -> MetaReply {
-        self.next += 1;
-        self.state.apply(&MetaRequest { request: RequestId(self.next), command })
-    }
-
-    /// A command that takes effect, and that changes nothing the second time.
-    fn done(&mut self, command: MetaCommand) {
-        assert_eq!(self.run(command.clone()), MetaReply::Done, "{command:?}");
-        let once = MetaState { replies: Default::default(), ..self.state.clone() };
-        assert_eq!(self.run(command.clone()), MetaReply::Done, "again: {command:?}");
-        let twice = MetaState { replies: Default::default(), ..self.state.clone() };
-        assert_eq!(once, twice, "{command:?}");
-    }
-
-    /// A command that is refused with these words and changes nothing.
-    fn refused(&mut self, command: MetaCommand, words: &str) {
-        let before = MetaState { replies: Default::default(), ..self.state.clone() };
-        match self.run(command.clone()) {
-            MetaReply::Refused(error) => assert!(error.to_string().contains(words), "{command:?}: {error}"),
-            other => panic!("{command:?}: {other:?}"),
-        }
-        assert_eq!(before, MetaState { replies: Default::default(), ..self.state.clone() });
-    }
-
-    fn collection(&self) -> &Collection {
-        &self.state.collections[&id()]
-    }
-
     fn cluster(&self) -> &ClusterRouting {
         self.collection().routing.cluster().unwrap()
     }
@@ -149,7 +86,7 @@ fn homes() -> MetaCommand {
 
 #[test]
 fn first_map_second_map_and_back_to_hash() {
-    let mut machine = Machine::new();
+    let mut machine = machine();
     assert!(machine.collection().tuning.search_shards.is_empty());
     assert_eq!(machine.cluster().trains_from(), Some(1_000));
     machine.done(train());
@@ -200,7 +137,7 @@ fn first_map_second_map_and_back_to_hash() {
 
 #[test]
 fn a_map_is_taken_back_before_it_is_served() {
-    let mut machine = Machine::new();
+    let mut machine = machine();
     machine.done(abort(1));
     machine.refused(abort(2), "there is no map 2");
     machine.done(train());
@@ -239,7 +176,7 @@ fn a_map_is_taken_back_before_it_is_served() {
 
 #[test]
 fn what_does_not_fit_is_refused_with_words() {
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let early = machine.begin(1, 2);
     machine.refused(early, "not wanted any more");
     machine.done(train());
@@ -280,7 +217,7 @@ fn what_does_not_fit_is_refused_with_words() {
 
 #[test]
 fn settings_change_and_methods_that_changed_meanwhile_are_refused() {
-    let mut machine = Machine::new();
+    let mut machine = machine();
     let change =
         RoutingChange::Settings { search_shards: Some(7), copies: None, recall_target: Some(0.99), from_points: None };
     assert_eq!(machine.change(change.clone()), MetaReply::Done);
@@ -322,7 +259,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #[test]
     fn one_change_at_a_time_whatever_comes(steps in prop::collection::vec(step(), 1..80)) {
-        let mut machine = Machine::new();
+        let mut machine = machine();
         let mut newest = 0;
         for step in steps {
             let near = |back: u64| (newest + 1_u64).saturating_sub(back);

@@ -1,6 +1,5 @@
 //! Trains the clusters that collections want: docs/adr/0020-clusters-as-objects.md. Every step can be repeated.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +8,14 @@ use tokio::time::sleep;
 use vicinal_common::collection::VectorSchema;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;
-use vicinal_common::ids::{CollectionId, MapDigest, NodeId};
+use vicinal_common::ids::{CollectionId, MapDigest};
 use vicinal_common::limits::MAP_BYTES_MAX;
 use vicinal_common::publish::MapRef;
 use vicinal_routing::{CentroidMap, ClusterOptions, learn_clusters};
 
 use super::super::reconcile::{PAUSE_FIRST, Reconciler};
 use super::super::tuning::announce_tuning;
-use super::plan;
 use super::train::{Drawn, threads};
-use crate::members::Liveness;
 use crate::meta::{Clustering, ClusteringWish, Collection, CollectionState, MetaCommand, Shard};
 
 /// Points of the sample for each cluster: enough for a mean.
@@ -121,7 +118,7 @@ impl Reconciler {
                 bytes: bytes.len() as u64,
                 shards: Vec::new(),
             };
-            self.store_clusters(collection, of.digest, &bytes).await?;
+            self.store(collection, &[], of.digest, &bytes).await?;
             let trained = Clustering { map: of, trained_ms: self.catalog.now_ms(), points: points as u64 };
             let id = collection.id;
             let serve = MetaCommand::ServeClusters { collection: id, wish: wish.clone(), trained };
@@ -137,7 +134,7 @@ impl Reconciler {
         Err(Error::Unavailable("other maps took the version each time".into()))
     }
 
-    /// Points chosen at random, as many of each home shard as it has points.
+    /// Points to train on.
     async fn cluster_sample(
         &self,
         collection: &Collection,
@@ -145,44 +142,13 @@ impl Reconciler {
         schema: &VectorSchema,
         seed: u64,
     ) -> Result<Vec<Drawn>> {
-        let statuses = self.all_statuses(collection).await;
-        let points = plan::points(&statuses, collection);
-        let total: u64 = points.values().sum();
         let most = (SAMPLE_BYTES_MAX / (schema.dim.max(1) * size_of::<f32>())).max(1) as u64;
         let wanted = (u64::from(wish.count) * POINTS_PER_CLUSTER).min(most);
-        let mut sample: Vec<Drawn> = Vec::new();
-        for shard in &collection.shards {
-            let held = *points
-                .get(&shard.id)
-                .ok_or_else(|| Error::Unavailable(format!("shard {} does not say how many points it has", shard.id)))?;
-            // All of them, or its share: rounded up, so that none is left out.
-            let share = if total <= wanted { held } else { (wanted * held).div_ceil(total) };
-            sample.extend(self.draw(collection, shard, (&wish.vector, schema.dim), seed, share as usize).await?);
-        }
+        let sample = self.sample(collection, (&wish.vector, schema.dim), wanted, seed).await?;
         if sample.is_empty() {
             return Err(Error::Unavailable(format!("none of its points has the vector `{}`", wish.vector)));
         }
-        sample.sort_unstable_by_key(|(key, id, _)| (*key, *id));
         Ok(sample)
-    }
-
-    /// Stores the map on all nodes of the collection that are up, and on a majority of each shard.
-    async fn store_clusters(&self, collection: &Collection, digest: MapDigest, bytes: &Bytes) -> Result<()> {
-        let nodes: BTreeSet<NodeId> = collection.all_shards().flat_map(Shard::readers).collect();
-        let mut stored: BTreeSet<NodeId> = BTreeSet::new();
-        let mut failure = None;
-        for node in nodes {
-            match self.put(collection.id, node, digest, bytes.clone()).await {
-                Ok(()) => drop(stored.insert(node)),
-                Err(error) => failure = Some((node, error)),
-            }
-        }
-        let is_up = |node| self.members.liveness(node) == Liveness::Up;
-        let checked = plan::check_stored(collection.all_shards(), &stored, is_up);
-        checked.map_err(|refusal| match failure {
-            Some((node, error)) => Error::Unavailable(format!("{refusal} (node {node}: {error})")),
-            None => refusal,
-        })
     }
 }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use vicinal_common::api::{CountRequest, PointParts, ReadContext, ScrollOrder, ScrollRequest, ShardAnswer, ShardApi};
-use vicinal_common::api::{StoredPoint, VectorSelector, WriteOp, WriteRequest};
+use vicinal_common::api::{
+    CountRequest, PointParts, ReadContext, ScrollOrder, ScrollRequest, ShardAnswer, ShardApi, StoredPoint,
+    VectorSelector, WriteOp, WriteRequest,
+};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::filter::{Condition, Filter};

@@ -57,7 +57,16 @@ impl Reconciler {
         let seed = self.catalog.rng().next_u64();
         let served = cluster.serving.as_ref().map(|served| served.map.digest);
         let started = Instant::now();
-        let sample = self.sample(collection, cluster, dim, seed).await?;
+        let wanted = sample_size(cluster.search_shards, dim) as u64;
+        let sample = self.sample(collection, (&cluster.vector, dim), wanted, seed).await?;
+        let least = plan::points_needed(cluster);
+        if (sample.len() as u64) < least {
+            return Err(Error::Unavailable(format!(
+                "{} of its points have the vector `{}`, a map needs {least} to be trained on",
+                sample.len(),
+                cluster.vector
+            )));
+        }
         self.progress(collection.id, progress::SAMPLED).await;
         let points = sample.len();
         // Without it other numbers are given to the shards, and more copies move.
@@ -101,18 +110,18 @@ impl Reconciler {
         Ok(Learned { version, vector, shards, digest: MapDigest::of(&bytes), bytes })
     }
 
-    /// Vectors of points chosen at random, as many of each home shard as it has points, in an order that says nothing.
-    async fn sample(
+    /// About so many points chosen at random, as many of each home shard as it has points, in an order that says nothing.
+    /// Those that have no such vector are left out.
+    pub(super) async fn sample(
         &self,
         collection: &Collection,
-        cluster: &ClusterRouting,
-        dim: usize,
+        vector: (&str, usize),
+        wanted: u64,
         seed: u64,
     ) -> Result<Vec<Drawn>> {
         let statuses = self.all_statuses(collection).await;
         let points = plan::points(&statuses, collection);
         let total: u64 = points.values().sum();
-        let wanted = sample_size(cluster.search_shards, dim) as u64;
         let mut sample: Vec<Drawn> = Vec::new();
         for shard in &collection.shards {
             let held = *points
@@ -120,22 +129,14 @@ impl Reconciler {
                 .ok_or_else(|| Error::Unavailable(format!("shard {} does not say how many points it has", shard.id)))?;
             // All of them, or its share: rounded up, so that none is left out.
             let share = if total <= wanted { held } else { (wanted * held).div_ceil(total) };
-            sample.extend(self.draw(collection, shard, (&cluster.vector, dim), seed, share as usize).await?);
-        }
-        let least = plan::points_needed(cluster);
-        if (sample.len() as u64) < least {
-            return Err(Error::Unavailable(format!(
-                "{} of its points have the vector `{}`, a map needs {least} to be trained on",
-                sample.len(),
-                cluster.vector
-            )));
+            sample.extend(self.draw(collection, shard, vector, seed, share as usize).await?);
         }
         sample.sort_unstable_by_key(|(key, id, _)| (*key, *id));
         Ok(sample)
     }
 
     /// Points of one shard.
-    pub(super) async fn draw(
+    async fn draw(
         &self,
         collection: &Collection,
         shard: &Shard,
@@ -179,7 +180,7 @@ impl Reconciler {
             let load = load(&state, is_connected);
             let first = state.next_shard.max(floor).min(u64::MAX - u64::from(learned.shards));
             let (shards, new_shards) = plan::search_shards(collection, cluster, learned.shards, &load, first)?;
-            self.store(collection, &new_shards, learned).await?;
+            self.store(collection, &new_shards, learned.digest, &learned.bytes).await?;
             let map = MapRef {
                 version: learned.version,
                 vector: learned.vector.clone(),
@@ -197,17 +198,24 @@ impl Reconciler {
         Err(Error::Unavailable("other collections took the shard ids each time".into()))
     }
 
-    async fn store(&self, collection: &Collection, new_shards: &[Shard], learned: &Learned) -> Result<()> {
+    /// Stores a map on all nodes that are up of the collection and of shards to come, and on a majority of each shard.
+    pub(super) async fn store(
+        &self,
+        collection: &Collection,
+        new_shards: &[Shard],
+        digest: MapDigest,
+        bytes: &Bytes,
+    ) -> Result<()> {
         let shards = || collection.all_shards().chain(new_shards);
         let nodes: BTreeSet<NodeId> = shards().flat_map(Shard::readers).collect();
         let mut stored: BTreeSet<NodeId> = BTreeSet::new();
         let mut failure = None;
         for (node, status) in self.statuses(nodes).await {
-            if status.as_ref().is_ok_and(|status| status.maps.contains(&learned.digest)) {
+            if status.as_ref().is_ok_and(|status| status.maps.contains(&digest)) {
                 stored.insert(node);
                 continue;
             }
-            let put = self.put(collection.id, node, learned.digest, learned.bytes.clone());
+            let put = self.put(collection.id, node, digest, bytes.clone());
             match put.await {
                 Ok(()) => drop(stored.insert(node)),
                 Err(error) => failure = Some((node, error)),
