@@ -103,7 +103,7 @@ pub struct NodeEnv {
     pub transport: Arc<dyn Transport>,
     /// Where other processes reach this node.
     pub address: Address,
-    /// The way to other shard nodes: home shards send copies to search shards.
+    /// The way to all shard nodes, this one included: home shards send copies to search shards.
     pub peers: NodeDirectory,
     /// Threads for reads, shared by the nodes of a process.
     pub search: Arc<SearchPool>,

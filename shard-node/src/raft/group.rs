@@ -307,13 +307,6 @@ impl Group {
         self.wake.notify_one();
     }
 
-    /// The term in which this replica leads, if it does as far as it knows.
-    pub fn leading(&self) -> Option<u64> {
-        let raft = self.raft().ok()?;
-        let metrics = raft.metrics().borrow_watched().clone();
-        (metrics.current_leader == Some(metrics.id)).then_some(metrics.current_term)
-    }
-
     /// Whether nobody else votes. A learner is never alone: it follows somebody.
     pub(super) fn is_alone(&self) -> bool {
         let state = self.state.borrow();

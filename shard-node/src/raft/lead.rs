@@ -33,9 +33,16 @@ impl Group {
         self.publisher.get()
     }
 
+    /// The term in which this replica leads, if it does, as far as it knows.
+    pub(crate) fn leading(&self) -> Option<u64> {
+        let metrics = self.raft().ok()?.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.state == ServerState::Leader).then_some(metrics.current_term)
+    }
+
     /// Whether this replica leads, as far as it knows.
     pub(crate) fn leads(&self) -> bool {
-        self.raft().is_ok_and(|raft| raft.server_metrics().borrow_watched().state == ServerState::Leader)
+        self.leading().is_some()
     }
 
     /// Returns once this replica does not lead.

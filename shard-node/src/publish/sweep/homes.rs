@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream;
 use tokio::time::{Instant, timeout};
-use vicinal_common::api::{PointParts, ReadContext, RetrieveRequest, ShardApi};
+use vicinal_common::api::{PointParts, ReadContext, RetrieveRequest};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::error::Error;
 use vicinal_common::ids::{CollectionId, Epoch, LogIndex, NodeId, ShardId};
@@ -52,14 +52,6 @@ pub(super) async fn ask(
     answers.into_iter().map(|answer| Some(answer?.home)).collect()
 }
 
-/// The node's way to another one, or to itself.
-fn way(node: &Arc<ShardNode>, to: NodeId) -> Option<Arc<dyn ShardApi>> {
-    match to == node.id() {
-        true => Some(node.clone()),
-        false => node.env.peers.get(to),
-    }
-}
-
 /// Asks the nodes of a home shard one after the other, each once, those first that others call the leader.
 async fn ask_one(
     node: &Arc<ShardNode>,
@@ -79,7 +71,7 @@ async fn ask_one(
         if !asked.insert(at) {
             continue;
         }
-        let Some(api) = way(node, at) else { continue };
+        let Some(api) = node.env.peers.get(at) else { continue };
         let shards = vec![(shard, LogIndex(0))];
         let context = ReadContext { collection, epoch, shards, consistency: Consistency::Linearizable, deadline };
         let request = RetrieveRequest { context, ids: ids.clone(), parts: PointParts::default() };
@@ -106,7 +98,7 @@ async fn add_published(node: &Arc<ShardNode>, page: &[Pair], answers: &mut [Opti
     let matters = |answer: &&Answered| judge::has_newer(page, &answer.home);
     let nodes: BTreeSet<NodeId> = answers.iter().flatten().filter(matters).map(|answer| answer.node).collect();
     for at in nodes {
-        let Some(api) = way(node, at) else { continue };
+        let Some(api) = node.env.peers.get(at) else { continue };
         // Without an answer nothing counts as published, and replaced copies stay until the next pass.
         let Ok(Ok(status)) = timeout(PATIENCE, api.status()).await else { continue };
         let marks = status.replicas.iter().map(|replica| (replica.shard, replica.publish.published));

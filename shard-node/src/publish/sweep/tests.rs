@@ -52,10 +52,7 @@ async fn start() -> Cluster {
         };
     })
     .await;
-    for (node, other) in [(0, 1), (1, 0)] {
-        let (node, other) = (cluster.node(node), cluster.node(other));
-        node.env.peers.insert(other.id(), other.clone());
-    }
+    cluster.introduce();
     for shard in HOMES {
         cluster.make_shard(shard).await;
     }
