@@ -8,7 +8,7 @@ use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 use vicinal_common::api::{DigestRequest, ReadContext, RemoteNode, ShardApi, ShardDigest};
 use vicinal_common::consistency::Consistency;
-use vicinal_common::ids::{Epoch, LogIndex, NodeId, ShardId};
+use vicinal_common::ids::{LogIndex, NodeId, ShardId};
 use vicinal_coordinator::meta::{Collection, MetaState};
 
 use super::client::{COLLECTION, Client, Work};
@@ -100,16 +100,12 @@ impl Checker {
     async fn digests(&self) -> Result<BTreeMap<ShardId, BTreeMap<NodeId, (LogIndex, ShardDigest)>>, String> {
         let (state, collection) = self.collection()?;
         let mut digests = BTreeMap::new();
-        let cluster = collection.routing.cluster();
-        let by_map = cluster.and_then(|cluster| cluster.serving.as_ref()).map(|served| Epoch(served.map.version.0));
-        let searched = cluster.filter(|_| by_map.is_some()).map_or(&[][..], |cluster| &cluster.shards);
-        let homes = collection.shards.iter().map(|shard| (shard, collection.epoch));
-        for (shard, epoch) in homes.chain(searched.iter().map(|shard| (shard, by_map.unwrap_or_default()))) {
+        for shard in collection.all_shards() {
             let readers = shard.readers().count();
             if let Some(nodes) = self.nodes.filter(|nodes| *nodes != readers) {
                 return Err(format!("shard {} has a replica on {readers} of {nodes} nodes", shard.id));
             }
-            let asked = shard.readers().map(|node| self.digest(&state, &collection, epoch, shard.id, node));
+            let asked = shard.readers().map(|node| self.digest(&state, &collection, shard.id, node));
             let answers = join_all(asked).await.into_iter().collect::<Result<BTreeMap<_, _>, String>>()?;
             digests.insert(shard.id, answers);
         }
@@ -120,13 +116,12 @@ impl Checker {
         &self,
         state: &MetaState,
         collection: &Collection,
-        epoch: Epoch,
         shard: ShardId,
         node: NodeId,
     ) -> Result<(NodeId, (LogIndex, ShardDigest)), String> {
         let context = ReadContext {
             collection: collection.id,
-            epoch,
+            epoch: collection.epoch_of(shard),
             shards: vec![(shard, LogIndex(0))],
             consistency: Consistency::ReadYourWrites,
             deadline: Instant::now() + PATIENCE,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use vicinal_common::api::{PointParts, ReadContext, ScrollOrder, ScrollRequest, ShardApi, StoredPoint, VectorSelector};
 use vicinal_common::consistency::Consistency;
-use vicinal_common::ids::{Epoch, LogIndex, ShardId};
+use vicinal_common::ids::{LogIndex, ShardId};
 use vicinal_common::point::PointId;
 use vicinal_coordinator::meta::{Collection, MetaState, ServedMap, Shard};
 use vicinal_routing::{CentroidMap, Placer};
@@ -50,9 +50,8 @@ impl Checker {
         let mut wanted: BTreeMap<ShardId, Versions> = BTreeMap::new();
         // What the sweep must leave alone: who places by other instructions may see it in either shard.
         let mut allowed: BTreeMap<ShardId, Versions> = BTreeMap::new();
-        let epoch = collection.epoch;
         for home in &collection.shards {
-            for point in self.rows(&state, &collection, home, epoch, VectorSelector::All).await? {
+            for point in self.rows(&state, &collection, home, VectorSelector::All).await? {
                 let vector = point.vectors.get(&cluster.vector).and_then(|vector| vector.dense());
                 let Some(vector) = vector else { continue };
                 let places = placer.place(vector);
@@ -69,8 +68,7 @@ impl Checker {
         }
         let mut copies = 0;
         for shard in &cluster.shards {
-            let epoch = Epoch(served.map.version.0);
-            let rows = self.rows(&state, &collection, shard, epoch, VectorSelector::None).await?;
+            let rows = self.rows(&state, &collection, shard, VectorSelector::None).await?;
             let held: Versions = rows.into_iter().map(|row| (row.id, row.version)).collect();
             let wanted = wanted.remove(&shard.id).unwrap_or_default();
             if let Some((id, version)) = wanted.iter().find(|(id, version)| held.get(id) != Some(version)) {
@@ -109,14 +107,13 @@ impl Checker {
         state: &MetaState,
         collection: &Collection,
         shard: &Shard,
-        epoch: Epoch,
         vectors: VectorSelector,
     ) -> Result<Vec<StoredPoint>, String> {
         let mut why = format!("shard {} has no replica", shard.id);
         for node in shard.readers() {
             let context = ReadContext {
                 collection: collection.id,
-                epoch,
+                epoch: collection.epoch_of(shard.id),
                 shards: vec![(shard.id, LogIndex(0))],
                 consistency: Consistency::Linearizable,
                 deadline: Instant::now() + PATIENCE,
