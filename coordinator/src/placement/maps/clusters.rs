@@ -19,9 +19,7 @@ use super::train::{Drawn, threads};
 use crate::meta::{Clustering, ClusteringWish, Collection, CollectionState, MetaCommand, Shard};
 
 /// Points of the sample for each cluster: enough for a mean.
-const POINTS_PER_CLUSTER: u64 = 64;
-/// Most bytes of vectors in a sample.
-const SAMPLE_BYTES_MAX: usize = 256 << 20;
+const POINTS_PER_CLUSTER: usize = 64;
 /// Longest pause before clusters are trained again that could not be.
 const PAUSE_LONGEST: Duration = Duration::from_secs(10);
 /// How often a map gets another version because one of another collection, or of the routing, took its own.
@@ -142,8 +140,7 @@ impl Reconciler {
         schema: &VectorSchema,
         seed: u64,
     ) -> Result<Vec<Drawn>> {
-        let most = (SAMPLE_BYTES_MAX / (schema.dim.max(1) * size_of::<f32>())).max(1) as u64;
-        let wanted = (u64::from(wish.count) * POINTS_PER_CLUSTER).min(most);
+        let wanted = wish.count as usize * POINTS_PER_CLUSTER;
         let sample = self.sample(collection, (&wish.vector, schema.dim), wanted, seed).await?;
         if sample.is_empty() {
             return Err(Error::Unavailable(format!("none of its points has the vector `{}`", wish.vector)));

@@ -57,7 +57,7 @@ impl Reconciler {
         let seed = self.catalog.rng().next_u64();
         let served = cluster.serving.as_ref().map(|served| served.map.digest);
         let started = Instant::now();
-        let wanted = sample_size(cluster.search_shards, dim) as u64;
+        let wanted = POINTS_PER_CENTROID * centroids_wanted(cluster.search_shards);
         let sample = self.sample(collection, (&cluster.vector, dim), wanted, seed).await?;
         let least = plan::points_needed(cluster);
         if (sample.len() as u64) < least {
@@ -110,15 +110,17 @@ impl Reconciler {
         Ok(Learned { version, vector, shards, digest: MapDigest::of(&bytes), bytes })
     }
 
-    /// About so many points chosen at random, as many of each home shard as it has points, in an order that says nothing.
-    /// Those that have no such vector are left out.
+    /// About so many points, at most what [`SAMPLE_BYTES_MAX`] holds, chosen at random: as many of each home shard as it
+    /// has points, in an order that says nothing. Those that have no such vector are left out.
     pub(super) async fn sample(
         &self,
         collection: &Collection,
         vector: (&str, usize),
-        wanted: u64,
+        wanted: usize,
         seed: u64,
     ) -> Result<Vec<Drawn>> {
+        let most = (SAMPLE_BYTES_MAX / (vector.1.max(1) * size_of::<f32>())).max(1);
+        let wanted = wanted.min(most) as u64;
         let statuses = self.all_statuses(collection).await;
         let points = plan::points(&statuses, collection);
         let total: u64 = points.values().sum();
@@ -250,12 +252,6 @@ impl Reconciler {
             }
         }
     }
-}
-
-/// How many points a sample has at most.
-fn sample_size(search_shards: u32, dim: usize) -> usize {
-    let wanted = POINTS_PER_CENTROID * centroids_wanted(search_shards);
-    wanted.min(SAMPLE_BYTES_MAX / (dim.max(1) * size_of::<f32>())).max(1)
 }
 
 /// Half of the processors: the others serve.
