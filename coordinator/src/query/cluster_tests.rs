@@ -370,20 +370,23 @@ async fn trees_groups_and_matrices_work_as_on_any_collection() {
 }
 
 #[tokio::test]
-async fn how_widely_is_refused_where_there_are_no_search_shards() {
+async fn where_there_are_no_search_shards_all_are_asked_however_widely_a_client_wants_to() {
     let cluster = ModelCluster::new(2, 1);
     let session = Session::default();
-    for (width, field) in
-        [(Width::Recall(0.9), "recall_target"), (Width::Shards(1), "nprobe_shards"), (Width::All, "routing")]
-    {
-        let query = Query { width, ..near(1.0, 1) };
-        let above = QueryTree { query: near(1.0, 1), prefetch: Vec::new(), lookup_from: None };
-        let below = QueryTree { query, ..above.clone() };
-        let tree = QueryTree { prefetch: vec![below], ..above };
-        let error = run_trees(&cluster.access, &cluster.lookup(), spec(&session, 400), &[tree]).await.unwrap_err();
-        let text = format!(
-            "Wrong input: `params.{field}` goes with collections that are routed by cluster, `c` is routed by hash"
-        );
-        assert_eq!((error.http_status(), error.to_string()), (400, text));
+    let write =
+        WriteSpec { request: RequestId(1), deadline: Instant::now() + Duration::from_secs(5), session: &session };
+    upsert(&cluster.access, &cluster.lookup(), write, ModelCluster::points(40)).await.unwrap();
+    let hits = async |width| {
+        let query = Query { width, ..near(1.0, 5) };
+        let above = QueryTree { query: near(1.0, 5), prefetch: Vec::new(), lookup_from: None };
+        let tree = QueryTree { prefetch: vec![QueryTree { query, ..above.clone() }], ..above };
+        let answers = run_trees(&cluster.access, &cluster.lookup(), spec(&session, 400), &[tree]).await.unwrap();
+        assert!(answers[0].coverage.routed.is_none());
+        answers[0].hits.clone()
+    };
+    let usual = hits(Width::Usual).await;
+    assert_eq!(usual.len(), 5);
+    for width in [Width::Recall(0.9), Width::Shards(1), Width::All, Width::Homes] {
+        assert_eq!(hits(width).await, usual, "{width:?}");
     }
 }

@@ -32,18 +32,6 @@ pub enum Width {
     Homes,
 }
 
-impl Width {
-    /// The parameter that says so.
-    pub(super) fn field(self) -> Option<&'static str> {
-        match self {
-            Width::Usual => None,
-            Width::Recall(_) => Some("recall_target"),
-            Width::Shards(_) => Some("nprobe_shards"),
-            Width::All | Width::Homes => Some("routing"),
-        }
-    }
-}
-
 /// How a search was routed: what an answer shows of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Routed {

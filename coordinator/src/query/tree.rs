@@ -57,7 +57,6 @@ pub async fn run_trees(
         }
     }
     diversify::check(lookup, nodes.iter().map(|node| &node.query))?;
-    check_width(lookup, &nodes)?;
     let deepest = nodes.iter().map(|node| node.depth).max().unwrap_or(0);
     for depth in (0..=deepest).rev() {
         let mut asked = Vec::new();
@@ -143,20 +142,6 @@ fn check(query: &Query, prefetches: usize) -> Result<()> {
             );
             Ok(())
         }
-    }
-}
-
-/// Refuses to be told how many search shards are asked where there are none: nothing would follow from it.
-fn check_width(lookup: Lookup<'_>, nodes: &[Node]) -> Result<()> {
-    let Some(field) = nodes.iter().find_map(|node| node.query.width.field()) else { return Ok(()) };
-    let collection = lookup()?;
-    match collection.routing.cluster() {
-        Some(_) => Ok(()),
-        None => Err(Error::BadInput(format!(
-            "`params.{field}` goes with collections that are routed by cluster, `{}` is routed by {}",
-            collection.name,
-            collection.routing.name()
-        ))),
     }
 }
 

@@ -21,9 +21,6 @@ async fn parameters_out_of_range_are_refused_by_name() {
         (json!({"nprobe_shards": -1}), 400, "nprobe_shards"),
         (json!({"routing": "some"}), 400, "routing"),
         (json!({"routing": "all", "nprobe_shards": 1}), 422, "params.routing: cannot be used with `nprobe_shards`"),
-        (json!({"recall_target": 0.9}), 400, "`params.recall_target` goes with collections that are routed by cluster"),
-        (json!({"nprobe_shards": 1}), 400, "`params.nprobe_shards` goes with"),
-        (json!({"routing": "homes"}), 400, "`params.routing` goes with"),
     ] {
         let (found, told) = edge.refused("POST", QUERY, with(params.clone())).await;
         assert!(found == status && told.contains(text), "{params}: {found} {told}");
@@ -33,5 +30,15 @@ async fn parameters_out_of_range_are_refused_by_name() {
         assert_eq!(edge.refused("POST", "/collections/c/points/query/batch", batch).await.0, status, "{params}");
         let older = json!({"vector": [1, 0], "limit": 1, "params": params});
         assert_eq!(edge.refused("POST", "/collections/c/points/search", older).await.0, status);
+    }
+}
+
+#[tokio::test]
+async fn where_no_search_shards_are_they_may_be_given_too() {
+    let edge = filled().await;
+    let usual = edge.ok("POST", QUERY, with(json!({}))).await;
+    assert_eq!(usual["points"].as_array().map(Vec::len), Some(1));
+    for params in [json!({"recall_target": 0.9}), json!({"nprobe_shards": 1}), json!({"routing": "homes"})] {
+        assert_eq!(edge.ok("POST", QUERY, with(params.clone())).await, usual, "{params}");
     }
 }
