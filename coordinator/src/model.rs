@@ -43,6 +43,8 @@ pub(crate) struct ModelShard {
     pub(crate) maps: MapRange,
     /// Of a search shard: the log index at which it took a copy.
     pub(crate) arrived: BTreeMap<PointId, u64>,
+    /// Of a home shard: how many of its last entries it does not say yet that they are in their places.
+    pub(crate) unpublished: u64,
     /// Answers by request: a repeated one is applied once.
     pub(crate) seen: HashMap<(RequestId, u32), WriteAck>,
     metrics: BTreeMap<String, Metric>,

@@ -13,7 +13,7 @@ use vicinal_common::ids::{CollectionId, LogIndex, MapVersion, NodeId, ShardId};
 
 use crate::maps::Maps;
 use crate::meta::{Collection, MetaState, ServedMap};
-use crate::query::HedgeBudget;
+use crate::query::{HedgeBudget, Repairs};
 use crate::shard_client::{Ended, Health};
 use vicinal_routing::Router;
 
@@ -35,6 +35,7 @@ pub struct ShardAccess {
     pub health: Arc<Health>,
     pub(crate) hedges: HedgeBudget,
     pub(crate) maps: Maps,
+    pub(crate) repairs: Repairs,
     leaders: RwLock<BTreeMap<ShardId, Lead>>,
     floors: RwLock<BTreeMap<ShardId, LogIndex>>,
     map_floors: RwLock<BTreeMap<CollectionId, MapVersion>>,

@@ -26,7 +26,7 @@ pub const SPEC: &str = "SPEC";
 
 const MANIFEST_MAGIC: [u8; 8] = *b"VICNLMAN";
 const SPEC_MAGIC: [u8; 8] = *b"VICNLSPC";
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 const HEADER_BYTES: usize = 24;
 
 /// A remembered request: a retry of it is answered with this.
@@ -47,6 +47,8 @@ pub struct RequestRecord {
 pub struct IndexRecord {
     /// Ordinal of the vector.
     pub ordinal: u32,
+    /// Number in the file name.
+    pub number: u64,
     /// Length of the file.
     pub bytes: u64,
     /// CRC32 of the file.
@@ -339,7 +341,7 @@ mod tests {
                 rows: 10_000,
                 bytes: 100,
                 crc: 1,
-                indexes: vec![IndexRecord { ordinal: 0, bytes: 10, crc: 2 }],
+                indexes: vec![IndexRecord { ordinal: 0, number: 1, bytes: 10, crc: 2 }],
                 payload_indexes: vec![PayloadIndexRecord {
                     field: "a[].b".into(),
                     of: FieldType::Integer,

@@ -388,8 +388,10 @@ pub struct ReplicaStatus {
     pub matched: BTreeMap<NodeId, LogIndex>,
     /// Live points.
     pub points: u64,
-    /// Vectors covered by an index (a graph, or small enough to be scanned by design).
+    /// Vectors covered by an index (a graph), or scanned by design: few of them, or search shards have the graphs.
     pub indexed_vectors: u64,
+    /// Vectors in segments that are to get a graph and have none yet.
+    pub waiting_vectors: u64,
     /// Immutable segments.
     pub segments: u64,
     /// Rows not yet in a segment.
@@ -475,6 +477,7 @@ impl ReplicaStatus {
             matched: BTreeMap::new(),
             points: 0,
             indexed_vectors: 0,
+            waiting_vectors: 0,
             segments: 0,
             fresh_rows: 0,
             disk_bytes: 0,

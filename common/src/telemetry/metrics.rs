@@ -28,6 +28,8 @@ pub struct Instruments {
     pub write: Write,
     /// Publishing on a node.
     pub publish: Publish,
+    /// Read repair on a coordinator.
+    pub repair: Repair,
     /// The export of spans.
     pub traces: Traces,
     registry: prometheus::Registry,
@@ -159,6 +161,18 @@ pub struct Publish {
     refused: IntCounter,
 }
 
+/// Read repair on a coordinator: what becomes of copies that home shards refused.
+pub struct Repair {
+    /// Taken in.
+    pub found: IntCounter,
+    /// Removed.
+    pub sent: IntCounter,
+    /// Left alone.
+    pub kept: IntCounter,
+    /// Forgotten.
+    pub dropped: IntCounter,
+}
+
 impl Publish {
     /// Counts a write that was acknowledged once searches find what it wrote.
     pub fn waited(&self, took: Duration) {
@@ -214,6 +228,12 @@ impl Instruments {
                 copies: counter(r, &names::PUBLISH_COPIES),
                 gone: counter(r, &names::PUBLISH_GONE),
                 refused: counter(r, &names::PUBLISH_REFUSED),
+            },
+            repair: Repair {
+                found: counter(r, &names::REPAIR_FOUND),
+                sent: counter(r, &names::REPAIR_SENT),
+                kept: counter(r, &names::REPAIR_KEPT),
+                dropped: counter(r, &names::REPAIR_DROPPED),
             },
             traces: Traces { exported: counter(r, &names::TRACES_EXPORTED), lost: counter(r, &names::TRACES_LOST) },
             registry,

@@ -100,6 +100,14 @@ catalogue! { Metric, METRICS, "All metrics.":
     PROBES = counter("vicinal_probes_total", &[], "Calls that asked whether a node given up answers again");
     RETRIES = counter(
         "vicinal_retries_total", &[], "Calls sent because an earlier one for the same shards failed or timed out");
+    REPAIR_FOUND = counter(
+        "vicinal_read_repair_found_total", &[], "Copies that searches were given and home shards refused, each once");
+    REPAIR_SENT = counter("vicinal_read_repair_sent_total", &[], "Those of them that search shards were told to remove");
+    REPAIR_KEPT = counter(
+        "vicinal_read_repair_kept_total", &[], "Those that stay for now: it is not certain yet that nobody needs them");
+    REPAIR_DROPPED = counter(
+        "vicinal_read_repair_dropped_total", &[],
+        "Those that were forgotten: too many were waiting, or the search shard did not take the removal");
     PARTIAL_ANSWERS = counter("vicinal_partial_answers_total", &[], "Answers that miss shards");
     // The hop between processes.
     HOP_REQUESTS = counter(

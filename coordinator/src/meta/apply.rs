@@ -88,6 +88,7 @@ impl MetaState {
             MetaCommand::EndMap { collection, version } => self.end_map(*collection, *version),
             MetaCommand::AbortMap { collection, version, now_ms } => self.abort_map(*collection, *version, *now_ms),
             MetaCommand::ServeHomes { collection, now_ms } => self.serve_homes(*collection, *now_ms),
+            MetaCommand::IndexHomes { collection, now_ms } => self.index_homes(*collection, *now_ms),
             MetaCommand::TrainClusters { collection, wish } => self.train_clusters(*collection, wish),
             MetaCommand::ServeClusters { collection, wish, trained } => self.serve_clusters(*collection, wish, trained),
             MetaCommand::DropClusters { collection } => self.drop_clusters(*collection),

@@ -190,6 +190,14 @@ pub enum MetaCommand {
         /// The collection.
         collection: CollectionId,
     },
+    /// Notes that home shards are getting the graphs again without which they shall not answer all queries: what
+    /// [`MetaCommand::ServeHomes`] ends with has begun.
+    IndexHomes {
+        /// The collection.
+        collection: CollectionId,
+        /// The time, in Unix milliseconds.
+        now_ms: u64,
+    },
 }
 
 /// A map by which search shards are to be filled.
@@ -300,6 +308,7 @@ impl fmt::Display for MetaRequest {
             MetaCommand::EndMap { .. } => "end map",
             MetaCommand::AbortMap { .. } => "abort map",
             MetaCommand::ServeHomes { .. } => "serve homes",
+            MetaCommand::IndexHomes { .. } => "index homes",
             MetaCommand::TrainClusters { .. } => "train clusters",
             MetaCommand::ServeClusters { .. } => "serve clusters",
             MetaCommand::DropClusters { .. } => "drop clusters",

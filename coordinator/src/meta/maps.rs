@@ -179,9 +179,29 @@ impl MetaState {
         cluster.serving = None;
         (cluster.ending, cluster.was_served) = (Some(version), true);
         cluster.is_training = false;
-        self.end_operations(id);
-        self.begin_operation(OperationKind::ServeHomes, id, now_ms, MAP_STEPS as usize);
+        if !self.is_indexing_homes(id) {
+            self.end_operations(id);
+            self.begin_operation(OperationKind::ServeHomes, id, now_ms, MAP_STEPS as usize);
+        }
         self.tell_shards(id)
+    }
+
+    pub(super) fn index_homes(&mut self, id: CollectionId, now_ms: u64) -> MetaReply {
+        let cluster = match self.cluster(id) {
+            Ok(cluster) => cluster,
+            Err(error) => return refuse(error),
+        };
+        // Else home shards answer already, or something else goes first.
+        let is_due = cluster.is_leaving && cluster.serving.is_some() && cluster.next.is_none();
+        if is_due && cluster.ending.is_none() && !self.is_indexing_homes(id) {
+            self.begin_operation(OperationKind::ServeHomes, id, now_ms, MAP_STEPS as usize);
+        }
+        MetaReply::Done
+    }
+
+    fn is_indexing_homes(&self, id: CollectionId) -> bool {
+        let mut operations = self.operations.values().filter(|operation| operation.collection == id);
+        operations.any(|operation| operation.kind == OperationKind::ServeHomes)
     }
 
     pub(super) fn change_routing(&mut self, id: CollectionId, change: &RoutingChange) -> MetaReply {
@@ -200,6 +220,8 @@ impl MetaState {
                     self.end_operations(id);
                 }
                 self.leave(id);
+                // If it is served still, home shards need graphs before they answer.
+                return self.tell_shards(id);
             }
             (RoutingChange::Cluster(settings), routing @ Routing::Hash) => {
                 *routing = Routing::Cluster(Box::new(ClusterRouting::new(settings.clone(), newest)));

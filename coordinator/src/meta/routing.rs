@@ -1,5 +1,7 @@
 //! How points are spread over the shards of a collection: as the metadata keep it.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use vicinal_common::ids::{LogIndex, MapVersion};
 use vicinal_common::publish::MapRef;
@@ -97,6 +99,12 @@ impl ClusterRouting {
     /// Version of the map that is served.
     pub fn served(&self) -> Option<MapVersion> {
         self.serving.as_ref().map(|served| served.map.version)
+    }
+
+    /// Vectors of which home shards need no graph, because search shards answer and go on doing so.
+    pub fn unindexed(&self) -> BTreeSet<String> {
+        let answer = self.serving.is_some() && !self.is_leaving;
+        answer.then(|| self.vector.clone()).into_iter().collect()
     }
 
     /// A map that search shards have been told of, if there is one.

@@ -1,6 +1,6 @@
 //! The metadata itself, and the questions asked of it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -165,13 +165,15 @@ impl Collection {
         }
     }
 
-    /// Tells home shards and search shards where the others are and which map is served, when that has changed.
+    /// Tells home shards and search shards where the others are, which map is served, and what needs no graph at home for
+    /// that reason, when that has changed.
     pub(super) fn tell_shards(&mut self) {
         let places = |shards: &[Shard]| -> BTreeMap<ShardId, Vec<NodeId>> {
             shards.iter().map(|shard| (shard.id, shard.readers().collect())).collect()
         };
         let told = match self.routing.cluster() {
             Some(cluster) => Tuning {
+                unindexed: cluster.unindexed(),
                 search_shards: places(&cluster.shards),
                 home_shards: places(&self.shards),
                 epoch: self.epoch,
@@ -179,6 +181,7 @@ impl Collection {
                 ..self.tuning.clone()
             },
             None => Tuning {
+                unindexed: BTreeSet::new(),
                 search_shards: BTreeMap::new(),
                 home_shards: BTreeMap::new(),
                 epoch: Epoch(0),

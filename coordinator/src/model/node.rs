@@ -12,7 +12,7 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{Epoch, LogIndex, MapDigest, MapVersion, ShardId};
 use vicinal_common::payload::Payload;
 use vicinal_common::point::{Point, Vectors};
-use vicinal_common::publish::ShardRole;
+use vicinal_common::publish::{PublishStatus, ShardRole};
 use vicinal_common::vector::Vector;
 
 use super::clusters::{self, Assigning};
@@ -344,6 +344,10 @@ impl ShardApi for ModelNode {
                 indexed_vectors: points,
                 segments: 1,
                 tuning: shard.tuning.revision,
+                publish: PublishStatus {
+                    published: LogIndex(shard.log.saturating_sub(shard.unpublished)),
+                    ..PublishStatus::default()
+                },
                 payload: PayloadStatus {
                     missing: 0,
                     points: shard.tuning.payload_indexes.keys().map(|field| (field.clone(), points)).collect(),

@@ -100,6 +100,7 @@ impl ShardApi for ListNode {
     async fn tune(&self, request: Tune) -> Result<()> {
         self.answer()?;
         self.tunings.lock().insert(request.shard, request.tuning.revision);
+        self.groups.tune(NodeId(self.node), request.shard, &request.tuning);
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use super::confirm::{Chase, Homes, SPARE};
 use super::fetch::{Fetched, fetch_since};
 use super::gather::{Coverage, Missing};
 use super::homes::{add_parts, narrow};
+use super::repair::FoundCopy;
 use super::request::{Answer, Hit, Query, resolve_vector_name};
 use super::route::Route;
 use super::scatter::{ReadSpec, Targets};
@@ -56,6 +57,8 @@ struct Search<'a> {
     next: Vec<usize>,
     /// Search shards that did not answer when they were asked last.
     missing: BTreeMap<ShardId, Error>,
+    /// All copies that it was given.
+    copies: Vec<FoundCopy>,
 }
 
 /// Answers searches by the search shards that their routes name.
@@ -67,7 +70,7 @@ pub(super) async fn ask_by_map(by_map: ByMap<'_>, routed: Vec<(Sent, Route)>) ->
         let metric = resolve_vector_name(&collection.schema, &query.using)?.metric;
         sent.query.k += SPARE;
         let (chase, next) = (Chase::new(query, metric, &collection.tokens), route.asked.clone());
-        open.push(Search { sent, route, chase, next, missing: BTreeMap::new() });
+        open.push(Search { sent, route, chase, next, missing: BTreeMap::new(), copies: Vec::new() });
     }
     let mut homes = Homes::default();
     let mut at_home = BTreeMap::new();
@@ -95,6 +98,8 @@ pub(super) async fn ask_by_map(by_map: ByMap<'_>, routed: Vec<(Sent, Route)>) ->
                 again.push(search);
                 continue;
             }
+            let refused = search.copies.iter().filter(|(_, id, version)| homes.refuse(*id, *version));
+            by_map.access.repairs.take_in(&by_map.access.nodes, collection, &refused.copied().collect::<Vec<_>>());
             if search.sent.query.exact && (outcome.is_short || outcome.is_open) {
                 search.sent.query.k = queries[search.sent.place].hits_asked();
                 found.left.push(search.sent);
@@ -153,6 +158,7 @@ impl ByMap<'_> {
             for (at, hits) in wanted.get(&shard).into_iter().flatten().zip(lists) {
                 let search = &mut open[*at];
                 search.missing.remove(&shard);
+                search.copies.extend(hits.iter().map(|hit| (shard, hit.id, hit.version)));
                 search.chase.take(search.sent.query.k, hits);
             }
         }

@@ -25,20 +25,25 @@ fn spec(session: &Session, millis: u64) -> ReadSpec<'_> {
     ReadSpec { consistency: Consistency::ReadYourWrites, deadline, session }
 }
 
-async fn write(cluster: &ClusterModel, request: u128, points: Vec<vicinal_common::point::Point>, session: &Session) {
+pub(super) async fn write(
+    cluster: &ClusterModel,
+    request: u128,
+    points: Vec<vicinal_common::point::Point>,
+    session: &Session,
+) {
     let deadline = Instant::now() + Duration::from_secs(5);
     let spec = WriteSpec { request: RequestId(request), deadline, session };
     upsert(&cluster.base.access, &cluster.base.lookup(), spec, points).await.unwrap();
 }
 
 /// Points 0..60 at their ids, in three home shards and four search shards.
-async fn filled(replicas: u64) -> ClusterModel {
+pub(super) async fn filled(replicas: u64) -> ClusterModel {
     let cluster = ClusterModel::new(3, 4, replicas).with_map();
     write(&cluster, 1, ModelCluster::points(60), &Session::default()).await;
     cluster
 }
 
-async fn ask(cluster: &ClusterModel, query: Query) -> vicinal_common::error::Result<Answer> {
+pub(super) async fn ask(cluster: &ClusterModel, query: Query) -> vicinal_common::error::Result<Answer> {
     let session = Session::default();
     let answers = run(&cluster.base.access, &cluster.base.lookup(), spec(&session, 400), &[query]).await?;
     Ok(answers.into_iter().next().unwrap())

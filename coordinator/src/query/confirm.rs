@@ -90,6 +90,15 @@ impl Homes {
         }
     }
 
+    /// Whether home has said that a copy of this version is not what it has, and will never be again.
+    pub(super) fn refuse(&self, id: PointId, version: LogIndex) -> bool {
+        match self.points.get(&id) {
+            Some(AtHome::There { point, .. }) => point.version > version,
+            Some(AtHome::Gone(seen)) => *seen >= version,
+            None => false,
+        }
+    }
+
     /// A point that was looked up with its parts.
     pub(super) fn point(&self, id: PointId) -> Option<&StoredPoint> {
         match self.points.get(&id)? {
@@ -247,12 +256,7 @@ impl<'a> Chase<'a> {
 
     /// Copies found that home has refused.
     pub(super) fn refused(&self, homes: &Homes) -> usize {
-        let is_refused = |hit: &&ShardHit| match homes.points.get(&hit.id) {
-            Some(AtHome::There { point, .. }) => point.version > hit.version,
-            Some(AtHome::Gone(seen)) => *seen >= hit.version,
-            None => false,
-        };
-        self.found.values().filter(is_refused).count()
+        self.found.values().filter(|hit| homes.refuse(hit.id, hit.version)).count()
     }
 
     /// What is confirmed by now.

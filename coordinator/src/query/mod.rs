@@ -24,6 +24,7 @@ mod open_shard;
 mod plan;
 mod progress;
 mod read;
+mod repair;
 mod request;
 mod route;
 mod sample;
@@ -44,6 +45,7 @@ pub use matrix::{Matrix, MatrixRequest, matrix};
 pub use mmr::{DIVERSITY_DEFAULT, Mmr};
 pub use plan::{Candidate, NodeTask, Plan, Wanted, plan};
 pub use read::{FacetQuery, Page, PageRequest, count, facet, retrieve, scroll};
+pub(crate) use repair::Repairs;
 pub use request::{Answer, Example, Hit, Query, Source, WeightedExample, resolve_vector_name};
 pub use route::{EverywhereBecause, Fixed, HomesBecause, Routed, Why, Width};
 pub use scatter::{Effort, Gathered, ReadSpec, Targets, scatter, scatter_to};
@@ -56,5 +58,7 @@ mod cluster_model_tests;
 mod cluster_tests;
 #[cfg(test)]
 mod failover_tests;
+#[cfg(test)]
+mod repair_tests;
 #[cfg(test)]
 mod tests;

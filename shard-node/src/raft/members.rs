@@ -30,6 +30,7 @@ impl Group {
             applied: self.applied.borrow().unwrap_or_default(),
             points: stats.points,
             indexed_vectors: stats.indexed_vectors,
+            waiting_vectors: stats.waiting_vectors,
             segments: stats.segments,
             fresh_rows: stats.fresh_rows,
             disk_bytes: stats.disk_bytes,

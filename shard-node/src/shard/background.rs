@@ -33,7 +33,7 @@ const IDLE_CHECKS_MAX: u32 = 10;
 const DISK_MARGIN_BYTES: u64 = 1 << 20;
 
 impl Shard {
-    /// Does one step of background work: seals when that is due or asked for, else opens a graph again, merges or
+    /// Does one step of background work: seals when that is due or asked for, else drops graphs, opens one again, merges or
     /// builds. Returns false when there is nothing to do. For [`Background::Manual`].
     pub fn maintain_once(&self) -> Result<bool> {
         let is_due = self.view.load().fresh_bytes() >= self.env.options.seal_bytes;
@@ -42,7 +42,7 @@ impl Shard {
         }
         {
             let _single = self.opening.lock();
-            if self.reopen_once()? {
+            if self.drop_graphs_once()? || self.reopen_once()? {
                 return Ok(true);
             }
         }
@@ -55,6 +55,7 @@ impl Shard {
     /// is not lost: the log has it.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.cancel_unwanted_build();
         drop(self.optimizer.lock());
         drop(self.opening.lock());
         drop(self.commit.lock());
@@ -97,8 +98,8 @@ impl Shard {
 
     /// Whether the fresh part holds enough for an index, which it gets only as a segment.
     pub(super) fn is_worth_sealing(&self, view: &View) -> bool {
-        let smallest = self.policy.index_from_bytes.iter().flatten().min();
-        smallest.is_some_and(|from| view.fresh_bytes() >= *from)
+        let policy = self.policy(&view.wanted);
+        policy.index_from_bytes.iter().flatten().min().is_some_and(|from| view.fresh_bytes() >= *from)
     }
 
     /// Seals on the pool once nothing has been applied for a while, unless that is scheduled already. A load in
@@ -130,7 +131,8 @@ impl Shard {
         self.schedule(Lane::Build, delay);
     }
 
-    /// Opens graphs again on the pool that are elsewhere than they shall be, unless that is scheduled already.
+    /// Drops graphs on the pool that are not wanted, and opens those again that are elsewhere than they shall be, unless that
+    /// is scheduled already.
     pub(super) fn schedule_opening(&self) {
         self.schedule(Lane::Open, Duration::ZERO);
     }
@@ -235,17 +237,17 @@ impl Shard {
         }
     }
 
-    /// Opens one graph again. Returns when to do so again.
+    /// Drops graphs, or opens one again. Returns when to do so again.
     fn run_opening(&self) -> Option<Duration> {
         let _single = self.opening.lock();
         if self.closed.load(Ordering::Acquire) {
             return None;
         }
-        match self.reopen_once() {
+        match self.drop_graphs_once().and_then(|dropped| Ok(dropped || self.reopen_once()?)) {
             Ok(true) => Some(Duration::ZERO),
             Ok(false) | Err(StepError::Closed | StepError::Fatal(_)) => None,
             Err(StepError::DiskFull(error)) => {
-                tracing::warn!(shard = %self.spec.shard, %error, "no memory to open an index in, trying again");
+                tracing::warn!(shard = %self.spec.shard, %error, "no room to open or drop an index, trying again");
                 Some(NO_ROOM_PAUSE)
             }
         }

@@ -99,8 +99,9 @@ impl CommittedSegment {
     fn record(&self) -> SegmentRecord {
         let info = self.segment.file().info();
         let indexes = self.indexes.iter().enumerate().filter_map(|(ordinal, index)| {
-            let info = index.as_ref()?.file.info();
-            Some(IndexRecord { ordinal: ordinal as u32, bytes: info.bytes, crc: info.crc })
+            let index = index.as_ref()?;
+            let info = index.file.info();
+            Some(IndexRecord { ordinal: ordinal as u32, number: index.number, bytes: info.bytes, crc: info.crc })
         });
         SegmentRecord {
             number: self.number,

@@ -2,7 +2,7 @@
 //! never waits for a build.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::time::Instant;
 use vicinal_common::api::BuildStatus;
@@ -25,6 +25,8 @@ pub(super) struct RunningBuild {
     done: Arc<AtomicU64>,
     started: Instant,
     waits_for_memory: bool,
+    /// Ends it.
+    cancel: Arc<AtomicBool>,
 }
 
 impl RunningBuild {
@@ -48,7 +50,7 @@ impl Shard {
     /// What the optimizer would do in a durable state.
     pub(super) fn next_action(&self, committed: &Committed) -> Action {
         let stats: Vec<SegmentStats> = committed.segments.iter().map(|segment| self.segment_stats(segment)).collect();
-        next_action(&stats, &self.policy)
+        next_action(&stats, &self.policy(&committed.wanted))
     }
 
     fn segment_stats(&self, segment: &CommittedSegment) -> SegmentStats {
@@ -166,6 +168,7 @@ impl Shard {
 
     /// Builds the graphs that most rows of a merge would lose.
     fn write_kept_indexes(&self, inputs: &[CommittedSegment], live: &mut LiveSegment) -> Result<(), StepError> {
+        let policy = self.policy(&self.view.load().wanted);
         for ordinal in 0..self.layout.vectors.len() {
             let rows = live.segment.vectors(ordinal).present.count();
             let indexed = inputs.iter().filter(|input| input.indexes[ordinal].is_some());
@@ -175,11 +178,11 @@ impl Shard {
             };
             let rows_indexed = indexed.map(alive).sum();
             let bytes = rows * self.layout.vectors[ordinal].dim as u64 * 4;
-            if !keeps_index(rows_indexed, rows) || !wants_index(&self.policy, ordinal, bytes) {
+            if !keeps_index(rows_indexed, rows) || !wants_index(&policy, ordinal, bytes) {
                 continue;
             }
             match self.write_index(live.number, &live.segment, ordinal) {
-                Ok(index) => live.indexes[ordinal] = Some(Arc::new(index)),
+                Ok(index) => live.indexes[ordinal] = index.map(Arc::new),
                 // The merge gives room back: it is done without, and the graph is built when there is room again.
                 Err(StepError::DiskFull(error)) => {
                     tracing::warn!(shard = %self.spec.shard, %error, "no room for the index of a merged segment yet");
@@ -221,7 +224,8 @@ impl Shard {
     /// Builds the index of one vector of a segment, beside the segment's file.
     fn build_index(&self, number: u64, ordinal: usize) -> Result<(), StepError> {
         let Some(input) = self.committed_segments(&[number]).pop() else { return Ok(()) };
-        let index = Arc::new(self.in_background(|| self.write_index(number, &input.segment, ordinal))?);
+        let built = self.in_background(|| self.write_index(number, &input.segment, ordinal))?;
+        let Some(index) = built.map(Arc::new) else { return Ok(()) };
 
         let mut committed = self.commit.lock();
         if !holds_all(&committed, std::slice::from_ref(&input)) {
@@ -241,13 +245,13 @@ impl Shard {
         *committed = next;
         self.show_indexes(&committed);
         drop(committed);
-        // It was opened where it was to be at the end of the build, which may have changed.
+        // It was opened where it was to be at the end of the build. That may have changed, or that it is wanted at all.
         self.schedule_opening();
         Ok(())
     }
 
-    /// Builds, writes and maps an index.
-    fn write_index(&self, number: u64, segment: &Segment, ordinal: usize) -> Result<SegmentIndex, StepError> {
+    /// Builds, writes and maps an index. `None` when it is not wanted any more before it is built.
+    fn write_index(&self, number: u64, segment: &Segment, ordinal: usize) -> Result<Option<SegmentIndex>, StepError> {
         let vector = &self.layout.vectors[ordinal];
         let config = vector.hnsw.unwrap_or_default();
         let (m, ef_construction) = (config.m, config.ef_construction);
@@ -255,30 +259,30 @@ impl Shard {
         let rows = segment.vectors(ordinal).rows;
         self.check_room(params.file_bytes(rows.len(), rows.dim))?;
         let done = Arc::new(AtomicU64::new(0));
-        let _running = self.announce(number, ordinal, rows.len() as u64, &done);
+        let (cancel, _running) = self.announce(number, ordinal, rows.len() as u64, &done);
         let _reserved = self.env.builder.reserve(params.build_bytes(rows.len(), rows.dim));
         if let Some(build) = &mut *self.build.lock() {
             build.waits_for_memory = false;
         }
-        let control = BuildControl {
-            cancel: &self.closed,
-            done: &done,
-            threads: self.env.builder.options().threads_per_build.max(1),
-        };
-        let built = HnswIndex::build(rows, vector.metric, params, control).map_err(|error| match error {
-            BuildError::Cancelled => StepError::Closed,
+        let control =
+            BuildControl { cancel: &cancel, done: &done, threads: self.env.builder.options().threads_per_build.max(1) };
+        let built = match HnswIndex::build(rows, vector.metric, params, control) {
+            Ok(built) => built,
+            Err(BuildError::Cancelled) if self.closed.load(Ordering::Acquire) => return Err(StepError::Closed),
+            Err(BuildError::Cancelled) => return Ok(None),
             // Like a full disk: tried again later, and searches go on meanwhile.
-            BuildError::Memory(_) => StepError::DiskFull(std::io::Error::other(error)),
-            BuildError::Params { .. } | BuildError::TooManyRows { .. } | BuildError::Threads(_) => {
-                StepError::Fatal(Error::from(error))
+            Err(error @ BuildError::Memory(_)) => return Err(StepError::DiskFull(std::io::Error::other(error))),
+            Err(error @ (BuildError::Params { .. } | BuildError::TooManyRows { .. } | BuildError::Threads(_))) => {
+                return Err(StepError::Fatal(Error::from(error)));
             }
-        })?;
+        };
         let expected = params.file_bytes(rows.len(), rows.dim);
         let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 4_096);
         built.encode(&mut bytes);
         drop(built);
 
-        let path = self.dir.join(super::files::index_name(number, ordinal as u32));
+        let own = self.next_file.fetch_add(1, Ordering::AcqRel);
+        let path = self.dir.join(super::files::index_name(number, own));
         let disk = &self.env.disk;
         let info = write_whole(&**disk, &path, &bytes)?;
         drop(bytes);
@@ -286,7 +290,7 @@ impl Shard {
         let residency = self.view.load().wanted.residency(ordinal);
         let synced = disk.sync_dir(&self.dir).map_err(StepError::from);
         match synced.and_then(|()| self.open_graph(&path, rows, residency)) {
-            Ok(hnsw) => Ok(SegmentIndex { hnsw, residency, file }),
+            Ok(hnsw) => Ok(Some(SegmentIndex { hnsw, number: own, residency, file })),
             Err(error) => {
                 file.mark_obsolete();
                 Err(error)
@@ -294,17 +298,32 @@ impl Shard {
         }
     }
 
-    /// Makes a build visible until the guard is dropped.
-    fn announce(&self, segment: u64, ordinal: usize, rows: u64, done: &Arc<AtomicU64>) -> impl Drop {
+    /// Makes a build visible until the guard is dropped. Returns by what it is cancelled, too.
+    fn announce(&self, segment: u64, ordinal: usize, rows: u64, done: &Arc<AtomicU64>) -> (Arc<AtomicBool>, impl Drop) {
         struct Running<'a>(&'a Shard);
         impl Drop for Running<'_> {
             fn drop(&mut self) {
                 *self.0.build.lock() = None;
             }
         }
-        let (done, started) = (Arc::clone(done), Instant::now());
-        *self.build.lock() = Some(RunningBuild { segment, ordinal, rows, done, started, waits_for_memory: true });
-        Running(self)
+        let (done, cancel, started) = (Arc::clone(done), Arc::<AtomicBool>::default(), Instant::now());
+        let build =
+            RunningBuild { segment, ordinal, rows, done, started, waits_for_memory: true, cancel: Arc::clone(&cancel) };
+        *self.build.lock() = Some(build);
+        // After it can be seen: whoever changes what is wanted before that is seen here, and afterwards sees it there.
+        self.cancel_unwanted_build();
+        (cancel, Running(self))
+    }
+
+    /// Ends a build that is under way and whose graph is not wanted, or everything is to end.
+    pub(super) fn cancel_unwanted_build(&self) {
+        let wanted = Arc::clone(&self.view.load().wanted);
+        let is_closed = self.closed.load(Ordering::Acquire);
+        if let Some(build) = &*self.build.lock()
+            && (is_closed || !wanted.wants_graph(build.ordinal))
+        {
+            build.cancel.store(true, Ordering::Release);
+        }
     }
 
     fn committed_segments(&self, numbers: &[u64]) -> Vec<CommittedSegment> {
@@ -312,7 +331,7 @@ impl Shard {
         committed.segments.iter().filter(|segment| numbers.contains(&segment.number)).cloned().collect()
     }
 
-    /// The policy of a collection.
+    /// The policy of a collection, of which the tuning may not want all graphs.
     pub(super) fn policy_of(
         options: &super::ShardOptions,
         schema: &vicinal_common::collection::CollectionSchema,

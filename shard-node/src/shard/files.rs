@@ -12,9 +12,10 @@ pub(super) fn segment_name(number: u64) -> String {
     format!("{number:06}.seg")
 }
 
-/// The file of the index of one vector of a segment.
-pub(super) fn index_name(number: u64, ordinal: u32) -> String {
-    format!("{number:06}.{ordinal}.hnsw")
+/// The file of a graph of a segment. Its number makes it another file than one of the same vector that was dropped before,
+/// which a reader may still hold.
+pub(super) fn index_name(segment: u64, number: u64) -> String {
+    format!("{segment:06}.g{number}.hnsw")
 }
 
 /// The file of a payload index of a segment.
@@ -27,7 +28,7 @@ pub(super) fn names_of(manifest: &Manifest) -> BTreeSet<String> {
     let mut names = BTreeSet::from([MANIFEST.to_owned(), SPEC.to_owned()]);
     for segment in &manifest.segments {
         names.insert(segment_name(segment.number));
-        names.extend(segment.indexes.iter().map(|index| index_name(segment.number, index.ordinal)));
+        names.extend(segment.indexes.iter().map(|index| index_name(segment.number, index.number)));
         names.extend(segment.payload_indexes.iter().map(|index| field_name(segment.number, index.number)));
     }
     names

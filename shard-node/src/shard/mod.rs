@@ -69,6 +69,7 @@ pub struct Shard {
     spec: ReplicaSpec,
     spec_digest: u32,
     layout: Arc<Layout>,
+    /// As if all graphs were wanted.
     policy: Policy,
     /// The newest state. Replaced only while `writer` is locked.
     view: ArcSwap<View>,
@@ -115,6 +116,8 @@ pub struct ShardStats {
     pub points: u64,
     /// Vectors in segments that have an index, or are scanned by design: small ones, and all where no index is wanted.
     pub indexed_vectors: u64,
+    /// Vectors in segments that are to get an index and have none yet.
+    pub waiting_vectors: u64,
     /// Immutable segments.
     pub segments: u64,
     /// Rows not yet in a segment.
@@ -193,9 +196,13 @@ impl Shard {
         let view = self.view.load_full();
         let health = self.health.lock().clone();
         let files = || view.segments.iter().flat_map(LiveSegment::files).map(StoredFile::info);
+        let policy = self.policy(&view.wanted);
+        let vectors = view.segments.iter().map(|segment| self.count_vectors(segment, &policy));
+        let (indexed_vectors, waiting_vectors) = vectors.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         ShardStats {
             points: view.live,
-            indexed_vectors: view.segments.iter().map(|segment| self.indexed_vectors(segment)).sum(),
+            indexed_vectors,
+            waiting_vectors,
             segments: view.segments.len() as u64,
             fresh_rows: view.fresh.iter().map(|fresh| u64::from(fresh.run.rows() - fresh.dead.count())).sum(),
             disk_bytes: files().map(|info| info.bytes).sum(),
@@ -220,17 +227,20 @@ impl Shard {
             || !matches!(self.next_action(&committed), Action::Nothing)
     }
 
-    fn indexed_vectors(&self, live: &LiveSegment) -> u64 {
-        let vectors = self.layout.vectors.iter().enumerate().map(|(ordinal, vector)| {
+    /// Live vectors of a segment: those that have an index or need none, and those that wait for one.
+    fn count_vectors(&self, live: &LiveSegment, policy: &Policy) -> (u64, u64) {
+        let (mut indexed, mut waiting) = (0, 0);
+        for (ordinal, vector) in self.layout.vectors.iter().enumerate() {
             let present = live.segment.vectors(ordinal).present;
             let bytes = present.count() * vector.dim as u64 * 4;
-            if live.indexes[ordinal].is_none() && wants_index(&self.policy, ordinal, bytes) {
-                return 0;
-            }
             let words = present.words().iter().enumerate();
-            words.map(|(word, rows)| u64::from((rows & !live.dead.word(word)).count_ones())).sum()
-        });
-        vectors.sum()
+            let vectors: u64 = words.map(|(word, rows)| u64::from((rows & !live.dead.word(word)).count_ones())).sum();
+            match live.indexes[ordinal].is_none() && wants_index(policy, ordinal, bytes) {
+                true => waiting += vectors,
+                false => indexed += vectors,
+            }
+        }
+        (indexed, waiting)
     }
 
     /// Why the replica refuses writes for good, in plain words.

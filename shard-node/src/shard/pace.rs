@@ -23,6 +23,11 @@ impl Pace {
         (per_unit > 0).then(|| Duration::from_nanos(per_unit.saturating_mul(units.max(1))))
     }
 
+    /// Nothing is known any more: from now on a unit is other work than before.
+    pub fn forget(&self) {
+        self.per_unit.store(0, Ordering::Relaxed);
+    }
+
     /// Notes what so many units took.
     pub fn note(&self, units: u64, took: Duration) {
         let now = (took.as_nanos() as u64 / units.max(1)).max(1);
@@ -65,5 +70,7 @@ mod tests {
         assert!(pace.expected(1).is_some());
         pace.note(1, Duration::MAX);
         assert!(pace.expected(u64::MAX).is_some(), "no overflow");
+        pace.forget();
+        assert_eq!(pace.expected(1), None);
     }
 }

@@ -16,7 +16,6 @@ use super::environment::ShardEnv;
 use super::files::{INCOMING, names_of};
 use super::pace::Paces;
 use super::requests::RequestTable;
-use super::tuning::Wanted;
 use super::view::View;
 use super::write::Writer;
 use super::{Health, Shard};
@@ -54,7 +53,7 @@ impl Shard {
             return Err(Error::Corrupt(format!("MANIFEST: spec_digest: it is not of shard {} of SPEC", spec.shard)));
         }
         let shard = Shard::at(env, dir, spec, manifest.next_file)?;
-        let wanted = Arc::new(Wanted::new(manifest.tuning.clone(), &shard.layout, &shard.env.maps));
+        let wanted = Arc::new(shard.wanted(manifest.tuning.clone()));
         let mut segments = Vec::with_capacity(manifest.segments.len());
         for record in &manifest.segments {
             if record.number >= manifest.next_file {
@@ -62,8 +61,9 @@ impl Shard {
             }
             segments.push(shard.open_segment(dir, record, record, &wanted)?);
         }
-        // Those that are built again, under other names.
+        // What is not wanted any more, and what is built again, under other names.
         for (record, segment) in manifest.segments.iter_mut().zip(&segments) {
+            record.indexes.retain(|index| segment.indexes.iter().flatten().any(|known| known.number == index.number));
             record.payload_indexes.retain(|index| segment.fields.iter().any(|field| field.number == index.number));
         }
         // Only now: a manifest that does not fit its files may name too few of them.

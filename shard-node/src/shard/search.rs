@@ -157,7 +157,7 @@ impl View {
                 let found = index.search_by(&distance, params, accept).hits;
                 late.into_inner().map_or(Ok(found), Err)
             }
-            (None, Some(query)) => Ok(FlatIndex::new(plan.scorer.metric()).search(vectors.rows, query, params, accept)),
+            (None, Some(query)) => plan.scan_dense(vectors, query, accept),
             (_, None) => plan.scan(vectors, accept.iter(source.run.rows() as usize), &|_| true),
         };
         if filter.is_none() {
@@ -230,6 +230,16 @@ impl View {
 }
 
 impl Plan<'_> {
+    /// An exact scan of dense vectors, of which there may be as many as a shard has. `Timeout` when patience ends.
+    fn scan_dense(&self, vectors: Vectors<'_>, query: &[f32], accept: Accept<'_>) -> Result<Vec<Hit>> {
+        let cost = if vectors.rows.is_empty() { 0 } else { self.scorer.cost(VectorRef::Dense(vectors.rows.row(0))) };
+        let goes_on = |rows: usize| self.patience.spend(cost.saturating_mul(rows as u64)).is_ok();
+        let flat = FlatIndex::new(self.scorer.metric());
+        let found = flat.search_while(vectors.rows, query, self.params, accept, &goes_on);
+        // Says so if it has ended.
+        self.patience.spend(0).map(|()| found)
+    }
+
     /// An exact scan that scores before it filters: a payload is parsed only when its row would be among the best, which
     /// is about `k * ln(rows / k)` times instead of once per row. Large ones are spread over the threads that there are.
     /// `Timeout` when patience ends.

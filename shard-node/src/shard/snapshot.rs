@@ -90,7 +90,7 @@ impl Shard {
         // The sender may not have heard of the newest tuning yet.
         let is_newer = manifest.tuning.revision > committed.wanted.tuning.revision;
         let wanted = match is_newer {
-            true => Arc::new(Wanted::new(manifest.tuning, &self.layout, &self.env.maps)),
+            true => Arc::new(self.wanted(manifest.tuning)),
             false => Arc::clone(&committed.wanted),
         };
         // The sender's numbers may be in use here.
@@ -105,12 +105,10 @@ impl Shard {
                 }
             }
             let segment = self.open_segment(&incoming, record, &own, &wanted)?;
-            // Those that are built again stay where they are and go with the directory.
-            let unread = own.payload_indexes.iter().map(|index| index.number);
-            let unread = unread.filter(|number| segment.fields.iter().all(|field| field.number != *number));
-            let unread: Vec<String> = unread.map(|number| field_name(own.number, number)).collect();
+            // Those that are built again, or not wanted, stay where they are and go with the directory.
+            let read: Vec<String> = segment.files().map(|(name, _)| name).collect();
             let pairs = names_of_segment(record).into_iter().zip(names_of_segment(&own));
-            let pairs = pairs.filter(|(_, to)| !unread.contains(to));
+            let pairs = pairs.filter(|(_, to)| read.contains(to));
             moves.extend(pairs.map(|(from, to)| (incoming.join(from), self.dir.join(to))));
             segments.push(segment);
         }
@@ -189,12 +187,13 @@ impl Shard {
     fn renumbered(&self, record: &SegmentRecord) -> SegmentRecord {
         let number = || self.next_file.fetch_add(1, Ordering::AcqRel);
         let mut own = SegmentRecord { number: number(), ..record.clone() };
+        own.indexes.iter_mut().for_each(|index| index.number = number());
         own.payload_indexes.iter_mut().for_each(|index| index.number = number());
         own
     }
 
-    /// Maps and verifies a segment and its indexes in the directory `from`. They belong, or will belong, to `own`, which
-    /// differs from `record` in its numbers only.
+    /// Maps and verifies a segment and its indexes in the directory `from`, but for graphs that are not wanted. They belong,
+    /// or will belong, to `own`, which differs from `record` in its numbers only.
     pub(super) fn open_segment(
         &self,
         from: &Path,
@@ -211,7 +210,7 @@ impl Shard {
             return Err(Error::Corrupt(format!("{name}: it has {rows} rows, the manifest says {}", record.rows)));
         }
         let mut indexes = vec![None; self.layout.vectors.len()];
-        for index in &record.indexes {
+        for (index, own) in record.indexes.iter().zip(&own.indexes) {
             let of = self.layout.vectors.get(index.ordinal as usize);
             let slot = indexes
                 .get_mut(index.ordinal as usize)
@@ -219,11 +218,15 @@ impl Shard {
             let slot = slot.ok_or_else(|| {
                 Error::Corrupt("MANIFEST: an index is of no vector of the collection that may have one".into())
             })?;
-            let path = from.join(index_name(record.number, index.ordinal));
-            let file = stored(index_name(number, index.ordinal), index.info());
-            let rows = segment.vectors(index.ordinal as usize).rows;
-            let residency = wanted.residency(index.ordinal as usize);
-            *slot = Some(Arc::new(self.open_index(&path, file, rows, residency)?));
+            let ordinal = index.ordinal as usize;
+            if !wanted.wants_graph(ordinal) {
+                continue;
+            }
+            let path = from.join(index_name(record.number, index.number));
+            let file = stored(index_name(number, own.number), index.info());
+            let (rows, residency) = (segment.vectors(ordinal).rows, wanted.residency(ordinal));
+            let hnsw = self.open_index(&path, &file, rows, residency)?;
+            *slot = Some(Arc::new(SegmentIndex { hnsw, number: own.number, residency, file: Arc::new(file) }));
         }
         let mut fields = Vec::with_capacity(record.payload_indexes.len());
         for (index, own) in record.payload_indexes.iter().zip(&own.payload_indexes) {
@@ -234,7 +237,7 @@ impl Shard {
         Ok(CommittedSegment { number, segment: Arc::new(segment), indexes, fields, dead })
     }
 
-    fn open_index(&self, path: &Path, file: StoredFile, rows: Rows<'_>, residency: Residency) -> Result<SegmentIndex> {
+    fn open_index(&self, path: &Path, file: &StoredFile, rows: Rows<'_>, residency: Residency) -> Result<HnswIndex> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let mapping = self.env.disk.map(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::Corrupt(format!("{name}: the file is missing")),
@@ -256,18 +259,15 @@ impl Shard {
             let text = "each section is intact, the file is not: its padding is damaged, or the manifest names another";
             return Err(wrong(text.into()));
         }
-        Ok(SegmentIndex { hnsw, residency, file: Arc::new(file) })
+        Ok(hnsw)
     }
 }
 
 impl CommittedSegment {
     /// All its files, with their names.
     fn files(&self) -> impl Iterator<Item = (String, &StoredFile)> {
-        let indexes = self
-            .indexes
-            .iter()
-            .enumerate()
-            .filter_map(|(ordinal, index)| Some((index_name(self.number, ordinal as u32), &*index.as_ref()?.file)));
+        let indexes = self.indexes.iter().flatten();
+        let indexes = indexes.map(|index| (index_name(self.number, index.number), &*index.file));
         let fields = self.fields.iter().map(|field| (field_name(self.number, field.number), &field.file));
         std::iter::once((segment_name(self.number), self.segment.file())).chain(indexes).chain(fields)
     }
@@ -275,7 +275,7 @@ impl CommittedSegment {
 
 /// The names of a segment's files.
 fn names_of_segment(record: &SegmentRecord) -> Vec<String> {
-    let indexes = record.indexes.iter().map(|index| index_name(record.number, index.ordinal));
+    let indexes = record.indexes.iter().map(|index| index_name(record.number, index.number));
     let fields = record.payload_indexes.iter().map(|index| field_name(record.number, index.number));
     std::iter::once(segment_name(record.number)).chain(indexes).chain(fields).collect()
 }

@@ -1,4 +1,4 @@
-//! What a shard shall have beside its points, and graphs that are opened again where they shall be.
+//! What a shard shall have beside its points: graphs that are opened again where they shall be, or dropped.
 
 use std::io;
 use std::path::Path;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{NodeId, ShardId};
+use vicinal_common::publish::ShardRole;
 use vicinal_common::tuning::Tuning;
 use vicinal_index::hnsw::HnswIndex;
 use vicinal_index::{Residency, Rows};
@@ -16,6 +17,7 @@ use super::clusters::WantedClusters;
 use super::commit::{Committed, CommittedSegment, StepError};
 use super::environment::MapSource;
 use super::view::{SegmentIndex, View};
+use crate::optimizer::Policy;
 use crate::payload_index::{Field, FieldIndex};
 use crate::segment::{Layout, Run};
 
@@ -27,19 +29,24 @@ pub(super) struct Wanted {
     pub(super) fields: Vec<Field>,
     /// Where open graphs are, by ordinal of the vector.
     residency: Vec<Residency>,
+    /// Whether there shall be no graph, by ordinal of the vector.
+    unindexed: Vec<bool>,
     /// What rows are assigned to clusters by.
     pub(super) clusters: Option<WantedClusters>,
 }
 
 impl Wanted {
-    pub(super) fn new(tuning: Tuning, layout: &Layout, maps: &Arc<dyn MapSource>) -> Wanted {
+    fn new(tuning: Tuning, role: ShardRole, layout: &Layout, maps: &Arc<dyn MapSource>) -> Wanted {
         let residency = |name: &str| match tuning.graphs.is_on_disk(name) {
             true => Residency::Mapped,
             false => Residency::Memory,
         };
         let residency = layout.vectors.iter().map(|vector| residency(&vector.name)).collect();
+        // Search shards have the graphs instead.
+        let is_unindexed = |name: &String| role == ShardRole::Home && tuning.unindexed.contains(name);
+        let unindexed = layout.vectors.iter().map(|vector| is_unindexed(&vector.name)).collect();
         let clusters = WantedClusters::of(&tuning, layout, maps);
-        Wanted { fields: Field::list(&tuning.payload_indexes), residency, clusters, tuning }
+        Wanted { fields: Field::list(&tuning.payload_indexes), residency, unindexed, clusters, tuning }
     }
 
     /// The payload indexes that are not among `built`.
@@ -51,6 +58,11 @@ impl Wanted {
     /// Where the graph of a vector is, once it is open.
     pub(super) fn residency(&self, ordinal: usize) -> Residency {
         self.residency.get(ordinal).copied().unwrap_or_default()
+    }
+
+    /// Whether a vector may have graphs at all.
+    pub(super) fn wants_graph(&self, ordinal: usize) -> bool {
+        !self.unindexed.get(ordinal).copied().unwrap_or_default()
     }
 }
 
@@ -69,17 +81,45 @@ struct Misplaced {
     wanted: Residency,
 }
 
+impl Committed {
+    /// Takes out the graphs that are not wanted.
+    fn drop_unwanted_graphs(&mut self) -> Vec<Arc<SegmentIndex>> {
+        let wanted = &self.wanted;
+        let graphs = self.segments.iter_mut().flat_map(|segment| segment.indexes.iter_mut().enumerate());
+        graphs.filter(|(ordinal, _)| !wanted.wants_graph(*ordinal)).filter_map(|(_, graph)| graph.take()).collect()
+    }
+
+    fn has_unwanted_graphs(&self) -> bool {
+        let mut graphs = self.segments.iter().flat_map(|segment| segment.indexes.iter().enumerate());
+        graphs.any(|(ordinal, graph)| graph.is_some() && !self.wanted.wants_graph(ordinal))
+    }
+}
+
 impl Shard {
-    /// Makes a tuning the one to follow, durably. In the background missing payload indexes are built and graphs opened
-    /// again where they shall be; payload indexes that are not wanted go. An older revision than the present one changes
-    /// nothing. `Unavailable` when the disk is full.
+    /// What is wanted by a tuning.
+    pub(super) fn wanted(&self, tuning: Tuning) -> Wanted {
+        Wanted::new(tuning, self.spec.role, &self.layout, &self.env.maps)
+    }
+
+    /// When segments are merged and get graphs.
+    pub(super) fn policy(&self, wanted: &Wanted) -> Policy {
+        let mut policy = self.policy.clone();
+        for (ordinal, from) in policy.index_from_bytes.iter_mut().enumerate() {
+            *from = from.filter(|_| wanted.wants_graph(ordinal));
+        }
+        policy
+    }
+
+    /// Makes a tuning the one to follow, durably. In the background missing payload indexes and graphs are built, graphs
+    /// opened again where they shall be, and dropped that are not wanted; payload indexes that are not wanted go at once. An
+    /// older revision than the present one changes nothing. `Unavailable` when the disk is full.
     pub fn tune(&self, tuning: &Tuning) -> Result<()> {
         let mut committed = self.commit.lock();
         self.check_failed()?;
         if tuning.revision <= committed.wanted.tuning.revision {
             return Ok(());
         }
-        let wanted = Arc::new(Wanted::new(tuning.clone(), &self.layout, &self.env.maps));
+        let wanted = Arc::new(self.wanted(tuning.clone()));
         let mut next = Committed { wanted, ..committed.clone() };
         let obsolete = next.drop_unwanted();
         if let Err(error) = self.store_manifest(&next) {
@@ -93,8 +133,14 @@ impl Shard {
         obsolete.iter().for_each(|field| field.file.mark_obsolete());
         self.forget_clusters();
         drop(committed);
+        self.cancel_unwanted_build();
         self.schedule_opening();
         self.schedule_optimizer(Duration::ZERO);
+        // Graphs may be wanted again of what was not worth a segment of its own before.
+        let view = self.view.load();
+        if self.is_worth_sealing(&view) {
+            self.schedule_idle_flush(view.applied);
+        }
         Ok(())
     }
 
@@ -118,9 +164,33 @@ impl Shard {
         drop(writer);
     }
 
-    /// Whether a graph of a durable state is elsewhere than it shall be.
+    /// Whether a graph of a durable state is elsewhere than it shall be, or is not wanted.
     pub(super) fn is_misplaced(&self, committed: &Committed) -> bool {
-        misplaced(committed).is_some()
+        committed.has_unwanted_graphs() || misplaced(committed).is_some()
+    }
+
+    /// Drops all graphs at once that are not wanted. Searches that use them go on; with the last of them memory and files are
+    /// free. Returns false when there is none. `opening` is held.
+    pub(super) fn drop_graphs_once(&self) -> Result<bool, StepError> {
+        self.check_failed().map_err(StepError::Fatal)?;
+        let mut committed = self.commit.lock();
+        if !committed.has_unwanted_graphs() {
+            return Ok(false);
+        }
+        let mut next = committed.clone();
+        let dropped = next.drop_unwanted_graphs();
+        if let Err(error) = self.store_manifest(&next) {
+            if let StepError::Fatal(error) = &error {
+                self.fail(format!("cannot drop indexes that are not wanted: {error}"));
+            }
+            return Err(error);
+        }
+        *committed = next;
+        self.show_indexes(&committed);
+        dropped.iter().for_each(|index| index.file.mark_obsolete());
+        // Scans take longer than searches of graphs: they shall not run in place because those were short.
+        self.paces.search.forget();
+        Ok(true)
     }
 
     /// Opens one graph again, from its file, that is elsewhere than it shall be. Returns false when there is none.
@@ -137,7 +207,8 @@ impl Shard {
                 self.fail(format!("cannot open an index again: {error}"));
             }
         })?;
-        let reopened = Arc::new(SegmentIndex { hnsw, residency: wanted, file: Arc::clone(&index.file) });
+        let (number, file) = (index.number, Arc::clone(&index.file));
+        let reopened = Arc::new(SegmentIndex { hnsw, number, residency: wanted, file });
 
         let mut committed = self.commit.lock();
         let mut open = committed.segments.iter_mut().flat_map(|segment| &mut segment.indexes).flatten();

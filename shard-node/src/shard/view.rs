@@ -25,6 +25,8 @@ use vicinal_index::hnsw::HnswIndex;
 /// The index of one vector of a segment.
 pub(super) struct SegmentIndex {
     pub(super) hnsw: HnswIndex,
+    /// Number in its file name.
+    pub(super) number: u64,
     /// Where it was opened.
     pub(super) residency: Residency,
     /// Shared with what was opened from it before and is still used.

@@ -80,6 +80,10 @@ fn abort(version: u64) -> MetaCommand {
     MetaCommand::AbortMap { collection: id(), version: MapVersion(version), now_ms: 8 }
 }
 
+fn index_homes() -> MetaCommand {
+    MetaCommand::IndexHomes { collection: id(), now_ms: 9 }
+}
+
 fn homes() -> MetaCommand {
     MetaCommand::ServeHomes { collection: id(), now_ms: 9 }
 }
@@ -101,7 +105,10 @@ fn first_map_second_map_and_back_to_hash() {
     assert_eq!(known, [0, 1, 2, 3, 4]);
     assert_eq!(machine.state.replicas_per_node(), [(NodeId(1), 3), (NodeId(2), 2)].into());
     assert_eq!(machine.collection().epoch_of(ShardId(2)).0, 1);
+    assert!(machine.collection().tuning.unindexed.is_empty(), "home shards answer still");
     machine.done(serve(1, 3));
+    assert_eq!(machine.collection().tuning.unindexed, [String::new()].into());
+    machine.done(index_homes());
     assert!(machine.operations().is_empty() && machine.cluster().ending.is_none(), "there was none before");
 
     machine.done(train());
@@ -115,11 +122,19 @@ fn first_map_second_map_and_back_to_hash() {
     assert_eq!(machine.collection().tuning.search_shards.len(), 2);
     assert!(machine.operations().is_empty());
 
+    assert!(!machine.collection().tuning.unindexed.is_empty());
+    let revision = machine.collection().tuning.revision;
     assert_eq!(machine.change(RoutingChange::Hash), MetaReply::Done);
     assert!(machine.cluster().is_leaving);
+    assert!(machine.collection().tuning.unindexed.is_empty(), "graphs are built before home shards answer");
+    assert_eq!(machine.collection().tuning.revision, revision + 1);
     machine.refused(train(), "switched back to `hash`");
-    machine.done(homes());
+    machine.done(index_homes());
+    machine.done(index_homes());
+    let begun = machine.state.operations.clone();
     assert_eq!(machine.operations(), [OperationKind::ServeHomes]);
+    machine.done(homes());
+    assert_eq!(machine.state.operations, begun, "it goes on");
     assert_eq!(machine.cluster().shards.len(), 2, "they are published to until the map has ended");
     machine.done(end(2));
     assert_eq!(machine.collection().routing, Routing::Hash);
@@ -238,6 +253,7 @@ enum Step {
     End(u64),
     Abort(u64),
     Homes,
+    IndexHomes,
     Hash,
     Cluster,
 }
@@ -251,6 +267,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => near().prop_map(Step::End),
         1 => near().prop_map(Step::Abort),
         1 => Just(Step::Homes),
+        1 => Just(Step::IndexHomes),
         1 => Just(Step::Hash),
         1 => Just(Step::Cluster),
     ]
@@ -280,6 +297,7 @@ proptest! {
                 Step::End(back) => drop(machine.run(end(near(back)))),
                 Step::Abort(back) => drop(machine.run(abort(near(back)))),
                 Step::Homes => drop(machine.run(homes())),
+                Step::IndexHomes => drop(machine.run(index_homes())),
                 Step::Hash => drop(machine.change(RoutingChange::Hash)),
                 Step::Cluster => drop(machine.change(RoutingChange::Cluster(settings()))),
             }
@@ -287,6 +305,8 @@ proptest! {
             let told = collection.tuning.search_shards.len() as u64;
             prop_assert_eq!(told + HOMES, collection.all_shards().count() as u64);
             prop_assert_eq!(machine.state.newest_map.0, newest);
+            let answer = collection.routing.cluster().is_some_and(|of| of.serving.is_some() && !of.is_leaving);
+            prop_assert_eq!(collection.tuning.unindexed.len(), usize::from(answer));
             let Some(cluster) = collection.routing.cluster() else {
                 prop_assert!(machine.operations().is_empty() && collection.tuning.search_shards.is_empty());
                 continue;
@@ -297,8 +317,9 @@ proptest! {
             let there: BTreeSet<ShardId> = cluster.shards.iter().map(|shard| shard.id).collect();
             prop_assert!(used.is_subset(&there) && there.iter().all(|shard| shard.0 < machine.state.next_shard));
             prop_assert!(cluster.ending.is_some() || used == there, "{used:?} {there:?}");
+            let is_back = cluster.is_leaving && machine.operations() == [OperationKind::ServeHomes];
             prop_assert_eq!(machine.operations().len(), usize::from(
-                cluster.is_training || cluster.next.is_some() || cluster.ending.is_some()));
+                cluster.is_training || cluster.next.is_some() || cluster.ending.is_some() || is_back));
             prop_assert!(!(cluster.is_training && cluster.under_way() != Some("a new map is being trained")));
         }
     }

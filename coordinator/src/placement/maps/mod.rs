@@ -115,10 +115,7 @@ impl Reconciler {
                 self.change(MetaCommand::AbortMap { collection: id, version, now_ms }).await?;
                 Ok(Outcome::Done)
             }
-            Todo::ServeHomes => {
-                self.change(MetaCommand::ServeHomes { collection: id, now_ms }).await?;
-                Ok(Outcome::Done)
-            }
+            Todo::ServeHomes => self.serve_homes(state, collection, &mut work.done).await,
         }
     }
 

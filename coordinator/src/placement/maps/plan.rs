@@ -22,6 +22,7 @@ pub(super) mod progress {
     pub(in super::super) const TOLD: u32 = 260;
     pub(in super::super) const FILLING: u32 = 300;
     pub(in super::super) const FILLED: u32 = 900;
+    pub(in super::super) const INDEXED: u32 = 900;
     pub(in super::super) const FENCED: u32 = 950;
     pub(in super::super) const ENDED: u32 = 980;
 }
@@ -37,7 +38,7 @@ pub(in super::super) enum Todo {
     End(MapVersion),
     /// The next map is not wanted: the collection shall be routed by hash.
     Abort(MapVersion),
-    /// The map that is served is not wanted, for the same reason.
+    /// The map that is served is not wanted, for the same reason: home shards are to get graphs, then to answer.
     ServeHomes,
 }
 
@@ -179,6 +180,41 @@ pub(super) fn filling(statuses: &[NodeStatus], collection: &Collection, version:
     (!is_filled).then_some((progress::FILLING + share).min(MAP_STEPS))
 }
 
+/// Home shards can do without search shards when at most one in so many of their vectors waits for a graph. Not none: while
+/// a client writes, there is nearly always a small new segment without.
+const WAITING_SHARE: u64 = 10;
+
+/// How far home shards are with the graphs that they need to answer all queries: `None` when they can, else the progress of
+/// the change.
+///
+/// Of each home shard, all replicas that answer have to be ready, and a majority. One that is away is not waited for: it
+/// may never come back, and no read goes to it either; should it come back it scans for a while, which is right, only slow.
+/// Nor is one waited for that has failed, or that cannot build because its disk is full. Less than a majority is no shard
+/// that could be written to, so the change could not end in any case.
+pub(super) fn indexing(statuses: &[NodeStatus], collection: &Collection) -> Option<u32> {
+    let (mut done, mut all, mut is_ready) = (0, 0, true);
+    for shard in &collection.shards {
+        let mut ready = BTreeSet::new();
+        for status in statuses.iter().filter(|status| status.read_only.is_none() && shard.is_on(status.node)) {
+            let Some(replica) = status.replicas.iter().find(|of| of.shard == shard.id && of.failed.is_none()) else {
+                continue;
+            };
+            let ReplicaStatus { indexed_vectors: indexed, waiting_vectors: waiting, .. } = *replica;
+            let is_told = replica.tuning >= collection.tuning.revision;
+            all += indexed + waiting;
+            done += if is_told { indexed } else { 0 };
+            match is_told && waiting.saturating_mul(WAITING_SHARE) <= indexed + waiting {
+                true => drop(ready.insert(status.node)),
+                false => is_ready = false,
+            }
+        }
+        let voters = shard.replicas.iter().filter(|node| ready.contains(node)).count();
+        is_ready &= voters * 2 > shard.replicas.len();
+    }
+    let share = (u64::from(progress::INDEXED) * done / all.max(1)).min(u64::from(progress::INDEXED)) as u32;
+    (!is_ready).then_some(share)
+}
+
 #[cfg(test)]
 mod tests {
     use vicinal_common::ids::CollectionId;
@@ -202,6 +238,36 @@ mod tests {
         assert_eq!(check(&[1, 3, 4], &[1, 3, 4]), Ok(()));
         assert!(check(&[1, 2, 4], &[1, 2, 4]).unwrap_err().contains("no majority of shard 2"));
         assert!(check(&[1, 2, 3], &[]).unwrap_err().contains("no majority of shard 2"));
+    }
+
+    #[test]
+    fn homes_answer_once_those_that_are_up_have_graphs_and_are_a_majority() {
+        let mut collection = Collection::clone(&crate::model::ModelCluster::new(1, 3).collection);
+        let shard = collection.shards[0].clone();
+        assert_eq!(shard.replicas.len(), 3);
+        collection.tuning.revision = 5;
+        let of = |node: usize, tuning, waiting| {
+            let unknown = ReplicaStatus::unknown(shard.id, collection.id);
+            let replica = ReplicaStatus { tuning, indexed_vectors: 100 - waiting, waiting_vectors: waiting, ..unknown };
+            NodeStatus { node: shard.replicas[node], replicas: vec![replica], read_only: None, maps: Vec::new() }
+        };
+        let with = |change: &dyn Fn(&mut NodeStatus)| {
+            let mut status = of(2, 4, 90);
+            change(&mut status);
+            [of(0, 5, 10), of(1, 6, 0), status]
+        };
+        let indexing = |statuses: &[NodeStatus]| indexing(statuses, &collection);
+        assert_eq!(indexing(&[of(0, 5, 10), of(1, 5, 0), of(2, 5, 0)]), None, "little that waits does no harm");
+        assert_eq!(indexing(&[of(0, 5, 50), of(1, 5, 0), of(2, 5, 40)]), Some(630));
+        assert_eq!(indexing(&[of(0, 5, 11), of(1, 5, 0), of(2, 5, 0)]), Some(867));
+        assert_eq!(indexing(&[of(0, 5, 0), of(1, 5, 0), of(2, 4, 0)]), Some(600), "it does not know what is wanted");
+        assert_eq!(indexing(&[of(0, 5, 0), of(1, 5, 0)]), None, "one is away");
+        assert_eq!(indexing(&[of(0, 5, 0)]), Some(900), "two are away");
+        assert_eq!(indexing(&[]), Some(0));
+        assert!(indexing(&with(&|_| ())).is_some());
+        assert_eq!(indexing(&with(&|status| status.replicas[0].failed = Some("broken".into()))), None);
+        assert_eq!(indexing(&with(&|status| status.read_only = Some("its disk is full".into()))), None);
+        assert_eq!(indexing(&with(&|status| status.node = NodeId(99))), None, "it is no member");
     }
 
     fn status(node: u64, term: u64, role: ReplicaRole, filled: Option<(bool, u64)>) -> NodeStatus {

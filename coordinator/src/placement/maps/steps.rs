@@ -9,7 +9,7 @@ use vicinal_common::ids::{CollectionId, MapVersion, NodeId, ShardId};
 use vicinal_common::publish::{FeedChange, MapRef};
 
 use super::super::reconcile::Reconciler;
-use super::super::tuning::announce_tuning;
+use super::super::tuning::{announce_tuning, outdated};
 use super::plan::{self, progress};
 use crate::meta::{ClusterRouting, Collection, CollectionState, MAP_STEPS, MetaCommand, MetaState, Shard};
 
@@ -37,6 +37,8 @@ pub(super) struct Done {
     parts: BTreeSet<(Part, ShardId)>,
     /// Nodes that lacked a map were sent it. Others are seen by their signs of life.
     is_supplied: bool,
+    /// The operation by which home shards get graphs has begun.
+    is_indexing: bool,
 }
 
 /// What an attempt came to.
@@ -143,6 +145,32 @@ impl Reconciler {
         self.write_each(collection, collection.shards.iter(), (Part::Ended, end), done).await?;
         self.progress(collection.id, progress::ENDED).await;
         self.change(MetaCommand::EndMap { collection: collection.id, version: ending }).await?;
+        Ok(Outcome::Done)
+    }
+
+    /// Has home shards build the graphs that only search shards had, then has them answer all queries.
+    pub(super) async fn serve_homes(
+        &self,
+        state: &MetaState,
+        collection: &Collection,
+        done: &mut Done,
+    ) -> Result<Outcome> {
+        let (id, now_ms) = (collection.id, self.catalog.now_ms());
+        if !done.is_indexing {
+            self.change(MetaCommand::IndexHomes { collection: id, now_ms }).await?;
+            done.is_indexing = true;
+        }
+        let statuses = self.all_statuses(collection).await;
+        if let Some(progress) = plan::indexing(&statuses, collection) {
+            // Their signs of life would tell; this is sooner.
+            let outdated = statuses.iter().flat_map(|status| outdated(state, status.node, &status.replicas));
+            self.clone().send_tuning(outdated.collect()).await;
+            self.progress(id, progress).await;
+            return Ok(Outcome::Waiting);
+        }
+        self.progress(id, progress::INDEXED).await;
+        self.change(MetaCommand::ServeHomes { collection: id, now_ms }).await?;
+        tracing::info!("collection `{}` is searched at its home shards again", collection.name);
         Ok(Outcome::Done)
     }
 

@@ -7,11 +7,12 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use vicinal_common::ids::{CollectionId, MapVersion, ShardId};
+use vicinal_common::ids::{CollectionId, MapVersion, NodeId, ShardId};
 
-use super::super::world::{World, version_of, wanted, within, world};
+use super::super::world::{ListNode, World, version_of, wanted, within, world};
 use crate::meta::{
-    ClusterRouting, ClusterSettings, Collection, CollectionChange, CreateCollection, Routing, RoutingChange,
+    ClusterRouting, ClusterSettings, Collection, CollectionChange, CreateCollection, OperationKind, Routing,
+    RoutingChange,
 };
 
 const POINTS: u64 = 80;
@@ -109,8 +110,12 @@ impl World {
     /// First map, second map over more shards, one taken back, back to hash.
     async fn live(&self, is_clean: bool) {
         let id = self.filled(clustered(2, POINTS)).await;
+        assert!(self.groups.unindexed().is_empty(), "not before a map is served");
         self.served(id, 1).await;
         self.check(id);
+        if is_clean {
+            self.without_graphs(id).await;
+        }
         let first: Vec<ShardId> = self.cluster(id).shards.iter().map(|shard| shard.id).collect();
         let three = RoutingChange::Settings {
             search_shards: Some(3),
@@ -146,6 +151,12 @@ impl World {
         }
         self.stop.cancel();
         self.catalog.shutdown().await;
+    }
+
+    /// Waits until no replica of a home shard has graphs.
+    async fn without_graphs(&self, id: CollectionId) {
+        let replicas = |of: &Collection| of.shards.iter().map(|shard| shard.replicas.len()).sum::<usize>();
+        self.until(id, "graphs stay", |of| self.groups.unindexed().len() == replicas(of)).await;
     }
 
     fn cluster(&self, id: CollectionId) -> ClusterRouting {
@@ -255,6 +266,36 @@ async fn a_switch_to_hash_takes_back_what_is_being_filled_and_ends_what_is_serve
     world.change(id, RoutingChange::Cluster(settings)).await;
     world.served(id, 3).await;
     world.check(id);
+    world.stop.cancel();
+    world.catalog.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn homes_answer_again_once_those_that_are_up_have_graphs() {
+    let world = world(3, 0).await;
+    // Three replicas of each home shard, so that one may be away.
+    let id = world.filled(CreateCollection { replication_factor: 3, ..clustered(2, POINTS) }).await;
+    world.served(id, 1).await;
+    world.without_graphs(id).await;
+    world.groups.is_slow.store(true, Ordering::SeqCst);
+    world.change(id, RoutingChange::Hash).await;
+    world.until(id, "no operation", |_| world.catalog.state().operations.len() == 1).await;
+    sleep(Duration::from_millis(1_000)).await;
+    let state = world.catalog.state();
+    let operation = state.operations.values().next().unwrap();
+    assert_eq!((operation.kind, operation.steps_done), (OperationKind::ServeHomes, 0));
+    assert_eq!(world.cluster(id).served(), Some(MapVersion(1)), "search shards answer until then");
+    assert!(state.collections[&id].tuning.unindexed.is_empty());
+    // One that leads no shard goes away and never builds.
+    let leads = |node: &ListNode| world.groups.leads(NodeId(node.node));
+    let away = world.nodes.iter().find(|node| !leads(node)).unwrap();
+    away.away.store(true, Ordering::SeqCst);
+    world.groups.away.lock().insert(NodeId(away.node));
+    world.groups.is_slow.store(false, Ordering::SeqCst);
+    world.until(id, "still by cluster", |of| of.routing == Routing::Hash).await;
+    world.check(id);
+    assert!(world.groups.unindexed().iter().all(|(_, node)| *node == NodeId(away.node)));
+    assert!(world.catalog.state().operations.is_empty());
     world.stop.cancel();
     world.catalog.shutdown().await;
 }

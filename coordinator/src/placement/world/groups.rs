@@ -1,7 +1,7 @@
 //! What nodes share of their shards: points, maps, what home shards publish; with the order in which things may happen.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -12,9 +12,12 @@ use vicinal_common::ids::{LogIndex, MapVersion, NodeId, ShardId};
 use vicinal_common::payload::Payload;
 use vicinal_common::point::PointId;
 use vicinal_common::publish::{FeedChange, MapRange, MapRef, ShardRole, TargetStatus};
+use vicinal_common::tuning::Tuning;
 
 /// Signs of life of a leader until it has filled a map.
 const LOOKS_TO_FILL: u64 = 2;
+/// Signs of life of a replica until it has built its graphs.
+const LOOKS_TO_INDEX: u64 = 3;
 
 /// One shard.
 #[derive(Debug)]
@@ -38,7 +41,13 @@ pub(in super::super) struct Groups {
     /// The call that fails, counted over all nodes, and what is stopped by it.
     interrupted: Mutex<Option<(usize, CancellationToken)>>,
     /// Home shards do not get on with filling.
-    pub(in super::super) stuck: std::sync::atomic::AtomicBool,
+    pub(in super::super) stuck: AtomicBool,
+    /// Looks until the replicas of home shards that were told to have no graphs have them again; `None`: they shall not.
+    unindexed: Mutex<BTreeMap<(ShardId, NodeId), Option<u64>>>,
+    /// Replicas do not get on with building graphs.
+    pub(in super::super) is_slow: AtomicBool,
+    /// Nodes that are away.
+    pub(in super::super) away: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Groups {
@@ -75,6 +84,33 @@ impl Groups {
         self.groups.lock()[&shard].range.contains(map)
     }
 
+    /// What a replica is told to have.
+    pub(super) fn tune(&self, node: NodeId, shard: ShardId, tuning: &Tuning) {
+        if self.groups.lock()[&shard].role == ShardRole::Search {
+            return;
+        }
+        let mut unindexed = self.unindexed.lock();
+        match tuning.unindexed.is_empty() {
+            false => drop(unindexed.insert((shard, node), None)),
+            true => {
+                if let Some(left) = unindexed.get_mut(&(shard, node)) {
+                    left.get_or_insert(LOOKS_TO_INDEX);
+                }
+            }
+        }
+    }
+
+    /// Replicas of home shards that have no graphs.
+    pub(in super::super) fn unindexed(&self) -> BTreeSet<(ShardId, NodeId)> {
+        let unindexed = self.unindexed.lock();
+        unindexed.iter().filter(|(_, left)| **left != Some(0)).map(|(replica, _)| *replica).collect()
+    }
+
+    /// Whether a node leads a shard.
+    pub(in super::super) fn leads(&self, node: NodeId) -> bool {
+        self.groups.lock().values().any(|group| group.leader == Some(node))
+    }
+
     /// How far a shard is.
     pub(in super::super) fn log(&self, shard: ShardId) -> u64 {
         self.groups.lock()[&shard].log
@@ -108,6 +144,13 @@ impl Groups {
         status.points = group.points.len() as u64;
         status.applied = LogIndex(group.log);
         status.publish.maps = group.range;
+        status.indexed_vectors = status.points;
+        if let Some(Some(left)) = self.unindexed.lock().get_mut(&(status.shard, node)) {
+            *left -= u64::from(*left > 0 && !self.is_slow.load(Ordering::SeqCst));
+            if *left > 0 {
+                (status.indexed_vectors, status.waiting_vectors) = (0, status.points);
+            }
+        }
         if group.leader != Some(node) {
             return status;
         }
@@ -133,6 +176,11 @@ impl Groups {
         match request.op {
             WriteOp::Maps(range) => {
                 assert_eq!(group.role, ShardRole::Search);
+                if range.oldest == MapVersion(u64::MAX) {
+                    let away = self.away.lock();
+                    let missing: Vec<_> = self.unindexed().into_iter().filter(|(_, on)| !away.contains(on)).collect();
+                    assert!(missing.is_empty(), "home shards answer without graphs: {missing:?}");
+                }
                 group.range = group.range.raised(range);
             }
             WriteOp::Feed(FeedChange::Begin(map)) => {

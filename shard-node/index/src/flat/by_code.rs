@@ -61,7 +61,7 @@ pub(crate) fn scan_codes(
     };
     let limits = CodeLimits::new(&codes.coder, codes.errors, query, coded);
     let scan = CodeScan { codes, code_kernel, kernel, rows, query, coded, limits, short };
-    in_chunks((rows.len(), stride), params, |chunk, worker| {
+    in_chunks((rows.len(), stride), params, &|_| true, |chunk, worker| {
         worker.for_each_block(chunk, (accept, first), |worker| scan.block(worker));
     })
 }
@@ -108,7 +108,7 @@ fn nearest(
     // Only the bytes of accepted rows are read; and one thread has no reason to stop in between.
     let share = accept.count(rows).unwrap_or(rows) as f64 / rows.max(1) as f64;
     let row_bytes = if params.threads > 1 { (bytes as f64 / rows.max(1) as f64 * share) as usize } else { 1 };
-    in_chunks((rows, row_bytes), params, |chunk, worker| {
+    in_chunks((rows, row_bytes), params, &|_| true, |chunk, worker| {
         let Worker { best, distances, buffers, .. } = worker;
         let kept = best.capacity();
         let mut limit = best.worst().map_or(f32::INFINITY, |worst| worst.distance);

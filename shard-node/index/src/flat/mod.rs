@@ -13,8 +13,9 @@ use vicinal_common::metric::Metric;
 
 pub(crate) use self::by_code::scan_codes;
 pub(crate) use self::scan::scan;
+use self::scan::scan_while;
 use crate::codes::{CodeKernel, CodedQuery, Codes, Packing};
-use crate::{Accept, Rows, SearchParams, Searched, VectorIndex};
+use crate::{Accept, Hit, Rows, SearchParams, Searched, VectorIndex};
 
 /// Exact search.
 pub struct FlatIndex {
@@ -27,6 +28,19 @@ impl FlatIndex {
     /// Reads every vector; has no structure of its own.
     pub fn new(metric: Metric) -> FlatIndex {
         FlatIndex { metric, kernel: Kernel::new(metric), codes: None }
+    }
+
+    /// [`VectorIndex::search`] over the vectors for as long as `goes_on` says yes, which is told of rows before they are read:
+    /// some hundred at a time, on any of the threads. Once it has said no the hits are of some rows only.
+    pub fn search_while(
+        &self,
+        rows: Rows<'_>,
+        query: &[f32],
+        params: SearchParams,
+        accept: Accept<'_>,
+        goes_on: &(dyn Fn(usize) -> bool + Sync),
+    ) -> Vec<Hit> {
+        scan_while((&self.kernel, rows), query, params, accept, goes_on).hits
     }
 
     /// Reads 8-bit codes of all rows, a quarter of the bytes, and few vectors; finds the same. Codes are made on so many

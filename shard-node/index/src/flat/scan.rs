@@ -15,10 +15,12 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Rows scored in one go.
 pub(super) const BLOCK: usize = 64;
 
-/// The best of what `scan` finds in all chunks of the rows, on up to `params.threads` threads.
+/// The best of what `scan` finds in all chunks of the rows, on up to `params.threads` threads. Before each chunk `goes_on`
+/// is told how many rows it has; no more are begun once it says no.
 pub(super) fn in_chunks(
     (rows, row_bytes): (usize, usize),
     params: SearchParams,
+    goes_on: &(dyn Fn(usize) -> bool + Sync),
     scan: impl Fn(Range<usize>, &mut Worker) + Sync,
 ) -> Searched {
     let chunk = (CHUNK_BYTES / row_bytes.max(1)).next_multiple_of(64).max(64);
@@ -29,10 +31,11 @@ pub(super) fn in_chunks(
         loop {
             // Relaxed: only the number counts; results are handed over by the lock, or never leave this thread.
             let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= chunks {
+            let range = number * chunk..rows.min((number + 1) * chunk);
+            if number >= chunks || !goes_on(range.len()) {
                 return worker;
             }
-            scan(number * chunk..rows.min((number + 1) * chunk), &mut worker);
+            scan(range, &mut worker);
         }
     };
     let helpers = params.threads.min(chunks).saturating_sub(1);
@@ -136,10 +139,21 @@ pub(crate) fn scan(
     params: SearchParams,
     accept: Accept<'_>,
 ) -> Searched {
+    scan_while((kernel, rows), query, params, accept, &|_| true)
+}
+
+/// The same of the rows that were scored until `goes_on` said no, which is told of rows before they are.
+pub(crate) fn scan_while(
+    (kernel, rows): (&Kernel, Rows<'_>),
+    query: &[f32],
+    params: SearchParams,
+    accept: Accept<'_>,
+    goes_on: &(dyn Fn(usize) -> bool + Sync),
+) -> Searched {
     if params.k == 0 {
         return Searched::default();
     }
-    in_chunks((rows.len(), 4 * rows.dim), params, |chunk, worker| {
+    in_chunks((rows.len(), 4 * rows.dim), params, goes_on, |chunk, worker| {
         worker.for_each_block(chunk, (accept, BLOCK), |worker| worker.score_block(kernel, rows, query));
     })
 }

@@ -17,3 +17,4 @@ mod model;
 mod payload;
 mod reference;
 mod tuning;
+mod unindexed;

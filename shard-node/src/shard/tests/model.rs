@@ -220,6 +220,8 @@ fn run(course: &Course, seed: u64) -> Recall {
                 tuning.payload_indexes = work.payload_fields();
                 let own = (work.below(2) == 0).then(|| ("b".to_owned(), work.below(2) == 0));
                 tuning.graphs = GraphPlacement { on_disk: work.below(2) == 0, vectors: own.into_iter().collect() };
+                tuning.unindexed =
+                    ["", "b"].iter().filter(|_| work.below(6) == 0).map(|name| (*name).to_owned()).collect();
                 shard.tune(&tuning).unwrap();
             }
             97 | 98 => {
@@ -238,8 +240,17 @@ fn run(course: &Course, seed: u64) -> Recall {
         }
         most_segments = most_segments.max(shard.stats().segments);
     }
-    while shard.maintain_once().unwrap() {}
-    model.check(&shard);
+    for names in [&["", "b"][..], &[]] {
+        tuning.revision += 1;
+        tuning.unindexed = names.iter().map(|name| (*name).to_owned()).collect();
+        shard.tune(&tuning).unwrap();
+        while shard.maintain_once().unwrap() {}
+        model.check(&shard);
+        let is_none = disk.list(Path::new(DIR)).unwrap().iter().all(|name| !name.ends_with(".hnsw"));
+        let expected = !names.is_empty() && course.spec.role == ShardRole::Home;
+        // Search shards do not listen.
+        assert_eq!(is_none, expected, "graphs of {names:?} are not wanted");
+    }
     if course.spec.role == ShardRole::Home {
         deaths.check(&shard, &model);
     }
