@@ -30,7 +30,7 @@ pub mod call {
 }
 
 /// Version of the messages.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Who a coordinator is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

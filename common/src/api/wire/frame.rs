@@ -14,7 +14,7 @@ const _: () = assert!(cfg!(target_endian = "little"), "frames are written in the
 /// First bytes of every frame.
 const MAGIC: [u8; 2] = *b"VW";
 /// Version of the whole format.
-const VERSION: u8 = 6;
+const VERSION: u8 = 7;
 /// Bytes before the message: magic, version, kind, length of the message.
 const HEAD: usize = 8;
 /// Bytes after it: xxh3 of everything before.

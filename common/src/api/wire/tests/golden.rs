@@ -31,7 +31,7 @@ fn a_search_request_is_these_bytes() {
     let frame = encode_request(NodeId(7), Duration::from_millis(1), &request).unwrap();
     let expected = [
         // head: magic, version, kind, length
-        &b"VW\x06\x06\x97\x00\x00\x00"[..],
+        &b"VW\x07\x06\x97\x00\x00\x00"[..],
         // node, microseconds
         &b"\x07\0\0\0\0\0\0\0\xe8\x03\0\0\0\0\0\0"[..],
         // collection, epoch, consistency
