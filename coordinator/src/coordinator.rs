@@ -49,6 +49,8 @@ pub struct Coordinator {
     pub(crate) admission: Arc<Semaphore>,
     /// What is counted for collections that limit their requests.
     pub(crate) strict: StrictLimits,
+    /// Whose turn it is to look how even search shards are.
+    pub(crate) planning: Semaphore,
 }
 
 impl Coordinator {
@@ -82,6 +84,7 @@ impl Coordinator {
             started_ms,
             admission,
             strict,
+            planning: Semaphore::new(1),
         })
     }
 

@@ -410,6 +410,8 @@ pub struct ReplicaStatus {
     pub failed: Option<String>,
     /// How far it is with routing by cluster.
     pub publish: PublishStatus,
+    /// Searches that it has answered since it was opened.
+    pub searches: u64,
 }
 
 /// A vector index that is being built.
@@ -487,6 +489,7 @@ impl ReplicaStatus {
             builds: Vec::new(),
             failed: None,
             publish: PublishStatus::default(),
+            searches: 0,
         }
     }
 }

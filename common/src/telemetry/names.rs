@@ -116,6 +116,17 @@ catalogue! { Metric, METRICS, "All metrics.":
     HOP_DURATION = metric(
         "vicinal_hop_duration_seconds", LATENCY_SECONDS, &["side", "operation"],
         "Time of a request between processes, as the side sees it");
+    // Balance of collections that are routed by cluster, as the coordinator that leads has found it last.
+    BALANCE_POINTS = gauge(
+        "vicinal_balance_points_ratio", &["collection"],
+        "Points of the fullest search shard by the mean, on a sample");
+    BALANCE_LOAD = gauge(
+        "vicinal_balance_load_ratio", &["collection"], "Searches of the most searched search shard by the mean");
+    BALANCE_FAN_OUT = gauge(
+        "vicinal_balance_fan_out_ratio", &["collection"],
+        "Mean share of the search shards that searches near stored points ask for the recall of training");
+    BALANCE_FAN_OUT_TRAINED = gauge(
+        "vicinal_balance_fan_out_trained_ratio", &["collection"], "The same when the map was trained");
     // Searches on a node.
     SEARCH_THREADS = gauge("vicinal_search_threads", &[], "Threads that reads run on");
     SEARCH_QUEUED = gauge("vicinal_search_queued_jobs", &[], "Jobs of reads that wait for a thread");
@@ -158,6 +169,7 @@ catalogue! { Metric, METRICS, "All metrics.":
     LOG_STOPPED = gauge("vicinal_log_stopped", &["node"], "1 when the shard log has stopped for good, else 0");
     // Replicas of a node.
     SHARD_POINTS = gauge("vicinal_shard_points", REPLICA, "Live points");
+    SHARD_SEARCHES = counter("vicinal_shard_searches_total", REPLICA, "Searches answered since the replica was opened");
     SHARD_INDEXED = gauge("vicinal_shard_indexed_vectors", REPLICA, "Vectors covered by an index");
     SHARD_SEGMENTS = gauge("vicinal_shard_segments", REPLICA, "Immutable segments");
     SHARD_FRESH = gauge("vicinal_shard_fresh_rows", REPLICA, "Rows not yet in a segment");

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use vicinal_common::metric::Metric;
 use vicinal_index::{Accept, FlatIndex, Rows, SearchParams, VectorIndex};
 
+use crate::adjust::{AdjustOptions, Adjusted, adjust};
 use crate::calibrate::{Source, calibrate};
 use crate::error::{RoutingError, invalid};
 use crate::map::CentroidMap;
@@ -58,8 +59,8 @@ pub fn learn(
     on_threads(options.threads, || learn_here(sample, dim, metric, previous, options))
 }
 
-/// Trains on threads of its own, which end with it.
-pub(crate) fn on_threads<T: Send>(
+/// Works on threads of its own, which end with it.
+pub fn on_threads<T: Send>(
     threads: NonZeroUsize,
     train: impl FnOnce() -> Result<T, RoutingError> + Send,
 ) -> Result<T, RoutingError> {
@@ -75,31 +76,78 @@ fn learn_here(
     previous: Option<CentroidMap>,
     options: LearnOptions,
 ) -> Result<CentroidMap, RoutingError> {
-    if dim == 0 || !sample.len().is_multiple_of(dim) || sample.len() / dim < 2 {
-        return Err(invalid(format!("{} values are no sample of two or more points of {dim}", sample.len())));
-    }
-    let count = (sample.len() / dim / QUERIES_SHARE).clamp(1, QUERIES_MAX);
-    let (queries, points) = sample.split_at(count * dim);
-    let (queries, points) = (Rows { data: queries, dim }, Rows { data: points, dim });
+    let (queries, points) = held_out(sample, dim)?;
     let train_options = TrainOptions { copies: options.copies, ..TrainOptions::new(options.shards, options.seed) };
     let map = train(points, metric, train_options)?;
 
-    let reference: Vec<f32> = sample_rows(points.len(), REFERENCE_MAX, options.seed)
-        .into_iter()
-        .flat_map(|row| points.row(row).iter().copied())
-        .collect();
+    let reference = reference_of(points, options.seed);
     let reference = Rows { data: &reference, dim };
     let map = match previous.filter(|previous| previous.parts().metric == metric && previous.parts().dim == dim) {
         Some(previous) => renumbered(map, previous, reference)?,
         None => map,
     };
+    // Cells were grouped by the points that live in them; copies of border points make some shards fuller than others.
+    let even = AdjustOptions { copies: options.copies, centroids_max: 0, seed: options.seed };
+    let map = Arc::new(map);
+    let map = match adjust(&map, reference.data, even)? {
+        Some(adjusted) => adjusted.map,
+        None => Arc::unwrap_or_clone(map),
+    };
+    calibrated(map, queries, reference, options.version)
+}
+
+/// Adjusts a map that is served to a sample, as [`learn`] takes it, and calibrates it anew; `None` when there is nothing
+/// to gain. Of the options `shards` means nothing: they stay. There are at most `centroids_max` centroids afterwards,
+/// unless there are more already.
+pub fn learn_from(
+    map: CentroidMap,
+    sample: &[f32],
+    centroids_max: usize,
+    options: LearnOptions,
+) -> Result<Option<Adjusted>, RoutingError> {
+    on_threads(options.threads, || {
+        let dim = map.parts().dim;
+        let (queries, points) = held_out(sample, dim)?;
+        let LearnOptions { version, copies, seed, .. } = options;
+        let Some(adjusted) = adjust(&Arc::new(map), points.data, AdjustOptions { copies, centroids_max, seed })? else {
+            return Ok(None);
+        };
+        let reference = reference_of(points, seed);
+        let map = calibrated(adjusted.map, queries, Rows { data: &reference, dim }, version)?;
+        Ok(Some(Adjusted { map, ..adjusted }))
+    })
+}
+
+/// Queries and the points to train on.
+fn held_out(sample: &[f32], dim: usize) -> Result<(Rows<'_>, Rows<'_>), RoutingError> {
+    if dim == 0 || !sample.len().is_multiple_of(dim) || sample.len() / dim < 2 {
+        return Err(invalid(format!("{} values are no sample of two or more points of {dim}", sample.len())));
+    }
+    let count = (sample.len() / dim / QUERIES_SHARE).clamp(1, QUERIES_MAX);
+    let (queries, points) = sample.split_at(count * dim);
+    Ok((Rows { data: queries, dim }, Rows { data: points, dim }))
+}
+
+/// The points among which neighbours are looked for.
+fn reference_of(points: Rows<'_>, seed: u64) -> Vec<f32> {
+    let rows = sample_rows(points.len(), REFERENCE_MAX, seed);
+    rows.into_iter().flat_map(|row| points.row(row).iter().copied()).collect()
+}
+
+/// A map with cut-offs by these queries, and this version.
+fn calibrated(
+    map: CentroidMap,
+    queries: Rows<'_>,
+    reference: Rows<'_>,
+    version: u64,
+) -> Result<CentroidMap, RoutingError> {
     let map = Arc::new(map);
     let places = Placer::new(map.clone()).place_all(reference);
-    let answers = neighbours(queries, reference, &places, metric);
+    let answers = neighbours(queries, reference, &places, map.parts().metric);
     let source = Source { queries, answers: &answers };
     let found = calibrate(&Router::new(map.clone()), &[source], &KS, &TARGETS)?;
     let mut parts = Arc::unwrap_or_clone(map).into_parts();
-    (parts.thetas, parts.d1, parts.version) = (found.thetas, found.d1, options.version);
+    (parts.thetas, parts.d1, parts.version) = (found.thetas, found.d1, version);
     CentroidMap::new(parts)
 }
 

@@ -9,10 +9,11 @@
 //!
 //! In the order of use: [`train`] makes a [`CentroidMap`], a [`Placer`] says where a point lives, [`calibrate`] fills
 //! in what recall costs ([`learn`] does all three), a [`Router`] says whom to ask, [`rebalance`] and [`split`] keep
-//! shards even.
+//! shards even ([`adjust`] makes the next map of them, [`learn_from`] calibrates it).
 //!
 //! [`Metric::prepare`]: vicinal_common::metric::Metric::prepare
 
+mod adjust;
 mod calibrate;
 mod clusters;
 mod decision;
@@ -33,13 +34,14 @@ mod testing;
 mod theta;
 mod train;
 
+pub use adjust::{AdjustOptions, Adjusted, Spread, adjust, fan_out};
 pub use calibrate::{Calibration, Curve, Source, calibrate};
 pub use clusters::{ClusterOptions, learn_clusters};
 pub use decision::{AllBecause, Ask, Decision, Filtered, Goal, Reason, ShardMass, Widening};
 pub use error::RoutingError;
 pub use group::{GroupOptions, Grouping, group};
 pub use kmeans::{Clusters, KMeansOptions, cluster};
-pub use learn::{LearnOptions, learn};
+pub use learn::{LearnOptions, learn, learn_from, on_threads};
 pub use map::{CentroidMap, D1Quantiles, MapParts};
 pub use place::{Placer, Places, copy_ratio};
 pub use random::sample_rows;

@@ -85,7 +85,7 @@ pub(super) async fn describe(
         "segments_count": replicas.iter().map(|replica| replica.segments).sum::<u64>(),
         "config": config(collection)?,
         "payload_schema": payload_schema(collection, &homes),
-        "routing": routing::state(state, collection),
+        "routing": routing::state(state, collection, &chosen),
         "created_at": rfc3339(collection.created_ms),
         "update_queue": {"length": replicas.iter().map(|replica| behind(replica)).sum::<u64>()},
     });

@@ -89,5 +89,19 @@ impl Source for Coordinator {
         let state = self.catalog.state();
         page.set(&names::COLLECTIONS, &[], state.collections.len() as f64);
         page.set(&names::NODES_KNOWN, &[], state.nodes.len() as f64);
+        for collection in state.collections.values() {
+            let Some(cluster) = collection.routing.cluster() else { continue };
+            let id = collection.id.to_string();
+            if let Some(measured) = &cluster.measured {
+                page.set(&names::BALANCE_POINTS, &[&id], measured.imbalance.into());
+                page.set(&names::BALANCE_FAN_OUT, &[&id], measured.fan_out.into());
+                if let Some(load) = measured.load_imbalance {
+                    page.set(&names::BALANCE_LOAD, &[&id], load.into());
+                }
+            }
+            if let Some(trained) = &cluster.trained {
+                page.set(&names::BALANCE_FAN_OUT_TRAINED, &[&id], trained.fan_out.into());
+            }
+        }
     }
 }

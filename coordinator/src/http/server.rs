@@ -52,6 +52,7 @@ pub fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/collections/{collection}/replicas/digest", get(cluster::digest))
         .route("/collections/{collection}/routing/train", post(routing::train))
         .route("/collections/{collection}/routing/abort", post(routing::abort))
+        .route("/collections/{collection}/routing/balance", post(routing::balance))
         .route("/collections/{collection}/clusters", get(clusters::list).put(clusters::train).delete(clusters::delete))
         .route("/collections/{collection}/clusters/{id}", get(clusters::get))
         .route("/collections/{collection}/clusters/nearest", post(clusters::nearest))

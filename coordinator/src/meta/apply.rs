@@ -92,6 +92,8 @@ impl MetaState {
             MetaCommand::TrainClusters { collection, wish } => self.train_clusters(*collection, wish),
             MetaCommand::ServeClusters { collection, wish, trained } => self.serve_clusters(*collection, wish, trained),
             MetaCommand::DropClusters { collection } => self.drop_clusters(*collection),
+            MetaCommand::BalanceMap { collection, version, now_ms } => self.balance_map(*collection, *version, *now_ms),
+            MetaCommand::NoteBalance { collection, measured } => self.note_balance(*collection, *measured),
         }
     }
 

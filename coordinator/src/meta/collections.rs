@@ -133,6 +133,13 @@ impl Catalog {
         self.change(MetaCommand::TrainMap { collection, now_ms }, deadline).await
     }
 
+    /// Wants the map that is served with cells moved or split, as this version. `Conflict` while another change of maps is
+    /// under way, or when none is served.
+    pub async fn balance_map(&self, collection: CollectionId, version: MapVersion, deadline: Instant) -> Result<()> {
+        let now_ms = self.inner.clock.unix_millis();
+        self.change(MetaCommand::BalanceMap { collection, version, now_ms }, deadline).await
+    }
+
     /// Takes a map back that is not served yet. `Conflict` when it is served.
     pub async fn abort_map(&self, collection: CollectionId, version: MapVersion, deadline: Instant) -> Result<()> {
         let now_ms = self.inner.clock.unix_millis();

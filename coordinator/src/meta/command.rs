@@ -14,6 +14,7 @@ use vicinal_common::tuning::GraphPlacement;
 
 use super::change::CollectionChange;
 use super::clusters::{Clustering, ClusteringWish};
+use super::routing::{Measured, Trained};
 use super::state::{OperationId, Registration, Routing, Shard, StrictMode};
 
 /// A log entry: a command and the identity by which it is applied at most once, however often it is proposed.
@@ -198,6 +199,22 @@ pub enum MetaCommand {
         /// The time, in Unix milliseconds.
         now_ms: u64,
     },
+    /// Wants the map that is served with cells moved or split so that search shards are even.
+    BalanceMap {
+        /// The collection.
+        collection: CollectionId,
+        /// Version of the map that comes of it.
+        version: MapVersion,
+        /// The time, in Unix milliseconds.
+        now_ms: u64,
+    },
+    /// Notes how even search shards are.
+    NoteBalance {
+        /// The collection.
+        collection: CollectionId,
+        /// What was found.
+        measured: Measured,
+    },
 }
 
 /// A map by which search shards are to be filled.
@@ -211,6 +228,8 @@ pub struct BeginMap {
     pub map: MapRef,
     /// Those of its search shards that do not exist yet, ids ascending.
     pub new_shards: Vec<Shard>,
+    /// What training found.
+    pub trained: Option<Trained>,
 }
 
 /// A new collection, with its placement and token table decided.
@@ -312,6 +331,8 @@ impl fmt::Display for MetaRequest {
             MetaCommand::TrainClusters { .. } => "train clusters",
             MetaCommand::ServeClusters { .. } => "serve clusters",
             MetaCommand::DropClusters { .. } => "drop clusters",
+            MetaCommand::BalanceMap { .. } => "balance map",
+            MetaCommand::NoteBalance { .. } => "note balance",
         };
         write!(f, "{what} ({})", self.request)
     }

@@ -13,7 +13,7 @@ use vicinal_common::limits::SEARCH_SHARDS_MAX;
 
 use super::apply::refuse;
 use super::command::{BeginMap, MetaReply};
-use super::routing::{ClusterRouting, RoutingChange, ServedMap};
+use super::routing::{ClusterRouting, Measured, RoutingChange, ServedMap};
 use super::state::{Collection, CollectionState, MetaState, OperationKind, Routing, Shard};
 
 /// Steps of each operation that is about a map: thousandths of the work, roughly.
@@ -40,15 +40,52 @@ impl MetaState {
 
     pub(super) fn train_map(&mut self, id: CollectionId, now_ms: u64) -> MetaReply {
         let cluster = match self.cluster(id) {
-            Ok(cluster) if cluster.is_training => return MetaReply::Done,
+            Ok(cluster) if cluster.is_training && !cluster.is_balancing => return MetaReply::Done,
             Ok(cluster) => cluster,
             Err(error) => return refuse(error),
         };
         if let Some(what) = cluster.under_way() {
             return refuse(Error::Conflict(format!("no map is trained now: {what}")));
         }
-        (cluster.is_training, cluster.is_held) = (true, false);
+        (cluster.is_training, cluster.is_balancing, cluster.is_held) = (true, false, false);
         self.begin_operation(OperationKind::ChangeMap, id, now_ms, MAP_STEPS as usize);
+        MetaReply::Done
+    }
+
+    pub(super) fn balance_map(&mut self, id: CollectionId, version: MapVersion, now_ms: u64) -> MetaReply {
+        let cluster = match self.cluster(id) {
+            Ok(cluster) => cluster,
+            Err(error) => return refuse(error),
+        };
+        let to_come = cluster.map_to_come();
+        let next = cluster.next.as_ref().map(|map| map.version);
+        let is_wanted = cluster.is_balancing && version == to_come;
+        if is_wanted || cluster.served() == Some(version) || next == Some(version) {
+            return MetaReply::Done;
+        }
+        if cluster.serving.is_none() {
+            return refuse(Error::Conflict("search shards are balanced once a map is served".into()));
+        }
+        if let Some(what) = cluster.under_way() {
+            return refuse(Error::Conflict(format!("search shards are not balanced now: {what}")));
+        }
+        if version != to_come {
+            return refuse(Error::Conflict(format!("the next map has version {to_come}, not {version}")));
+        }
+        (cluster.is_training, cluster.is_balancing) = (true, true);
+        self.begin_operation(OperationKind::BalanceMap, id, now_ms, MAP_STEPS as usize);
+        MetaReply::Done
+    }
+
+    pub(super) fn note_balance(&mut self, id: CollectionId, measured: Measured) -> MetaReply {
+        let cluster = match self.cluster(id) {
+            Ok(cluster) => cluster,
+            Err(error) => return refuse(error),
+        };
+        // One of another map says nothing of the one that is served.
+        if cluster.served() == Some(measured.map) {
+            cluster.measured = Some(measured);
+        }
         MetaReply::Done
     }
 
@@ -82,9 +119,10 @@ impl MetaState {
         self.next_shard = ends;
         self.newest_map = self.newest_map.max(version);
         self.with_cluster(begin.collection, |cluster| {
-            cluster.is_training = false;
+            (cluster.is_training, cluster.is_balancing) = (false, false);
             cluster.last_version = version;
             cluster.next = Some(begin.map.clone());
+            cluster.next_trained = begin.trained;
             cluster.shards.extend(begin.new_shards.iter().cloned());
         })
     }
@@ -104,6 +142,7 @@ impl MetaState {
         }
         let ending = cluster.served();
         cluster.next = None;
+        (cluster.trained, cluster.measured) = (cluster.next_trained.take(), None);
         cluster.serving = Some(ServedMap { map, floors: floors.to_vec() });
         (cluster.ending, cluster.was_served) = (ending, ending.is_some());
         if ending.is_none() {
@@ -145,7 +184,7 @@ impl MetaState {
             Err(error) => return refuse(error),
         };
         if cluster.next.as_ref().is_some_and(|map| map.version == version) {
-            cluster.next = None;
+            (cluster.next, cluster.next_trained) = (None, None);
             (cluster.ending, cluster.was_served) = (Some(version), false);
             cluster.is_held = cluster.serving.is_none();
             self.end_operations(id);
@@ -160,7 +199,7 @@ impl MetaState {
             return refuse(Error::Conflict(format!("there is no map {version}")));
         }
         if version == to_come && cluster.is_training {
-            cluster.is_training = false;
+            (cluster.is_training, cluster.is_balancing) = (false, false);
             cluster.is_held = cluster.serving.is_none();
             self.end_operations(id);
         }
@@ -178,7 +217,8 @@ impl MetaState {
         }
         cluster.serving = None;
         (cluster.ending, cluster.was_served) = (Some(version), true);
-        cluster.is_training = false;
+        (cluster.is_training, cluster.is_balancing) = (false, false);
+        (cluster.trained, cluster.measured) = (None, None);
         if !self.is_indexing_homes(id) {
             self.end_operations(id);
             self.begin_operation(OperationKind::ServeHomes, id, now_ms, MAP_STEPS as usize);
@@ -216,6 +256,7 @@ impl MetaState {
             (RoutingChange::Hash, Routing::Hash) => {}
             (RoutingChange::Hash, Routing::Cluster(cluster)) => {
                 cluster.is_leaving = true;
+                cluster.is_balancing = false;
                 if std::mem::take(&mut cluster.is_training) {
                     self.end_operations(id);
                 }
@@ -232,13 +273,14 @@ impl MetaState {
                 return conflict("the collection is being switched back to `hash`");
             }
             (
-                RoutingChange::Settings { search_shards, copies, recall_target, from_points },
+                RoutingChange::Settings { search_shards, copies, recall_target, from_points, balance },
                 Routing::Cluster(cluster),
             ) => {
                 cluster.search_shards = search_shards.unwrap_or(cluster.search_shards);
                 cluster.copies = copies.unwrap_or(cluster.copies);
                 cluster.recall_target = recall_target.unwrap_or(cluster.recall_target);
                 cluster.from_points = from_points.unwrap_or(cluster.from_points);
+                cluster.balance = balance.unwrap_or(cluster.balance);
             }
         }
         MetaReply::Done

@@ -47,7 +47,7 @@ pub use maps::MAP_STEPS;
 pub use network::META_PREFIX;
 pub(crate) use nodes::replaced;
 pub use opening::{CatalogOptions, Loaded};
-pub use routing::{ClusterRouting, ClusterSettings, RoutingChange, ServedMap};
+pub use routing::{ClusterRouting, ClusterSettings, Measured, RoutingChange, ServedMap, Trained, Verdict};
 pub use sled_store::SledStore;
 pub use state::{
     ALIASES_MAX, COLLECTIONS_MAX, Collection, CollectionState, MetaState, NodeInfo, Operation, OperationId,

@@ -71,13 +71,89 @@ pub struct ClusterRouting {
     pub is_held: bool,
     /// Points shall be spread by their ids alone again, once nothing of all this is left.
     pub is_leaving: bool,
+    /// Whether search shards are kept even by themselves.
+    pub balance: bool,
+    /// The map that is wanted is the one that is served with some of its cells moved or split, not one trained anew.
+    pub is_balancing: bool,
+    /// What training found of the map that is served, or of the one that it came from by moving and splitting.
+    pub trained: Option<Trained>,
+    /// The same of the next map.
+    pub next_trained: Option<Trained>,
+    /// How even the search shards were when that was last looked at.
+    pub measured: Option<Measured>,
+}
+
+/// What was found when a map was trained.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trained {
+    /// Points of the collection then.
+    pub points: u64,
+    /// The recall that the collection wanted then, 0 to 1 (exclusive).
+    pub recall: f32,
+    /// The mean share of the search shards that searches near stored points asked by the map for that recall, 0 to 1.
+    pub fan_out: f32,
+}
+
+/// How even search shards are, on a sample of the points.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// By which map.
+    pub map: MapVersion,
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+    /// Points of the collection.
+    pub points: u64,
+    /// Points and copies of the fullest search shard by the mean.
+    pub imbalance: f32,
+    /// Searches of the most searched shard by the mean; `None` when there were too few to tell.
+    pub load_imbalance: Option<f32>,
+    /// Share of the points that are in cells that want splitting.
+    pub oversized: f32,
+    /// As [`Trained::fan_out`], for the recall that is there: now.
+    pub fan_out: f32,
+    /// What follows.
+    pub verdict: Verdict,
+}
+
+/// What follows from how even search shards are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Nothing is to be done.
+    Even,
+    /// Too few points to tell.
+    TooSmall,
+    /// Cells have to move or to be split.
+    Adjust,
+    /// Shards are uneven, and neither moving nor splitting cells makes them less so.
+    Stuck,
+    /// Searches ask so many more shards than after training that a new map is worth its while.
+    RetrainForFanOut,
+    /// There are so many more points than when the map was trained that another one would be better.
+    RetrainForGrowth,
+    /// Some shards are asked far more often than others, which moving points would not change: they need replicas.
+    Replicas,
+}
+
+impl Verdict {
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Even => "even",
+            Verdict::TooSmall => "too_small",
+            Verdict::Adjust => "adjust",
+            Verdict::Stuck => "stuck",
+            Verdict::RetrainForFanOut => "retrain_for_fan_out",
+            Verdict::RetrainForGrowth => "retrain_for_growth",
+            Verdict::Replicas => "replicas",
+        }
+    }
 }
 
 impl ClusterRouting {
     /// Nothing is there yet: home shards answer until the first map. Maps are numbered from the one after
     /// `last_version`.
     pub fn new(settings: ClusterSettings, last_version: MapVersion) -> ClusterRouting {
-        let ClusterSettings { vector, search_shards, copies, recall_target, from_points } = settings;
+        let ClusterSettings { vector, search_shards, copies, recall_target, from_points, balance } = settings;
         ClusterRouting {
             vector,
             search_shards,
@@ -93,6 +169,11 @@ impl ClusterRouting {
             was_served: false,
             is_held: false,
             is_leaving: false,
+            balance,
+            is_balancing: false,
+            trained: None,
+            next_trained: None,
+            measured: None,
         }
     }
 
@@ -130,6 +211,7 @@ impl ClusterRouting {
             () if self.is_leaving => Some("the collection is being switched back to `hash`"),
             () if self.next.is_some() => Some("a new map is being filled"),
             () if self.ending.is_some() => Some("the map before is being given up"),
+            () if self.is_training && self.is_balancing => Some("search shards are being balanced"),
             () if self.is_training => Some("a new map is being trained"),
             () => None,
         }
@@ -149,6 +231,8 @@ pub struct ClusterSettings {
     pub recall_target: f32,
     /// See [`ClusterRouting::from_points`].
     pub from_points: u64,
+    /// See [`ClusterRouting::balance`].
+    pub balance: bool,
 }
 
 /// How the routing of a collection changes.
@@ -168,6 +252,8 @@ pub enum RoutingChange {
         recall_target: Option<f32>,
         /// For the first map.
         from_points: Option<u64>,
+        /// From now on.
+        balance: Option<bool>,
     },
 }
 

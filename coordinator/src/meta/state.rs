@@ -269,6 +269,8 @@ pub enum OperationKind {
     ServeHomes,
     /// Trains the clusters of a collection.
     TrainClusters,
+    /// Moves and splits cells of the map that is served, fills search shards by the result, and serves it.
+    BalanceMap,
 }
 
 impl OperationKind {
@@ -281,6 +283,7 @@ impl OperationKind {
             OperationKind::AbortMap => "abort_map",
             OperationKind::ServeHomes => "serve_homes",
             OperationKind::TrainClusters => "train_clusters",
+            OperationKind::BalanceMap => "balance_map",
         }
     }
 }

@@ -84,7 +84,7 @@ impl Stored {
 }
 
 /// Version of the stored form of every value.
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
 /// Bytes of the checksum at the end.
 const CHECKSUM: usize = 4;
 

@@ -133,8 +133,14 @@ fn changing_maps() -> MetaState {
         bytes: 9,
         shards: vec![ShardId(shard)],
     };
-    let settings =
-        ClusterSettings { vector: "v".into(), search_shards: 2, copies: 0.25, recall_target: 0.5, from_points: 7 };
+    let settings = ClusterSettings {
+        vector: "v".into(),
+        search_shards: 2,
+        copies: 0.25,
+        recall_target: 0.5,
+        from_points: 7,
+        balance: true,
+    };
     let cluster = ClusterRouting {
         shards: vec![shard(1), shard(2)],
         serving: Some(ServedMap { map: map(1, 1), floors: vec![LogIndex(3)] }),
@@ -178,13 +184,13 @@ fn states_are_stored_as_ever() {
     let state = changing_maps();
     let bytes = super::store::encode(&state).unwrap();
     // Another digest is another stored form, which needs another version.
-    assert_eq!((bytes[0], bytes.len(), xxhash_rust::xxh3::xxh3_64(&bytes)), (7, 4271, 13_522_166_158_109_863_037));
+    assert_eq!((bytes[0], bytes.len(), xxhash_rust::xxh3::xxh3_64(&bytes)), (8, 4276, 13_214_384_863_098_914_838));
     assert_eq!(super::store::decode::<MetaState>("the state", &bytes).unwrap(), state);
     let mut older = bytes[..bytes.len() - 4].to_vec();
-    older[0] = 6;
+    older[0] = 7;
     older.extend(crc32fast::hash(&older).to_le_bytes());
     let error = super::store::decode::<MetaState>("the state", &older).unwrap_err();
-    assert!(error.to_string().contains("the state has version 6, this program knows 7"), "{error}");
+    assert!(error.to_string().contains("the state has version 7, this program knows 8"), "{error}");
 }
 
 #[test]

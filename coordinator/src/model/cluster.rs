@@ -139,6 +139,11 @@ impl ClusterModel {
             was_served: false,
             is_held: false,
             is_leaving: false,
+            balance: true,
+            is_balancing: false,
+            trained: None,
+            next_trained: None,
+            measured: None,
         };
         let collection = (*base.collection).clone();
         base.collection = Arc::new(Collection { routing: Routing::Cluster(Box::new(routing)), ..collection });

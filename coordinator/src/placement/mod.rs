@@ -11,7 +11,7 @@ mod tuning;
 #[cfg(test)]
 mod world;
 
-pub use maps::POINTS_MIN;
+pub use maps::{Action, BalancePlan, POINTS_MIN, plan_balance};
 pub use plan::{Load, load, place, voters_wanted};
 pub use reconcile::Reconciler;
 pub use tuning::{announce_tuning, wait_for_indexes};

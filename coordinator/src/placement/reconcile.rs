@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
@@ -32,7 +33,8 @@ use crate::meta::{Catalog, Collection, CollectionState, MetaCommand, MetaState, 
 pub(super) const TICK: Duration = Duration::from_millis(250);
 /// How often replicas that belong to nothing are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
-/// How often collections that wait for their first map are asked how many points they have.
+/// How often collections that wait for their first map are asked how many points they have, and others how even they
+/// are.
 const LOOK: Duration = Duration::from_secs(2);
 /// Collections worked on at a time (those that wait for a node do not count), and calls under way for each.
 const COLLECTIONS_AT_ONCE: usize = 16;
@@ -58,6 +60,8 @@ pub struct Reconciler {
     places: Arc<Semaphore>,
     /// Whose turn it is to train a map.
     pub(super) trainings: Arc<Semaphore>,
+    /// What is remembered of the balance of search shards while this coordinator leads.
+    pub(super) watches: Arc<Mutex<maps::Watches>>,
 }
 
 /// An attempt that failed, with what it had done.
@@ -70,7 +74,7 @@ impl Reconciler {
     /// A reconciler over the nodes of the directory.
     pub fn new(catalog: Catalog, nodes: NodeDirectory, members: Arc<Members>) -> Reconciler {
         let (places, trainings) = (Arc::new(Semaphore::new(COLLECTIONS_AT_ONCE)), Arc::new(Semaphore::new(1)));
-        Reconciler { catalog, nodes, members, places, trainings }
+        Reconciler { catalog, nodes, members, places, trainings, watches: Arc::default() }
     }
 
     /// Works until `stop` is cancelled.
@@ -83,6 +87,7 @@ impl Reconciler {
         let mut tuning: Option<AbortHandle> = None;
         let mut supply: Option<AbortHandle> = None;
         let mut look: Option<AbortHandle> = None;
+        let mut glance: Option<AbortHandle> = None;
         let mut next_look = None;
         let mut clustering: BTreeMap<CollectionId, AbortHandle> = BTreeMap::new();
         loop {
@@ -132,6 +137,10 @@ impl Reconciler {
                     if is_waited && look.as_ref().is_none_or(AbortHandle::is_finished) {
                         look = Some(works.spawn(self.clone().want_first_maps()));
                     }
+                    let is_watched = maps::watched(&state).next().is_some();
+                    if is_watched && glance.as_ref().is_none_or(AbortHandle::is_finished) {
+                        glance = Some(works.spawn(self.clone().keep_even()));
+                    }
                 }
                 if next_sweep.is_none_or(|due| due <= Instant::now()) {
                     works.spawn(self.clone().sweep());
@@ -139,6 +148,7 @@ impl Reconciler {
                 }
             } else {
                 next_sweep = None;
+                self.watches.lock().clear();
             }
             tokio::select! {
                 () = stop.cancelled() => break,

@@ -3,6 +3,7 @@
 mod model;
 mod nodes;
 mod parts;
+mod skip;
 
 use std::collections::BTreeSet;
 

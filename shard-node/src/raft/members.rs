@@ -1,6 +1,7 @@
 //! Who is in a shard's group: what a replica knows of it, and changing it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use openraft::async_runtime::watch::WatchReceiver;
 
@@ -39,6 +40,7 @@ impl Group {
             optimizing: stats.optimizing,
             builds: stats.builds,
             failed: stats.failed,
+            searches: self.shard().paces().searches.load(Ordering::Relaxed),
             ..ReplicaStatus::unknown(spec.shard, spec.collection)
         };
         let view = self.shard().view();

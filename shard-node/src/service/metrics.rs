@@ -29,6 +29,7 @@ fn show(page: &mut Page, node: &str, replica: &ReplicaStatus) {
     let (collection, shard) = (replica.collection.to_string(), replica.shard.to_string());
     let labels = [node, &collection, &shard];
     page.set(&names::SHARD_POINTS, &labels, replica.points as f64);
+    page.count(&names::SHARD_SEARCHES, &labels, replica.searches);
     page.set(&names::SHARD_INDEXED, &labels, replica.indexed_vectors as f64);
     page.set(&names::SHARD_SEGMENTS, &labels, replica.segments as f64);
     page.set(&names::SHARD_FRESH, &labels, replica.fresh_rows as f64);

@@ -2,6 +2,7 @@
 //! they would have begun.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -156,6 +157,7 @@ pub(super) async fn search(node: &ShardNode, request: SearchRequest) -> Vec<Shar
                 let (group, view) = view(node, context, shard, floor).await?;
                 applied = view.applied();
                 let (hits, ran) = search_shard(node, &view, queries, chunk, is_short, context.deadline).await?;
+                group.shard().paces().searches.fetch_add(hits.len() as u64, Ordering::Relaxed);
                 if let Some(units) = units {
                     group.shard().paces().search.note(units, ran);
                 }

@@ -54,6 +54,8 @@ async fn searches_answer_every_query_of_every_shard() {
         assert_eq!(hits.len(), 2);
     }
     assert!(answers[0].result.as_ref().unwrap().iter().all(|hits| hits[0].id == PointId::Num(50)));
+    let status = cluster.node(0).status().await.unwrap();
+    assert!(status.replicas.iter().all(|replica| replica.searches == 30), "they are counted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -44,6 +44,8 @@ pub struct Paces {
     pub search: Pace,
     /// Of points looked up by their ids: a unit is an id.
     pub retrieve: Pace,
+    /// Searches answered so far.
+    pub searches: AtomicU64,
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ pub(super) struct RoutingBody {
     copies: Option<f64>,
     recall_target: Option<f64>,
     from_points: Option<u64>,
+    balance: Option<bool>,
 }
 
 /// The ways there are.
@@ -88,6 +89,7 @@ impl RoutingBody {
             none("routing.copies", self.copies, &why)?;
             none("routing.recall_target", self.recall_target, &why)?;
             none("routing.from_points", self.from_points, &why)?;
+            none("routing.balance", self.balance, &why)?;
             return Ok(method);
         }
         within("search_shards", self.search_shards, SEARCH_SHARDS_MIN, SEARCH_SHARDS_MAX)?;
@@ -112,6 +114,7 @@ impl RoutingBody {
             copies: self.copies.unwrap_or(COPIES) as f32,
             recall_target: self.recall_target.unwrap_or(RECALL_TARGET) as f32,
             from_points,
+            balance: self.balance.unwrap_or(true),
         })
     }
 
@@ -136,6 +139,7 @@ impl RoutingBody {
                     copies: self.copies.map(|copies| copies as f32),
                     recall_target: self.recall_target.map(|target| target as f32),
                     from_points: self.from_points,
+                    balance: self.balance,
                 };
                 Ok(Some(change))
             }

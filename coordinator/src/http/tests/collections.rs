@@ -77,18 +77,25 @@ async fn a_collection_routed_by_cluster_shows_its_settings_and_what_goes_on() {
     edge.ok("PUT", C, json!({"vectors": {"size": 2, "distance": "Dot"}, "routing": routing})).await;
     let info = edge.ok("GET", C, Value::Null).await;
     let shown = json!({"method": "cluster", "vector": "", "search_shards": 3, "copies": 0.1, "recall_target": 0.9,
-        "from_points": 75_000});
+        "from_points": 75_000, "balance": true});
     assert_eq!(info["config"]["routing"], shown);
     // What is shown can be sent again.
     edge.ok("PATCH", C, json!({"routing": shown})).await;
     let state = json!({"searched_at": "home shards", "serving": null, "next": null, "ending": null, "training": false,
-        "switching_to_hash": false, "search_shards": [], "operation": null});
+        "switching_to_hash": false, "search_shards": [], "operation": null, "imbalance": null, "measured": null});
     assert_eq!(info["routing"], state);
     let train = "/collections/c/routing/train";
     let (status, text) = edge.refused("POST", train, Value::Null).await;
     assert!(status == 400 && text.contains("the collection has 0, 64 are the least"), "{text}");
     let (status, text) = edge.refused("POST", "/collections/c/routing/abort", Value::Null).await;
     assert!(status == 409 && text.contains("no map to take back"), "{text}");
+    let balance = "/collections/c/routing/balance";
+    let (status, text) = edge.refused("POST", balance, Value::Null).await;
+    assert!(status == 409 && text.contains("no map yet that is served"), "{text}");
+    let (status, text) = edge.refused("POST", "/collections/c/routing/balance?apply=1", Value::Null).await;
+    assert!(status == 400 && text.contains("`apply` is `1`, allowed is true or false"), "{text}");
+    edge.ok("PATCH", C, json!({"routing": {"method": "cluster", "balance": false}})).await;
+    assert_eq!(config(&edge).await["routing"]["balance"], false);
     edge.ok("PATCH", C, json!({"routing": {"method": "cluster", "recall_target": 0.99, "from_points": 1_000}})).await;
     let shown = config(&edge).await["routing"].clone();
     assert_eq!(
@@ -101,6 +108,8 @@ async fn a_collection_routed_by_cluster_shows_its_settings_and_what_goes_on() {
     edge.ok("PATCH", C, json!({"routing": {"method": "hash"}})).await;
     assert_eq!(config(&edge).await["routing"], json!({"method": "hash"}));
     let (status, text) = edge.refused("POST", train, Value::Null).await;
+    assert!(status == 400 && text.contains("`routing.method` hash: only `cluster`"), "{text}");
+    let (status, text) = edge.refused("POST", balance, Value::Null).await;
     assert!(status == 400 && text.contains("`routing.method` hash: only `cluster`"), "{text}");
     edge.ok("PATCH", C, json!({"routing": {"method": "cluster"}})).await;
     assert_eq!(config(&edge).await["routing"]["search_shards"], 4);

@@ -21,6 +21,7 @@ fn routed() -> Machine {
         copies: 0.2,
         recall_target: 0.9,
         from_points: 1_000,
+        balance: true,
     };
     machine(Routing::Cluster(Box::new(ClusterRouting::new(settings, MapVersion(0)))))
 }
@@ -93,7 +94,7 @@ fn a_map_of_the_routing_stands_in_and_shares_the_counter() {
     machine.done(MetaCommand::TrainMap { collection: id(), now_ms: 6 });
     // The routing's map that is being trained has that version already.
     machine.refused(serve(1, 1), "being trained");
-    let begin = BeginMap { collection: id(), map: map(1, vec![ShardId(1)]), new_shards: vec![shard(1)] };
+    let begin = BeginMap { collection: id(), map: map(1, vec![ShardId(1)]), new_shards: vec![shard(1)], trained: None };
     machine.done(MetaCommand::BeginMap(Box::new(begin)));
     assert_eq!(machine.told(), None, "not before it is served");
     let floors = vec![vicinal_common::ids::LogIndex(3)];

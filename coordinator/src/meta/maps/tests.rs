@@ -7,7 +7,7 @@ use vicinal_common::publish::MapRef;
 use super::super::change::CollectionChange;
 use super::super::command::MetaCommand;
 use super::super::machine::{Machine, create_command};
-use super::super::routing::ClusterSettings;
+use super::super::routing::{ClusterSettings, Trained, Verdict};
 use super::*;
 
 const HOMES: u64 = 2;
@@ -17,7 +17,14 @@ fn id() -> CollectionId {
 }
 
 fn settings() -> ClusterSettings {
-    ClusterSettings { vector: String::new(), search_shards: 3, copies: 0.2, recall_target: 0.9, from_points: 1_000 }
+    ClusterSettings {
+        vector: String::new(),
+        search_shards: 3,
+        copies: 0.2,
+        recall_target: 0.9,
+        from_points: 1_000,
+        balance: true,
+    }
 }
 
 fn shard(id: u64) -> Shard {
@@ -60,7 +67,7 @@ fn begin(version: u64, new_shards: Vec<Shard>) -> BeginMap {
         bytes: 100,
         shards: new_shards.iter().map(|shard| shard.id).collect(),
     };
-    BeginMap { collection: id(), map, new_shards }
+    BeginMap { collection: id(), map, new_shards, trained: None }
 }
 
 fn train() -> MetaCommand {
@@ -233,8 +240,13 @@ fn what_does_not_fit_is_refused_with_words() {
 #[test]
 fn settings_change_and_methods_that_changed_meanwhile_are_refused() {
     let mut machine = machine();
-    let change =
-        RoutingChange::Settings { search_shards: Some(7), copies: None, recall_target: Some(0.99), from_points: None };
+    let change = RoutingChange::Settings {
+        search_shards: Some(7),
+        copies: None,
+        recall_target: Some(0.99),
+        from_points: None,
+        balance: None,
+    };
     assert_eq!(machine.change(change.clone()), MetaReply::Done);
     let cluster = machine.cluster();
     assert_eq!((cluster.search_shards, cluster.copies, cluster.recall_target), (7, 0.2, 0.99));
@@ -245,9 +257,63 @@ fn settings_change_and_methods_that_changed_meanwhile_are_refused() {
     assert!(matches!(machine.change(change), MetaReply::Refused(Error::Conflict(_))));
 }
 
+fn balance(version: u64) -> MetaCommand {
+    MetaCommand::BalanceMap { collection: id(), version: MapVersion(version), now_ms: 8 }
+}
+
+#[test]
+fn balance_is_wanted_once_for_each_version() {
+    let mut machine = machine();
+    let refused = |reply| matches!(reply, MetaReply::Refused(Error::Conflict(_)));
+    assert!(refused(machine.run(balance(1))), "no map is served");
+    machine.done(train());
+    let trained = Some(Trained { points: 900, recall: 0.9, fan_out: 0.5 });
+    let shards: Vec<Shard> = (HOMES..HOMES + 3).map(shard).collect();
+    machine.done(MetaCommand::BeginMap(Box::new(BeginMap { trained, ..begin(1, shards.clone()) })));
+    assert!(refused(machine.run(balance(2))) && machine.cluster().trained.is_none());
+    machine.done(serve(1, 3));
+    assert_eq!((machine.cluster().trained, machine.cluster().next_trained), (trained, None));
+    assert_eq!(machine.run(balance(1)), MetaReply::Done, "it is there");
+    assert!(!machine.cluster().is_balancing && refused(machine.run(balance(3))));
+
+    let measured = Measured {
+        map: MapVersion(1),
+        at_ms: 5,
+        points: 1_000,
+        imbalance: 1.3,
+        load_imbalance: None,
+        oversized: 0.0,
+        fan_out: 0.6,
+        verdict: Verdict::Adjust,
+    };
+    let note =
+        |map| MetaCommand::NoteBalance { collection: id(), measured: Measured { map: MapVersion(map), ..measured } };
+    machine.done(note(1));
+    machine.done(note(7));
+    assert_eq!(machine.cluster().measured, Some(measured), "of another map it says nothing");
+    machine.done(balance(2));
+    machine.done(balance(2));
+    assert_eq!(machine.operations(), [OperationKind::BalanceMap]);
+    assert_eq!(machine.cluster().under_way(), Some("search shards are being balanced"));
+    assert!(refused(machine.run(train())), "it would be another map");
+    machine.done(abort(2));
+    assert!(machine.operations().is_empty() && !machine.cluster().is_balancing && !machine.cluster().is_held);
+
+    machine.done(balance(2));
+    let map = MapRef { version: MapVersion(2), ..begin(2, shards).map };
+    machine.done(MetaCommand::BeginMap(Box::new(BeginMap { collection: id(), map, new_shards: Vec::new(), trained })));
+    machine.done(balance(2));
+    machine.done(serve(2, 3));
+    assert_eq!((machine.cluster().measured, machine.cluster().trained), (None, trained));
+    machine.done(end(1));
+    machine.done(homes());
+    assert_eq!(machine.cluster().trained, None);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Train,
+    Balance(u64),
     Begin(u64, u64),
     Serve(u64),
     End(u64),
@@ -262,6 +328,7 @@ fn step() -> impl Strategy<Value = Step> {
     let near = || 0_u64..3;
     prop_oneof![
         3 => Just(Step::Train),
+        2 => near().prop_map(Step::Balance),
         4 => (near(), 1_u64..4).prop_map(|(version, shards)| Step::Begin(version, shards)),
         4 => near().prop_map(Step::Serve),
         3 => near().prop_map(Step::End),
@@ -282,6 +349,7 @@ proptest! {
             let near = |back: u64| (newest + 1_u64).saturating_sub(back);
             match step {
                 Step::Train => drop(machine.run(train())),
+                Step::Balance(back) => drop(machine.run(balance(near(back)))),
                 Step::Begin(back, shards) => {
                     let begin = machine.begin(near(back), shards);
                     if machine.run(begin.clone()) == MetaReply::Done && machine.cluster().last_version.0 > newest {
@@ -320,7 +388,13 @@ proptest! {
             let is_back = cluster.is_leaving && machine.operations() == [OperationKind::ServeHomes];
             prop_assert_eq!(machine.operations().len(), usize::from(
                 cluster.is_training || cluster.next.is_some() || cluster.ending.is_some() || is_back));
-            prop_assert!(!(cluster.is_training && cluster.under_way() != Some("a new map is being trained")));
+            let trains = match cluster.is_balancing {
+                true => "search shards are being balanced",
+                false => "a new map is being trained",
+            };
+            prop_assert!(!cluster.is_training || cluster.under_way() == Some(trains));
+            prop_assert!(!cluster.is_balancing || (cluster.is_training && cluster.serving.is_some()));
+            prop_assert!(cluster.next_trained.is_none() || cluster.next.is_some());
         }
     }
 }

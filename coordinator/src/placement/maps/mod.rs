@@ -1,9 +1,11 @@
-//! Changes of the maps of collections that are routed by cluster: training, filling, serving, ending.
+//! Changes of the maps of collections that are routed by cluster: training, balancing, filling, serving, ending.
 //!
 //! What is to be done next is read from the metadata (`plan`), every step can be repeated, and what this coordinator
 //! remembers between attempts only saves work: one that takes over at any point goes on to the same end.
 
+mod balance;
 mod clusters;
+mod even;
 mod plan;
 mod send;
 mod steps;
@@ -20,6 +22,8 @@ use vicinal_common::error::Result;
 use vicinal_common::ids::CollectionId;
 
 pub(super) use clusters::wants_clusters;
+pub use even::{Action, BalancePlan, plan_balance};
+pub(super) use even::{Watches, watched};
 pub use plan::POINTS_MIN;
 pub(super) use plan::{Todo, todo, waiting};
 use steps::{Done, Outcome};
@@ -82,7 +86,11 @@ impl Reconciler {
                         told = text;
                     }
                     sleep(pause).await;
-                    let longest = if matches!(todo, Todo::Train(_)) { TRAIN_PAUSE_LONGEST } else { PAUSE_LONGEST };
+                    let longest = if matches!(todo, Todo::Train(_) | Todo::Balance(_)) {
+                        TRAIN_PAUSE_LONGEST
+                    } else {
+                        PAUSE_LONGEST
+                    };
                     pause = (pause * 2).min(longest);
                 }
             }
@@ -104,10 +112,19 @@ impl Reconciler {
                     Some(learned) => learned,
                     None => self.learn(collection, cluster).await?,
                 };
-                let begun = self.begin(collection, work.learned.insert(learned)).await;
-                begun?;
-                self.progress(id, plan::progress::BEGUN).await;
-                Ok(Outcome::Done)
+                self.begin_learned(collection, work.learned.insert(learned)).await
+            }
+            Todo::Balance(version) => {
+                let learned = match work.learned.take() {
+                    Some(learned) => Some(learned),
+                    None => self.even_out(collection, cluster).await?,
+                };
+                let Some(learned) = learned else {
+                    tracing::info!("search shards of collection `{}` are as even as they get", collection.name);
+                    self.change(MetaCommand::AbortMap { collection: id, version, now_ms }).await?;
+                    return Ok(Outcome::Done);
+                };
+                self.begin_learned(collection, work.learned.insert(learned)).await
             }
             Todo::Fill(_) => self.fill(state, collection, cluster, &mut work.done).await,
             Todo::End(version) => self.end(collection, cluster, version, &mut work.done).await,
@@ -117,6 +134,12 @@ impl Reconciler {
             }
             Todo::ServeHomes => self.serve_homes(state, collection, &mut work.done).await,
         }
+    }
+
+    async fn begin_learned(&self, collection: &Collection, learned: &Learned) -> Result<Outcome> {
+        self.begin(collection, learned).await?;
+        self.progress(collection.id, plan::progress::BEGUN).await;
+        Ok(Outcome::Done)
     }
 
     /// Waits until something else is to be done, or another coordinator leads.

@@ -34,6 +34,8 @@ pub(in super::super) enum Todo {
     Train(MapVersion),
     /// The next map: search shards are to be created and filled, then it is served.
     Fill(MapVersion),
+    /// The map that is served, with cells moved or split, is wanted as this version.
+    Balance(MapVersion),
     /// A map that is ending: nobody shall search by it, then nobody shall publish by it.
     End(MapVersion),
     /// The next map is not wanted: the collection shall be routed by hash.
@@ -54,7 +56,8 @@ pub(in super::super) fn todo(collection: &Collection) -> Option<Todo> {
     if cluster.is_leaving {
         return cluster.serving.as_ref().map(|_| Todo::ServeHomes);
     }
-    cluster.is_training.then(|| Todo::Train(cluster.map_to_come()))
+    let of = if cluster.is_balancing { Todo::Balance } else { Todo::Train };
+    cluster.is_training.then(|| of(cluster.map_to_come()))
 }
 
 /// Collections that get their first map once they have points enough.
@@ -152,20 +155,20 @@ pub(super) fn leader(statuses: &[NodeStatus], shard: ShardId) -> Option<&Replica
     replicas.filter(leads).max_by_key(|of| of.term)
 }
 
-/// Points of each home shard, as its leader knows them, or the replica that is furthest along.
-pub(super) fn points(statuses: &[NodeStatus], collection: &Collection) -> BTreeMap<ShardId, u64> {
+/// Points of each of some shards, as its leader knows them, or the replica that is furthest along.
+pub(super) fn points(statuses: &[NodeStatus], shards: impl Iterator<Item = ShardId>) -> BTreeMap<ShardId, u64> {
     let replicas = || statuses.iter().flat_map(|status| &status.replicas);
     let of = |shard: ShardId| {
         let furthest = replicas().filter(|of| of.shard == shard).max_by_key(|of| of.applied);
         leader(statuses, shard).or(furthest).map(|of| (shard, of.points))
     };
-    collection.shard_ids().filter_map(of).collect()
+    shards.filter_map(of).collect()
 }
 
 /// How far home shards are with filling a map: `None` when all of them are through, else the progress of the change.
 pub(super) fn filling(statuses: &[NodeStatus], collection: &Collection, version: MapVersion) -> Option<u32> {
     let (mut done, mut all, mut is_filled) = (0u64, 0u64, true);
-    let points = points(statuses, collection);
+    let points = points(statuses, collection.shard_ids());
     for shard in collection.shard_ids() {
         let points = points.get(&shard).copied().unwrap_or(0);
         let targets = leader(statuses, shard).into_iter().flat_map(|of| &of.publish.targets);

@@ -1,5 +1,7 @@
 //! Maps come, are replaced, are taken back and go, whatever fails meanwhile and whoever leads.
 
+mod even;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,8 +22,14 @@ const POINTS: u64 = 80;
 const AT_ONCE: usize = 24;
 
 fn clustered(search_shards: u32, from_points: u64) -> CreateCollection {
-    let settings =
-        ClusterSettings { vector: String::new(), search_shards, copies: 0.2, recall_target: 0.9, from_points };
+    let settings = ClusterSettings {
+        vector: String::new(),
+        search_shards,
+        copies: 0.2,
+        recall_target: 0.9,
+        from_points,
+        balance: true,
+    };
     let routing = Routing::Cluster(Box::new(ClusterRouting::new(settings, MapVersion(0))));
     CreateCollection { routing, ..wanted("c", 2, 2) }
 }
@@ -122,6 +130,7 @@ impl World {
             copies: Some(0.0),
             recall_target: None,
             from_points: None,
+            balance: None,
         };
         self.change(id, three).await;
         self.catalog.train_map(id, within(60_000)).await.unwrap();
@@ -219,8 +228,13 @@ async fn the_first_map_waits_for_points_and_is_not_begun_again_by_itself() {
     sleep(Duration::from_millis(2_500)).await;
     assert_eq!(world.catalog.state().operations.len(), 0);
     world.groups.stuck.store(true, Ordering::SeqCst);
-    let fewer =
-        RoutingChange::Settings { search_shards: None, copies: None, recall_target: None, from_points: Some(POINTS) };
+    let fewer = RoutingChange::Settings {
+        search_shards: None,
+        copies: None,
+        recall_target: None,
+        from_points: Some(POINTS),
+        balance: None,
+    };
     world.change(id, fewer).await;
     world.until(id, "not begun", |of| of.routing.cluster().is_some_and(|of| of.next.is_some())).await;
     world.until(id, "no progress", |_| world.catalog.state().operations.values().all(|of| of.steps_done >= 260)).await;
@@ -262,6 +276,7 @@ async fn a_switch_to_hash_takes_back_what_is_being_filled_and_ends_what_is_serve
         copies: 0.2,
         recall_target: 0.9,
         from_points: POINTS,
+        balance: true,
     };
     world.change(id, RoutingChange::Cluster(settings)).await;
     world.served(id, 3).await;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use bytes::Bytes;
@@ -11,19 +12,22 @@ use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;
 use vicinal_common::ids::{MapDigest, MapVersion, NodeId};
 use vicinal_common::limits::MAP_BYTES_MAX;
+use vicinal_common::metric::Metric;
 use vicinal_common::point::PointId;
 use vicinal_common::publish::MapRef;
 use vicinal_common::vector::Vector;
-use vicinal_routing::{CentroidMap, LearnOptions, centroids_wanted, learn};
+use vicinal_routing::{CentroidMap, LearnOptions, Router, RoutingError, centroids_wanted, fan_out, learn};
 
 use super::super::plan::load;
 use super::super::reconcile::{CHANGE, Reconciler};
 use super::plan::{self, progress};
 use crate::members::Liveness;
-use crate::meta::{BeginMap, ClusterRouting, Collection, MetaCommand, MetaReply, Shard};
+use crate::meta::{BeginMap, ClusterRouting, Collection, MetaCommand, MetaReply, Shard, Trained};
 
 /// Points of the sample for each centroid: more move centroids little.
-const POINTS_PER_CENTROID: usize = 256;
+pub(super) const POINTS_PER_CENTROID: usize = 256;
+/// Points of a sample near which it is looked how many shards a search asks.
+pub(super) const QUERIES_MAX: usize = 2_000;
 /// Most bytes of vectors in a sample, and in one answer.
 const SAMPLE_BYTES_MAX: usize = 256 << 20;
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -36,12 +40,14 @@ const DRAWS_MAX: usize = 10;
 
 /// A map that can be begun.
 pub(super) struct Learned {
-    version: MapVersion,
-    vector: String,
+    pub(super) version: MapVersion,
+    pub(super) vector: String,
     /// Shards that it is made for.
-    shards: u32,
+    pub(super) shards: u32,
     pub(super) digest: MapDigest,
     pub(super) bytes: Bytes,
+    /// What training found.
+    pub(super) trained: Option<Trained>,
 }
 
 /// A point of a sample: what its place in the sample is by, its id, its vector.
@@ -68,7 +74,7 @@ impl Reconciler {
             )));
         }
         self.progress(collection.id, progress::SAMPLED).await;
-        let points = sample.len();
+        let (points, all, recall) = (sample.len(), self.points_of(collection).await, cluster.recall_target);
         // Without it other numbers are given to the shards, and more copies move.
         let previous = match served {
             Some(digest) => self.fetch_map(collection, digest).await.ok(),
@@ -83,23 +89,20 @@ impl Reconciler {
             threads: threads(),
         };
         let work = move || {
-            let mut values: Vec<f32> = Vec::with_capacity(points * dim);
-            for (_, _, mut vector) in sample {
-                metric.prepare(&mut vector);
-                values.extend(vector);
-            }
+            let values = prepared(sample, dim, metric);
             let previous = previous.and_then(|bytes| CentroidMap::decode(&bytes).ok());
-            let train = || learn(&values, dim, metric, previous, options);
-            let learned = exec::in_background("train map", train);
+            let train = || {
+                let map = learn(&values, dim, metric, previous, options)?;
+                let bytes = Bytes::from(map.encode());
+                let queries = &values[..points.min(QUERIES_MAX) * dim];
+                Ok((bytes, fan_out(&Router::new(Arc::new(map)), queries, recall)))
+            };
+            let learned: Result<Result<_, RoutingError>, _> = exec::in_background("train map", train);
             let learned = learned.map_err(|error| Error::Unavailable(format!("no thread to train a map: {error}")))?;
-            let map = learned.map_err(|error| Error::Internal(format!("a map was not trained: {error}")))?;
-            Ok::<_, Error>(Bytes::from(map.encode()))
+            learned.map_err(|error| Error::Internal(format!("a map was not trained: {error}")))
         };
-        let bytes = exec::blocking(work).await??;
-        if bytes.len() > MAP_BYTES_MAX {
-            let text = format!("map {version} has {} bytes, the limit is {MAP_BYTES_MAX}", bytes.len());
-            return Err(Error::Internal(text));
-        }
+        let (bytes, asked) = exec::blocking(work).await??;
+        let bytes = checked(version, bytes)?;
         self.progress(collection.id, progress::LEARNED).await;
         tracing::info!(
             "map {version} of collection `{}` was trained on {points} points in {:?}",
@@ -107,7 +110,8 @@ impl Reconciler {
             started.elapsed()
         );
         let (vector, shards) = (cluster.vector.clone(), cluster.search_shards);
-        Ok(Learned { version, vector, shards, digest: MapDigest::of(&bytes), bytes })
+        let trained = Some(Trained { points: all, recall, fan_out: asked as f32 });
+        Ok(Learned { version, vector, shards, digest: MapDigest::of(&bytes), bytes, trained })
     }
 
     /// About so many points, at most what [`SAMPLE_BYTES_MAX`] holds, chosen at random: as many of each home shard as it
@@ -122,7 +126,7 @@ impl Reconciler {
         let most = (SAMPLE_BYTES_MAX / (vector.1.max(1) * size_of::<f32>())).max(1);
         let wanted = wanted.min(most) as u64;
         let statuses = self.all_statuses(collection).await;
-        let points = plan::points(&statuses, collection);
+        let points = plan::points(&statuses, collection.shard_ids());
         let total: u64 = points.values().sum();
         let mut sample: Vec<Drawn> = Vec::new();
         for shard in &collection.shards {
@@ -190,7 +194,8 @@ impl Reconciler {
                 bytes: learned.bytes.len() as u64,
                 shards,
             };
-            let begin = MetaCommand::BeginMap(Box::new(BeginMap { collection: collection.id, map, new_shards }));
+            let (collection, trained) = (collection.id, learned.trained);
+            let begin = MetaCommand::BeginMap(Box::new(BeginMap { collection, map, new_shards, trained }));
             match self.catalog.propose(begin, Instant::now() + CHANGE).await? {
                 MetaReply::Done => return Ok(()),
                 MetaReply::Refused(error) => return Err(error),
@@ -237,7 +242,7 @@ impl Reconciler {
         let statuses: Vec<NodeStatus> = answers.into_iter().filter_map(|(_, status)| status.ok()).collect();
         let state = self.catalog.state();
         for collection in plan::waiting(&state) {
-            let points: u64 = plan::points(&statuses, collection).values().sum();
+            let points: u64 = plan::points(&statuses, collection.shard_ids()).values().sum();
             let needed = collection
                 .routing
                 .cluster()
@@ -252,6 +257,25 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// The vectors of a sample, prepared, row-major.
+pub(super) fn prepared(sample: Vec<Drawn>, dim: usize, metric: Metric) -> Vec<f32> {
+    let mut values: Vec<f32> = Vec::with_capacity(sample.len() * dim);
+    for (_, _, mut vector) in sample {
+        metric.prepare(&mut vector);
+        values.extend(vector);
+    }
+    values
+}
+
+/// Refuses a map that is too large.
+pub(super) fn checked(version: MapVersion, bytes: Bytes) -> Result<Bytes> {
+    if bytes.len() > MAP_BYTES_MAX {
+        let text = format!("map {version} has {} bytes, the limit is {MAP_BYTES_MAX}", bytes.len());
+        return Err(Error::Internal(text));
+    }
+    Ok(bytes)
 }
 
 /// Half of the processors: the others serve.

@@ -35,6 +35,11 @@ fn cluster(serving: Option<ServedMap>) -> ClusterRouting {
         was_served: false,
         is_held: false,
         is_leaving: false,
+        balance: true,
+        is_balancing: false,
+        trained: None,
+        next_trained: None,
+        measured: None,
     }
 }
 

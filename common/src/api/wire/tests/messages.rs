@@ -363,6 +363,7 @@ pub(super) fn status() -> impl Strategy<Value = NodeStatus> {
     let replica = (shard(), collection(), members(), option::of("[a-z]{0,9}"), index()).prop_map(
         |(shard, collection, voters, failed, applied)| ReplicaStatus {
             publish: publish_status(applied.0),
+            searches: applied.0,
             role: ReplicaRole::Leader,
             voters,
             failed,

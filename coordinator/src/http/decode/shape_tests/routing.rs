@@ -67,9 +67,14 @@ fn a_method_can_change_between_hash_and_cluster() {
     assert_eq!((settings.search_shards, settings.copies), (2, 0.5));
     let cluster = created(one_vector(json!({"routing": {"method": "cluster"}})));
     assert_eq!(routing(&cluster, json!({"method": "hash"})), Ok(Some(RoutingChange::Hash)));
-    let change =
-        RoutingChange::Settings { search_shards: None, copies: None, recall_target: Some(0.99), from_points: None };
-    let body = json!({"method": "cluster", "vector": "", "recall_target": 0.99});
+    let change = RoutingChange::Settings {
+        search_shards: None,
+        copies: None,
+        recall_target: Some(0.99),
+        from_points: None,
+        balance: Some(false),
+    };
+    let body = json!({"method": "cluster", "vector": "", "recall_target": 0.99, "balance": false});
     assert_eq!(routing(&cluster, body), Ok(Some(change)));
     for (known, body, part) in [
         (&cluster, json!({"method": "cluster", "vector": "a"}), "`routing.vector: a` is not supported"),
