@@ -14,7 +14,7 @@ use vicinal_common::limits::MAP_BYTES_MAX;
 use vicinal_common::point::PointId;
 use vicinal_common::publish::MapRef;
 use vicinal_common::vector::Vector;
-use vicinal_routing::{CentroidMap, LearnOptions, centroids_wanted, learn};
+use vicinal_routing::{CentroidMap, Known, LearnOptions, centroids_wanted, learn};
 
 use super::super::plan::load;
 use super::super::reconcile::{CHANGE, Reconciler};
@@ -82,6 +82,7 @@ impl Reconciler {
             seed,
             threads: threads(),
         };
+        let asked = self.asked.of(collection.id, &cluster.vector, dim);
         let work = move || {
             let mut values: Vec<f32> = Vec::with_capacity(points * dim);
             for (_, _, mut vector) in sample {
@@ -89,7 +90,8 @@ impl Reconciler {
                 values.extend(vector);
             }
             let previous = previous.and_then(|bytes| CentroidMap::decode(&bytes).ok());
-            let train = || learn(&values, dim, metric, previous, options);
+            let known = Known { sample: &values, asked: &asked };
+            let train = || learn(known, dim, metric, previous, options);
             let learned = exec::in_background("train map", train);
             let learned = learned.map_err(|error| Error::Unavailable(format!("no thread to train a map: {error}")))?;
             let map = learned.map_err(|error| Error::Internal(format!("a map was not trained: {error}")))?;
