@@ -21,11 +21,13 @@ use crate::theta::{Cut, FLATTEST, Flatness, ThetaTable};
 const TOLERANCE: f64 = 0.01;
 /// Standard errors that are kept clear of half of that; the other half is for what shards miss beyond what is expected.
 const ERRORS: f64 = 2.0;
+/// Possible queries reach a target less so much: not all of the tolerance, because a few hundred of them tell no better.
+const POSSIBLE: f64 = 0.0075;
 /// What searches inside shards miss of the answers, at most a tenth of what may be missing: measured 0.002 to 0.005 on the
 /// sets of docs/BENCHMARKS.md.
 const SHARD_LOSS: f64 = 0.003;
 /// Tilts to choose from.
-const TILTS: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0];
+const TILTS: [f32; 12] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0];
 
 /// What queries of a source are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub struct Calibration {
     pub thetas: ThetaTable,
     /// How far expected queries are from their nearest centroids.
     pub d1: D1Quantiles,
-    /// How flat those of the first source are.
+    /// How flat: the median of the first source, and the larger of the others' 99th percentiles.
     pub flatness: Flatness,
 }
 
@@ -77,11 +79,14 @@ pub fn calibrate(
         ranked.push(router.rank_all(source.queries));
     }
     let mut d1 = D1Quantiles::default();
+    let mut flatness = Flatness::default();
     for (_, rankings) in sources.iter().zip(&ranked).filter(|(source, _)| source.kind == SourceKind::Expected) {
         d1 = d1.max(D1Quantiles::of(rankings.iter().map(|ranking| ranking.d1).collect()));
+        let flat = D1Quantiles::of(rankings.iter().map(|ranking| ranking.flat).collect());
+        // Tilts begin where half of the stored points are, and end where the flattest that are expected are.
+        let q50 = if flatness == Flatness::default() { flat.q50 } else { flatness.q50 };
+        flatness = Flatness { q50, q99: flat.q99.max(flatness.q99) };
     }
-    let flat = D1Quantiles::of(ranked[0].iter().map(|ranking| ranking.flat).collect());
-    let flatness = Flatness { q50: flat.q50, q99: flat.q99 };
     let mut cuts: Vec<Cut> = Vec::with_capacity(ks.len() * targets.len());
     for k in ks {
         let curve = |(source, rankings): (&Source<'_>, &Vec<Ranking>)| {
@@ -95,10 +100,17 @@ pub fn calibrate(
     Ok(Calibration { thetas, d1, flatness })
 }
 
-/// The cut-offs of one k: for each target the least tilt that suffices, and no query asks less for a larger target.
+/// The cut-offs of one k: for each target the least tilt that suffices; no query asks less for a larger target.
 fn row(curves: &[(SourceKind, Curve)], targets: &[f32]) -> Vec<Cut> {
     let mut row = vec![Cut { theta: f32::MIN_POSITIVE, tilt: 0.0 }; targets.len()];
     let mut is_open = vec![true; targets.len()];
+    // Whatever flat queries ask beyond it, others ask no less than without a tilt: there are expected queries of which few are
+    // flat.
+    let of_all = |target: f32| {
+        let expected = curves.iter().filter(|(kind, _)| *kind == SourceKind::Expected);
+        expected.map(|(_, curve)| curve.theta(f64::from(target))).fold(f32::MIN_POSITIVE, f32::max)
+    };
+    let least: Vec<f32> = targets.iter().map(|target| of_all(*target)).collect();
     for tilt in TILTS {
         if !is_open.contains(&true) {
             break;
@@ -106,13 +118,16 @@ fn row(curves: &[(SourceKind, Curve)], targets: &[f32]) -> Vec<Cut> {
         let of = |kind| move |(of, curve): &(SourceKind, Curve)| (*of == kind).then(|| curve.tilted(tilt));
         let expected: Vec<Curve> = curves.iter().filter_map(of(SourceKind::Expected)).collect();
         let possible: Vec<Curve> = curves.iter().filter_map(of(SourceKind::Possible)).collect();
-        for ((cut, is_open), target) in row.iter_mut().zip(&mut is_open).zip(targets).filter(|((_, open), _)| **open) {
-            let (target, least) = (f64::from(*target), f64::from(*target) - TOLERANCE);
-            let theta = expected.iter().map(|curve| curve.safe_theta(target)).fold(f32::MIN_POSITIVE, f32::max);
-            *is_open = !possible.iter().all(|curve| curve.recall(theta) >= least);
+        for at in 0..targets.len() {
+            if !is_open[at] {
+                continue;
+            }
+            let (target, enough) = (f64::from(targets[at]), f64::from(targets[at]) - POSSIBLE);
+            let theta = expected.iter().map(|curve| curve.safe_theta(target)).fold(least[at], f32::max);
+            is_open[at] = !possible.iter().all(|curve| curve.recall(theta) >= enough);
             // The steepest is not always enough.
-            let enough = possible.iter().map(|curve| curve.theta(least)).fold(theta, f32::max);
-            *cut = Cut { theta: enough, tilt };
+            let theta = possible.iter().map(|curve| curve.theta(enough)).fold(theta, f32::max);
+            row[at] = Cut { theta, tilt };
         }
     }
     for at in 1..row.len() {

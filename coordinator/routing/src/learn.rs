@@ -60,7 +60,8 @@ pub struct Known<'a> {
     pub asked: &'a [f32],
 }
 
-/// Learns a map from a sample of at least two points. Its shards get the numbers of those shards of the previous map that they have most points in common with:
+/// Learns a map from a sample of at least two points, calibrated by those of it that training does not see, and by what was
+/// asked. Its shards get the numbers of those shards of the previous map that they have most points in common with:
 /// those need not move.
 pub fn learn(
     known: Known<'_>,

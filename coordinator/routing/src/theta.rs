@@ -14,9 +14,9 @@ const TILT_MAX: f32 = 16.0;
 /// their ratio, 0 to 1. A query in the midst of a cluster is not flat; one between clusters, or far from all, is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Flatness {
-    /// Half of the stored points that calibration asked for are less flat; 0 before calibration.
+    /// Half of the stored points that calibration asks are less flat; 0 before calibration.
     pub q50: f32,
-    /// 99 % are less flat.
+    /// 99 % of all queries that are expected are less flat.
     pub q99: f32,
 }
 
