@@ -1,6 +1,7 @@
 //! The coordinator: REST in, answers out. Routes requests to shards, merges their answers, and keeps the metadata of the
 //! cluster in a raft group of coordinators. Holds no point data and reaches shards through `ShardApi` only.
 
+mod asked;
 mod coordinator;
 pub mod http;
 mod maps;

@@ -11,6 +11,7 @@ use vicinal_common::api::NodeDirectory;
 use vicinal_common::error::Result;
 use vicinal_common::ids::{CollectionId, LogIndex, MapVersion, NodeId, ShardId};
 
+use crate::asked::Asked;
 use crate::maps::Maps;
 use crate::meta::{Collection, MetaState, ServedMap};
 use crate::query::{HedgeBudget, Repairs};
@@ -36,6 +37,7 @@ pub struct ShardAccess {
     pub(crate) hedges: HedgeBudget,
     pub(crate) maps: Maps,
     pub(crate) repairs: Repairs,
+    pub(crate) asked: Asked,
     leaders: RwLock<BTreeMap<ShardId, Lead>>,
     floors: RwLock<BTreeMap<ShardId, LogIndex>>,
     map_floors: RwLock<BTreeMap<CollectionId, MapVersion>>,
@@ -210,6 +212,7 @@ impl ShardAccess {
         self.floors.write().retain(|shard, _| known.contains(shard));
         self.map_floors.write().retain(|collection, _| state.collections.contains_key(collection));
         self.refusals.write().retain(|(shard, _), _| known.contains(shard));
+        self.asked.retain(state);
         let mut heard = self.heard.write();
         heard.most.retain(|shard, _| known.contains(shard));
         heard.behind.retain(|(shard, node)| known.contains(shard) && state.nodes.contains_key(node));

@@ -2,8 +2,12 @@
 //!
 //! Queries come from two places: stored points (whose own row is no answer), always there, and logged real queries. Each
 //! place alone must reach the target, so that real queries that are harder than points decide, and the other way round.
-//! Whoever expects queries of another kind (mixtures of points, say, which are no farther from centroids than others and
-//! which the guard for far queries therefore does not notice) adds them as a source of their own.
+//! A target is raised by what chance may mislead by and by what searches inside shards miss.
+//!
+//! Queries of neither kind may come. Those between points (means of some, say) are no farther from centroids than others,
+//! yet their neighbours are in more shards. No property of a query tells them apart, but they are flatter on average. So flat
+//! queries ask more: with the least tilt by which such queries, which are a source of their own here, reach the target less
+//! three quarters of a point. Asking all queries more, for their sake, costs up to twice as much (ADR 21).
 
 use vicinal_index::Rows;
 
@@ -11,16 +15,35 @@ use crate::error::{RoutingError, invalid};
 use crate::map::D1Quantiles;
 use crate::place::Places;
 use crate::router::{Ranking, Router};
-use crate::theta::ThetaTable;
+use crate::theta::{Cut, FLATTEST, Flatness, ThetaTable};
 
 /// Recall may miss its target by so much on other queries.
 const TOLERANCE: f64 = 0.01;
-/// Standard errors that are kept clear of that.
+/// Standard errors that are kept clear of half of that; the other half is for what shards miss beyond what is
+/// expected.
 const ERRORS: f64 = 2.0;
+/// Possible queries reach a target less so much: not all of the tolerance, because a few hundred of them tell no better.
+const POSSIBLE: f64 = 0.0075;
+/// What searches inside shards miss of the answers, at most a tenth of what may be missing: measured 0.002 to 0.005 on the
+/// sets of docs/BENCHMARKS.md.
+const SHARD_LOSS: f64 = 0.003;
+/// Tilts to choose from.
+const TILTS: [f32; 12] = [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0];
+
+/// What queries of a source are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Such as will come: the target is for them.
+    Expected,
+    /// Such as may come: they reach the target less three quarters of a point.
+    Possible,
+}
 
 /// Queries of one kind with their exact answers.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
+    /// What they are.
+    pub kind: SourceKind,
     /// Prepared.
     pub queries: Rows<'a>,
     /// Where the exact neighbours of each query live, nearest first, as many as the largest k or all that there are.
@@ -32,41 +55,89 @@ pub struct Source<'a> {
 pub struct Calibration {
     /// Cut-offs for every k and target.
     pub thetas: ThetaTable,
-    /// How far the queries are from their nearest centroids.
+    /// How far expected queries are from their nearest centroids.
     pub d1: D1Quantiles,
+    /// How flat: the median of the first source, and the larger of the others' 99th percentiles.
+    pub flatness: Flatness,
 }
 
-/// Calibrates cut-offs for some numbers of neighbours and targets of recall, both ascending. With few queries a target is
-/// raised by as much as chance may mislead by, less one point. Fails when a source has no queries or other than one list of
-/// answers for each.
+/// Calibrates cut-offs for some numbers of neighbours and targets of recall, both ascending. The first source is an expected
+/// one. Fails when it is not, or when a source has no queries or other than one list of answers for each.
 pub fn calibrate(
     router: &Router,
     sources: &[Source<'_>],
     ks: &[u32],
     targets: &[f32],
 ) -> Result<Calibration, RoutingError> {
-    let mut thetas = vec![f32::MIN_POSITIVE; ks.len() * targets.len()];
-    let mut d1 = D1Quantiles::default();
+    if sources.first().is_none_or(|source| source.kind != SourceKind::Expected) {
+        return Err(invalid("there are no expected queries to calibrate with"));
+    }
+    let mut ranked: Vec<Vec<Ranking>> = Vec::with_capacity(sources.len());
     for source in sources {
         if source.queries.is_empty() || source.queries.len() != source.answers.len() {
             return Err(invalid(format!("{} queries, {} answers", source.queries.len(), source.answers.len())));
         }
-        let rankings = router.rank_all(source.queries);
+        ranked.push(router.rank_all(source.queries));
+    }
+    let mut d1 = D1Quantiles::default();
+    let mut flatness = Flatness::default();
+    for (_, rankings) in sources.iter().zip(&ranked).filter(|(source, _)| source.kind == SourceKind::Expected) {
         d1 = d1.max(D1Quantiles::of(rankings.iter().map(|ranking| ranking.d1).collect()));
-        for (row, k) in thetas.chunks_exact_mut(targets.len().max(1)).zip(ks) {
-            let curve = Curve::new(&rankings, source.answers, *k as usize);
-            let mut least = 0f32;
-            for (theta, target) in row.iter_mut().zip(targets) {
-                least = least.max(curve.safe_theta(f64::from(*target)));
-                *theta = theta.max(least);
+        let flat = D1Quantiles::of(rankings.iter().map(|ranking| ranking.flat).collect());
+        // Tilts begin where half of the stored points are, and end where the flattest that are expected are.
+        let q50 = if flatness == Flatness::default() { flat.q50 } else { flatness.q50 };
+        flatness = Flatness { q50, q99: flat.q99.max(flatness.q99) };
+    }
+    let mut cuts: Vec<Cut> = Vec::with_capacity(ks.len() * targets.len());
+    for k in ks {
+        let curve = |(source, rankings): (&Source<'_>, &Vec<Ranking>)| {
+            (source.kind, Curve::new(rankings, source.answers, *k as usize).standing(rankings, flatness))
+        };
+        let curves: Vec<(SourceKind, Curve)> = sources.iter().zip(&ranked).map(curve).collect();
+        cuts.extend(row(&curves, targets));
+    }
+    let (thetas, tilts) = cuts.into_iter().map(|cut| (cut.theta, cut.tilt)).unzip();
+    let thetas = ThetaTable::tilted(ks.to_vec(), targets.to_vec(), thetas, tilts)?;
+    Ok(Calibration { thetas, d1, flatness })
+}
+
+/// The cut-offs of one k: for each target the least tilt that suffices; no query asks less for a larger target.
+fn row(curves: &[(SourceKind, Curve)], targets: &[f32]) -> Vec<Cut> {
+    let mut row = vec![Cut { theta: f32::MIN_POSITIVE, tilt: 0.0 }; targets.len()];
+    let mut is_open = vec![true; targets.len()];
+    // Whatever flat queries ask beyond it, others ask no less than without a tilt: there are expected queries of which few are
+    // flat.
+    let of_all = |target: f32| {
+        let expected = curves.iter().filter(|(kind, _)| *kind == SourceKind::Expected);
+        expected.map(|(_, curve)| curve.theta(f64::from(target))).fold(f32::MIN_POSITIVE, f32::max)
+    };
+    let least: Vec<f32> = targets.iter().map(|target| of_all(*target)).collect();
+    for tilt in TILTS {
+        if !is_open.contains(&true) {
+            break;
+        }
+        let of = |kind| move |(of, curve): &(SourceKind, Curve)| (*of == kind).then(|| curve.tilted(tilt));
+        let expected: Vec<Curve> = curves.iter().filter_map(of(SourceKind::Expected)).collect();
+        let possible: Vec<Curve> = curves.iter().filter_map(of(SourceKind::Possible)).collect();
+        for at in 0..targets.len() {
+            if !is_open[at] {
+                continue;
             }
+            let (target, enough) = (f64::from(targets[at]), f64::from(targets[at]) - POSSIBLE);
+            let theta = expected.iter().map(|curve| curve.safe_theta(target)).fold(least[at], f32::max);
+            is_open[at] = !possible.iter().all(|curve| curve.recall(theta) >= enough);
+            // The steepest is not always enough.
+            let theta = possible.iter().map(|curve| curve.theta(enough)).fold(theta, f32::max);
+            row[at] = Cut { theta, tilt };
         }
     }
-    let thetas = ThetaTable::new(ks.to_vec(), targets.to_vec(), if sources.is_empty() { Vec::new() } else { thetas });
-    if sources.is_empty() {
-        return Err(invalid("there are no queries to calibrate with"));
+    for at in 1..row.len() {
+        let (before, cut) = (row[at - 1], &mut row[at]);
+        // At both ends is in between too.
+        let steeper = ((before.tilt - cut.tilt) * FLATTEST).max(0.0);
+        cut.theta = cut.theta.max(before.theta).max(1.0 - (1.0 - before.theta) * (-steeper).exp());
     }
-    Ok(Calibration { thetas: thetas?, d1 })
+    row
 }
 
 /// Recall of some queries as a function of theta, exactly.
@@ -81,17 +152,22 @@ pub struct Curve {
 }
 
 /// One query.
+#[derive(Clone)]
 struct Steps {
     /// Answers found in the first 1, 2, ... shards, and the mass left behind each.
     found: Vec<(u32, f32)>,
     wanted: u32,
+    /// How flat it is: see [`Flatness::z`].
+    z: f32,
 }
 
 impl Curve {
     /// Of rankings and the places of the exact neighbours, of which the nearest `k` count.
     pub fn new(rankings: &[Ranking], answers: &[Vec<Places>], k: usize) -> Curve {
-        let queries: Vec<Steps> =
-            rankings.iter().zip(answers).map(|(ranking, answers)| Steps::new(ranking, answers, k)).collect();
+        Curve::of(rankings.iter().zip(answers).map(|(ranking, answers)| Steps::new(ranking, answers, k)).collect())
+    }
+
+    fn of(queries: Vec<Steps>) -> Curve {
         let mut gains = Vec::new();
         for query in &queries {
             let pairs = query.found.windows(2).filter(|pair| pair[1].0 > pair[0].0);
@@ -100,6 +176,25 @@ impl Curve {
         gains.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
         let first = queries.iter().filter_map(|query| query.found.first()).map(|found| u64::from(found.0)).sum();
         Curve { wanted: queries.iter().map(|query| u64::from(query.wanted)).sum(), queries, gains, first }
+    }
+
+    /// Of the same rankings, where each stands by how flat it is.
+    fn standing(mut self, rankings: &[Ranking], flatness: Flatness) -> Curve {
+        for (query, ranking) in self.queries.iter_mut().zip(rankings) {
+            query.z = flatness.z(ranking.flat);
+        }
+        self
+    }
+
+    /// The same with a tilt: as recall is when what may be left out is divided for flat queries, or, which is the same, when
+    /// what is left out counts more.
+    fn tilted(&self, tilt: f32) -> Curve {
+        let counts = |query: &Steps| {
+            let more = (tilt * query.z).exp();
+            let found = query.found.iter().map(|(found, left)| (*found, left * more)).collect();
+            Steps { found, ..*query }
+        };
+        Curve::of(self.queries.iter().map(counts).collect())
     }
 
     /// The least theta whose recall is at least `target`; 1 when nothing less will do.
@@ -118,12 +213,12 @@ impl Curve {
         1.0
     }
 
-    /// [`Curve::theta`], for a target that is raised when there are too few queries to trust it to a point of recall.
+    /// [`Curve::theta`], for a target that is raised by what shards miss, and when there are too few queries to trust it.
     fn safe_theta(&self, target: f64) -> f32 {
-        let theta = self.theta(target);
-        let margin = (ERRORS * self.standard_error(theta) - TOLERANCE).max(0.0);
+        let chance = (ERRORS * self.standard_error(self.theta(target)) - TOLERANCE / 2.0).max(0.0);
+        let margin = chance + SHARD_LOSS.min((1.0 - target) / 10.0);
         // Half of what is missing is as careful as it gets: all of it would be everything.
-        if margin > 0.0 { self.theta(target + margin.min((1.0 - target) / 2.0)) } else { theta }
+        self.theta(target + margin.min((1.0 - target) / 2.0))
     }
 
     /// Recall at a theta.
@@ -146,9 +241,10 @@ impl Steps {
     fn new(ranking: &Ranking, answers: &[Places], k: usize) -> Steps {
         let answers = &answers[..k.min(answers.len())];
         let mut is_found = vec![false; answers.len()];
-        let mut count = 0;
+        let mut count = 0u32;
         let found = ranking.shards.iter().map(|shard| {
-            for (is_found, places) in is_found.iter_mut().zip(answers) {
+            let open = if (count as usize) < answers.len() { answers.len() } else { 0 };
+            for (is_found, places) in is_found.iter_mut().zip(answers).take(open) {
                 if !*is_found && places.is_in(shard.shard) {
                     *is_found = true;
                     count += 1;
@@ -156,7 +252,7 @@ impl Steps {
             }
             (count, shard.left)
         });
-        Steps { found: found.collect(), wanted: answers.len() as u32 }
+        Steps { found: found.collect(), wanted: answers.len() as u32, z: 0.0 }
     }
 
     fn found(&self, theta: f32) -> u32 {
@@ -178,110 +274,4 @@ fn theta_below(left: f32) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use vicinal_common::metric::Metric;
-    use vicinal_index::{Accept, FlatIndex, SearchParams, VectorIndex};
-
-    use super::*;
-    use crate::decision::{Ask, Filtered, Goal};
-    use crate::map::CentroidMap;
-    use crate::place::Placer;
-    use crate::testing::{METRICS, points};
-    use crate::train::{TrainOptions, train};
-
-    const DIM: usize = 8;
-
-    fn answers(data: &[f32], queries: &[f32], places: &[Places], metric: Metric, k: usize) -> Vec<Vec<Places>> {
-        let (index, rows) = (FlatIndex::new(metric), Rows { data, dim: DIM });
-        let search = |query| index.search(rows, query, SearchParams::new(k, k), Accept::All);
-        queries
-            .chunks_exact(DIM)
-            .map(|query| search(query).iter().map(|hit| places[hit.row as usize]).collect())
-            .collect()
-    }
-
-    #[test]
-    fn targets_hold_on_other_queries() {
-        for metric in METRICS {
-            // Many overlapping places, of which the queries are later points.
-            let mut data = points(9_000, DIM, 300, metric, 6);
-            let queries = data.split_off(8_000 * DIM);
-            let (fit, test) = queries.split_at(500 * DIM);
-            let map = train(Rows { data: &data, dim: DIM }, metric, TrainOptions::new(8, 1)).unwrap();
-            let map = Arc::new(map);
-            let places = Placer::new(map.clone()).place_all(Rows { data: &data, dim: DIM });
-            let of = |queries| answers(&data, queries, &places, metric, 20);
-            let (fit_answers, test_answers) = (of(fit), of(test));
-            let source = Source { queries: Rows { data: fit, dim: DIM }, answers: &fit_answers };
-            let router = Router::new(map.clone());
-            let found = calibrate(&router, &[source], &[1, 10, 20], &[0.8, 0.9, 0.95, 0.99]).unwrap();
-            let mut parts = CentroidMap::clone(&map).into_parts();
-            (parts.thetas, parts.d1) = (found.thetas, found.d1);
-            let router = Router::new(Arc::new(CentroidMap::new(parts).unwrap()));
-            for target in [0.8, 0.87, 0.9, 0.95, 0.99, 1.0] {
-                let (mut hits, mut asked) = (0, 0);
-                for (query, answers) in test.chunks_exact(DIM).zip(&test_answers) {
-                    let ask = Ask { k: 10, goal: Goal::Recall(target), filter: Filtered::No };
-                    let decision = router.route(query, ask);
-                    let is_hit = |places: &&Places| decision.shards().any(|shard| places.is_in(shard));
-                    hits += answers[..10].iter().filter(is_hit).count();
-                    asked += decision.asked;
-                }
-                let recall = hits as f32 / 5_000.0;
-                assert!(recall >= target - 0.015, "{metric:?}: {recall} for {target}");
-                assert!(target < 1.0 || asked == 8 * 500, "{metric:?}: {asked}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_curve_is_what_rankings_give() {
-        let data = points(2_000, DIM, 200, Metric::Euclid, 6);
-        let rows = Rows { data: &data, dim: DIM };
-        let map = Arc::new(train(rows, Metric::Euclid, TrainOptions::new(5, 1)).unwrap());
-        let places = Placer::new(map.clone()).place_all(rows);
-        let queries = points(100, DIM, 200, Metric::Euclid, 8);
-        let answers = answers(&data, &queries, &places, Metric::Euclid, 10);
-        let rankings = Router::new(map).rank_all(Rows { data: &queries, dim: DIM });
-        let curve = Curve::new(&rankings, &answers, 10);
-        let counted = |theta: f32| {
-            let of = |(ranking, answers): (&Ranking, &Vec<Places>)| {
-                let asked = &ranking.shards[..ranking.asked(theta)];
-                answers.iter().filter(|places| asked.iter().any(|shard| places.is_in(shard.shard))).count()
-            };
-            rankings.iter().zip(&answers).map(of).sum::<usize>() as f64 / 1_000.0
-        };
-        for target in [0.3, 0.6, 0.8, 0.9, 0.95, 0.99, 1.0] {
-            let theta = curve.theta(target);
-            assert_eq!(curve.recall(theta), counted(theta));
-            assert!(counted(theta) >= target);
-            assert!(theta <= f32::MIN_POSITIVE || counted(theta - 1e-5) < target || theta == 1.0, "{target} {theta}");
-        }
-        assert_eq!(curve.recall(1.0), 1.0);
-    }
-
-    #[test]
-    fn the_harder_source_decides_and_nonsense_is_refused() {
-        let data = points(2_000, DIM, 200, Metric::Euclid, 6);
-        let rows = Rows { data: &data, dim: DIM };
-        let map = Arc::new(train(rows, Metric::Euclid, TrainOptions::new(5, 1)).unwrap());
-        let places = Placer::new(map.clone()).place_all(rows);
-        let router = Router::new(map);
-        let (easy, hard) = (&data[..100 * DIM], points(100, DIM, 7, Metric::Euclid, 77));
-        let of = |queries| answers(&data, queries, &places, Metric::Euclid, 10);
-        let (easy_answers, hard_answers) = (of(easy), of(&hard));
-        let easy = Source { queries: Rows { data: easy, dim: DIM }, answers: &easy_answers };
-        let hard = Source { queries: Rows { data: &hard, dim: DIM }, answers: &hard_answers };
-        let run = |sources: &[Source<'_>]| calibrate(&router, sources, &[10], &[0.9, 0.95]);
-        let (one, other, both) = (run(&[easy]).unwrap(), run(&[hard]).unwrap(), run(&[easy, hard]).unwrap());
-        for i in 0..2 {
-            assert_eq!(both.thetas.thetas()[i], one.thetas.thetas()[i].max(other.thetas.thetas()[i]));
-        }
-        assert_eq!(both.d1, one.d1.max(other.d1));
-        assert!(run(&[]).is_err());
-        assert!(run(&[Source { answers: &easy_answers[1..], ..easy }]).is_err());
-        assert!(calibrate(&router, &[easy], &[10], &[1.5]).is_err());
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use crate::kmeans::{KMeansOptions, cluster};
 use crate::learn::on_threads;
 use crate::map::{CentroidMap, D1Quantiles, MapParts};
 use crate::place::Placer;
-use crate::theta::ThetaTable;
+use crate::theta::{Flatness, ThetaTable};
 
 /// How to find clusters.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,7 @@ fn learn_here(sample: Rows<'_>, metric: Metric, options: ClusterOptions) -> Resu
         copy_ratio: 0.0,
         thetas: ThetaTable::default(),
         d1: D1Quantiles::default(),
+        flatness: Flatness::default(),
     };
     let map = Arc::new(CentroidMap::new(parts)?);
     let placer = Placer::new(map.clone());

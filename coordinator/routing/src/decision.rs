@@ -48,7 +48,7 @@ pub struct Ask {
 pub enum Reason {
     /// Shards until this share of the mass was reached.
     Mass {
-        /// The share.
+        /// The share, by the recall, k and how flat the query is.
         theta: f32,
     },
     /// As many as the search said.
@@ -76,6 +76,8 @@ pub enum Reason {
 pub enum Widening {
     /// The query is farther from all centroids than 99 % of those seen in calibration.
     FarQuery,
+    /// More centroids are about as near to the query as the nearest than to 99 % of those seen in calibration.
+    FlatQuery,
     /// A filter spreads the answers over more shards.
     Filter,
     /// More neighbours are wanted than were calibrated.

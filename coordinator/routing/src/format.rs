@@ -4,10 +4,10 @@ use vicinal_common::metric::Metric;
 
 use crate::error::RoutingError;
 use crate::map::{CENTROIDS_MAX, CentroidMap, D1Quantiles, DIM_MAX, MapParts, SHARDS_MAX};
-use crate::theta::{SIDE_MAX, ThetaTable};
+use crate::theta::{Flatness, SIDE_MAX, ThetaTable};
 
 const MAGIC: [u8; 8] = *b"VCNLCMAP";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Bytes of the header, its checksum included.
 const HEADER_BYTES: usize = 80;
 const HEADER_CRC_AT: usize = HEADER_BYTES - 4;
@@ -24,6 +24,7 @@ mod field {
     pub(super) const TAU: usize = 44;
     pub(super) const COPY_RATIO: usize = 48;
     pub(super) const D1: usize = 52;
+    pub(super) const FLATNESS: usize = 68;
 }
 
 fn corrupt(offset: usize, what: impl Into<String>) -> RoutingError {
@@ -53,6 +54,8 @@ impl CentroidMap {
         for (i, quantile) in d1.into_iter().enumerate() {
             put(field::D1 + 4 * i, &quantile.to_le_bytes());
         }
+        put(field::FLATNESS, &parts.flatness.q50.to_le_bytes());
+        put(field::FLATNESS + 4, &parts.flatness.q99.to_le_bytes());
         let crc = crc32fast::hash(&out[..HEADER_CRC_AT]);
         out[HEADER_CRC_AT..].copy_from_slice(&crc.to_le_bytes());
 
@@ -65,6 +68,7 @@ impl CentroidMap {
         words(&mut out, parts.thetas.ks());
         floats(&mut out, parts.thetas.targets());
         floats(&mut out, parts.thetas.thetas());
+        floats(&mut out, parts.thetas.tilts());
         let crc = crc32fast::hash(&out[HEADER_BYTES..]);
         out.extend(crc.to_le_bytes());
         out
@@ -88,9 +92,6 @@ impl CentroidMap {
         }
         let code = u32_at(field::METRIC);
         let metric = Metric::of_code(code).ok_or_else(|| corrupt(field::METRIC, format!("unknown metric {code}")))?;
-        if header[field::D1 + 16..HEADER_CRC_AT].iter().any(|byte| *byte != 0) {
-            return Err(corrupt(field::D1 + 16, "bytes that are zero are not"));
-        }
         let count = |at: usize, what: &str, low: usize, high: usize| {
             let value = u32_at(at) as usize;
             let is_in_range = (low..=high).contains(&value);
@@ -101,8 +102,8 @@ impl CentroidMap {
         let shards = count(field::SHARDS, "shards", 1, SHARDS_MAX as usize)?;
         let ks = count(field::KS, "numbers of neighbours", 0, SIDE_MAX)?;
         let targets = count(field::TARGETS, "targets", 0, SIDE_MAX)?;
-        // At most 2^20 * (2^16 + 3) + 2^13 numbers of 4 bytes: no overflow in 64 bits.
-        let numbers = (centroids as u64) * (dim as u64 + 3) + (ks + targets + ks * targets) as u64;
+        // At most 2^20 * (2^16 + 3) + 2^14 numbers of 4 bytes: no overflow in 64 bits.
+        let numbers = (centroids as u64) * (dim as u64 + 3) + (ks + targets + 2 * ks * targets) as u64;
         let wanted = HEADER_BYTES as u64 + 4 * numbers + 4;
         if bytes.len() as u64 != wanted {
             return Err(corrupt(bytes.len(), format!("the header wants {wanted} bytes")));
@@ -122,7 +123,9 @@ impl CentroidMap {
         let (centroid_values, radius) = (floats(words(centroids * dim)), floats(words(centroids)));
         let (weight, shard_of) = (floats(words(centroids)), words(centroids));
         let table_at = HEADER_BYTES + 4 * centroids * (dim + 3);
-        let thetas = ThetaTable::new(words(ks), floats(words(targets)), floats(words(ks * targets)))
+        let (known_ks, known_targets) = (words(ks), floats(words(targets)));
+        let (thetas, tilts) = (floats(words(ks * targets)), floats(words(ks * targets)));
+        let thetas = ThetaTable::tilted(known_ks, known_targets, thetas, tilts)
             .map_err(|error| corrupt(table_at, error.to_string()))?;
         let version = u64::from(u32_at(field::VERSION)) | u64::from(u32_at(field::VERSION + 4)) << 32;
         let d1 = |i: usize| f32_at(field::D1 + 4 * i);
@@ -139,6 +142,7 @@ impl CentroidMap {
             copy_ratio: f32_at(field::COPY_RATIO),
             thetas,
             d1: D1Quantiles { q50: d1(0), q90: d1(1), q99: d1(2), q999: d1(3) },
+            flatness: Flatness { q50: f32_at(field::FLATNESS), q99: f32_at(field::FLATNESS + 4) },
         };
         CentroidMap::new(parts).map_err(|error| corrupt(HEADER_BYTES, error.to_string()))
     }
@@ -189,7 +193,8 @@ mod tests {
         };
         assert!(error(&good[..50]).contains("offset 50: it ends within the header"));
         assert!(error(&with(0, 1)).contains("offset 0: these are no bytes"));
-        assert!(error(&with(field::FORMAT, 9)).contains("unknown format version 9"));
+        assert!(error(&with(field::FORMAT, 1)).contains("unknown format version 1"));
+        assert!(error(&with(field::FLATNESS, f32::NAN.to_bits())).contains("quantiles of flatness"));
         assert!(error(&with(field::METRIC, 9)).contains("unknown metric 9"));
         assert!(error(&with(field::DIM, 0)).contains("offset 24: 0 dimensions"));
         assert!(error(&with(field::CENTROIDS, 1 << 20)).contains("the header wants"));

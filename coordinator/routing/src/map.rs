@@ -6,7 +6,7 @@ use vicinal_index::Rows;
 use crate::error::{RoutingError, invalid};
 use crate::kmeans::Clusters;
 use crate::rebalance::Move;
-use crate::theta::ThetaTable;
+use crate::theta::{Flatness, ThetaTable};
 
 /// Most values per centroid.
 pub(crate) const DIM_MAX: usize = 1 << 16;
@@ -81,6 +81,8 @@ pub struct MapParts {
     pub thetas: ThetaTable,
     /// Where queries are expected.
     pub d1: D1Quantiles,
+    /// How flat they are expected to be.
+    pub flatness: Flatness,
 }
 
 /// A map whose parts fit each other.
@@ -125,6 +127,10 @@ impl CentroidMap {
         let d1 = [parts.d1.q50, parts.d1.q90, parts.d1.q99, parts.d1.q999];
         if !d1.iter().all(is_size) || !d1.is_sorted() {
             return Err(invalid("quantiles of distances are not ascending from 0"));
+        }
+        let flatness = [parts.flatness.q50, parts.flatness.q99];
+        if !flatness.iter().all(|flat| (0.0..=1.0).contains(flat)) || !flatness.is_sorted() {
+            return Err(invalid("quantiles of flatness are not ascending between 0 and 1"));
         }
         Ok(CentroidMap { parts })
     }
@@ -218,8 +224,15 @@ pub(crate) mod tests {
             shard_of: (0..count as u32).map(|c| c % 3).collect(),
             tau: 0.05,
             copy_ratio: 1.1,
-            thetas: ThetaTable::new(vec![1, 10], vec![0.9, 0.95], vec![0.5, 0.6, 0.7, 1.0]).unwrap(),
+            thetas: ThetaTable::tilted(
+                vec![1, 10],
+                vec![0.9, 0.95],
+                vec![0.5, 0.6, 0.7, 1.0],
+                vec![2.0, 1.0, 0.5, 0.0],
+            )
+            .unwrap(),
             d1: D1Quantiles { q50: 0.5, q90: 0.6, q99: 0.7, q999: 0.8 },
+            flatness: Flatness { q50: 0.7, q99: 0.9 },
         };
         CentroidMap::new(parts).unwrap()
     }
@@ -243,6 +256,8 @@ pub(crate) mod tests {
         assert!(refused(&|parts| parts.tau = 0.0));
         assert!(refused(&|parts| parts.copy_ratio = 0.5));
         assert!(refused(&|parts| parts.d1.q50 = 0.9));
+        assert!(refused(&|parts| parts.flatness.q50 = 0.95));
+        assert!(refused(&|parts| parts.flatness.q99 = f32::NAN));
     }
 
     #[test]

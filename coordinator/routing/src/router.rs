@@ -5,8 +5,9 @@
 //! next to nothing. Where distances hardly differ, as in many dimensions, the rank tells near from far: with it a third fewer
 //! shards are asked on some sets than by distances alone (docs/BENCHMARKS.md). Shards are asked by falling mass until a share
 //! theta of it is reached; the shard of the nearest centroid is asked first, so that a stored point finds itself. How
-//! large theta is for a recall and k was calibrated. Queries unlike those of calibration, filters and large k spread the
-//! answers: then theta is widened, or everything is asked.
+//! large theta is for a recall and k was calibrated, and how much larger for a flat query, which has many centroids about as
+//! near as the nearest. Queries unlike those of calibration, filters and large k spread the answers: then theta is widened,
+//! or everything is asked.
 
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use crate::space::{QueryScale, norm};
 
 /// Nearest centroids that give mass.
 const NEAREST: usize = 256;
+/// A query is as flat as the centroid of this rank is near.
+const FLAT_RANK: usize = 64;
 /// Mass falls with the rank to this power. Measured from 0 to 2: docs/BENCHMARKS.md.
 const RANK_POWER: f32 = 1.5;
 /// What is left out of the mass is divided by this to widen.
@@ -53,6 +56,8 @@ pub struct Ranking {
     pub shards: Vec<ShardMass>,
     /// Length from the query to its nearest centroid.
     pub d1: f32,
+    /// How flat the query is, 0 to 1: see [`Flatness`](crate::Flatness).
+    pub flat: f32,
 }
 
 impl Ranking {
@@ -107,6 +112,9 @@ impl Router {
         let per_share = 1.0 / (parts.tau * d1.max(f32::MIN_POSITIVE));
         let mut total = 0.0;
         let mut last = d1;
+        // Equal lengths, of 0 too, are flat.
+        let far = nearest.get(FLAT_RANK - 1).or(nearest.last()).map_or(d1, |hit| scale.length(hit.distance));
+        let flat = if far > 0.0 { (d1 / far).clamp(0.0, 1.0) } else { 1.0 };
         for (hit, by_rank) in nearest.iter().zip(&self.by_rank) {
             let (centroid, length) = (hit.row as usize, scale.length(hit.distance));
             // The nearest gives something whatever its weight: a total of zero would have no shares.
@@ -140,7 +148,7 @@ impl Router {
             shard.left = left;
             left += shard.mass;
         }
-        Ranking { shards, d1 }
+        Ranking { shards, d1, flat }
     }
 
     /// The nearest few hundred centroids, best first, ties by number. All distances are computed as they are: for so many hits
@@ -165,18 +173,17 @@ impl Router {
 
     /// Decides whom to ask.
     pub fn route(&self, query: &[f32], ask: Ask) -> Decision {
-        let Ranking { shards, d1 } = self.rank(query);
-        let reason = self.reason(d1, ask);
-        let ranking = Ranking { shards, d1 };
+        let ranking = self.rank(query);
+        let reason = self.reason(ranking.d1, ranking.flat, ask);
         let asked = match reason {
             Reason::Mass { theta } | Reason::Widened { theta, .. } => ranking.asked(theta),
             Reason::Shards { count } => (count as usize).clamp(1, ranking.shards.len()),
             Reason::All { .. } => ranking.shards.len(),
         };
-        Decision { ranked: ranking.shards, asked, reason, d1 }
+        Decision { d1: ranking.d1, ranked: ranking.shards, asked, reason }
     }
 
-    fn reason(&self, d1: f32, ask: Ask) -> Reason {
+    fn reason(&self, d1: f32, flat: f32, ask: Ask) -> Reason {
         let all = |why| Reason::All { why };
         if self.map.shards() == 1 {
             return all(AllBecause::OneShard);
@@ -191,7 +198,8 @@ impl Router {
             Goal::Theta(theta) => return Reason::Mass { theta },
             Goal::Recall(recall) => recall,
         };
-        let table = &self.map.parts().thetas;
+        let parts = self.map.parts();
+        let table = &parts.thetas;
         if table.is_empty() {
             return all(AllBecause::NotCalibrated);
         }
@@ -206,9 +214,11 @@ impl Router {
             Filtered::No => (Widening::ManyNeighbours, AllBecause::ManyNeighbours),
             Filtered::Matching { .. } | Filtered::Unknown => (Widening::Filter, AllBecause::Filter),
         };
-        let Some(calibrated) = table.theta(recall, spread).filter(|theta| *theta < 1.0) else {
+        let Some(cut) = table.cut(recall, spread).filter(|cut| cut.theta < 1.0) else {
             return all(AllBecause::HighRecall);
         };
+        let z = parts.flatness.z(flat);
+        let calibrated = cut.at(z);
         let mut reason = if spread > BEYOND_K * f64::from(table.k_max()) {
             return all(because);
         } else if spread > f64::from(table.k_max()) {
@@ -218,14 +228,15 @@ impl Router {
         } else {
             Reason::Mass { theta: calibrated }
         };
-        let seen = self.map.parts().d1;
+        let seen = parts.d1;
         if d1 > seen.q999 + (seen.q99 - seen.q50) {
             return all(AllBecause::FarQuery);
         }
-        if d1 > seen.q99
+        let is_unusual = [(d1 > seen.q99, Widening::FarQuery), (z > 1.0, Widening::FlatQuery)];
+        if let Some((_, why)) = is_unusual.into_iter().find(|(is_so, _)| *is_so)
             && let Reason::Mass { theta } | Reason::Widened { theta, .. } = reason
         {
-            reason = Reason::Widened { why: Widening::FarQuery, theta: widened(theta) };
+            reason = Reason::Widened { why, theta: widened(theta) };
         }
         reason
     }

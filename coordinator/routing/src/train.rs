@@ -10,7 +10,7 @@ use crate::group::{GroupOptions, group};
 use crate::kmeans::{KMeansOptions, cluster};
 use crate::map::{CentroidMap, D1Quantiles, MapParts};
 use crate::place::{Placer, copy_ratio};
-use crate::theta::ThetaTable;
+use crate::theta::{Flatness, ThetaTable};
 
 /// Fewest centroids where there are points enough.
 const CENTROIDS_MIN: usize = 1_024;
@@ -81,6 +81,7 @@ pub fn train(sample: Rows<'_>, metric: Metric, options: TrainOptions) -> Result<
         copy_ratio: 0.0,
         thetas: ThetaTable::default(),
         d1: D1Quantiles::default(),
+        flatness: Flatness::default(),
     };
     let map = CentroidMap::new(parts)?;
     if options.copies <= 0.0 {

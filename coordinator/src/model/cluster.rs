@@ -7,7 +7,7 @@ use vicinal_common::ids::{LogIndex, MapDigest, MapVersion, NodeId, ShardId};
 use vicinal_common::metric::Metric;
 use vicinal_common::point::{Point, PointId, UNNAMED};
 use vicinal_common::publish::{Copies, Copy, MapRange, MapRef, ShardRole};
-use vicinal_routing::{CentroidMap, D1Quantiles, MapParts, Placer, Router, ThetaTable};
+use vicinal_routing::{CentroidMap, D1Quantiles, Flatness, MapParts, Placer, Router, ThetaTable};
 
 use super::{ModelCluster, ModelShard};
 use crate::meta::{ClusterRouting, Collection, Routing, ServedMap, Shard};
@@ -202,6 +202,7 @@ fn map(shards: u32) -> CentroidMap {
         copy_ratio: 1.5,
         thetas: ThetaTable::new(vec![1, 100], vec![0.5, 0.9], vec![0.5, 0.6, 0.5, 0.6]).unwrap(),
         d1: D1Quantiles { q50: 1e6, q90: 1e6, q99: 1e6, q999: 1e6 },
+        flatness: Flatness::default(),
     };
     CentroidMap::new(parts).unwrap()
 }

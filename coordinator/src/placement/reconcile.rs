@@ -26,6 +26,7 @@ use super::maps;
 use super::plan::replica_spec;
 use super::replace::address;
 use super::tuning::{announce_tuning, outdated};
+use crate::asked::Asked;
 use crate::members::Members;
 use crate::meta::{Catalog, Collection, CollectionState, MetaCommand, MetaState, Shard};
 
@@ -62,6 +63,8 @@ pub struct Reconciler {
     pub(super) trainings: Arc<Semaphore>,
     /// What is remembered of the balance of search shards while this coordinator leads.
     pub(super) watches: Arc<Mutex<maps::Watches>>,
+    /// What is asked of this coordinator.
+    pub(super) asked: Asked,
 }
 
 /// An attempt that failed, with what it had done.
@@ -74,7 +77,13 @@ impl Reconciler {
     /// A reconciler over the nodes of the directory.
     pub fn new(catalog: Catalog, nodes: NodeDirectory, members: Arc<Members>) -> Reconciler {
         let (places, trainings) = (Arc::new(Semaphore::new(COLLECTIONS_AT_ONCE)), Arc::new(Semaphore::new(1)));
-        Reconciler { catalog, nodes, members, places, trainings, watches: Arc::default() }
+        let (watches, asked) = (Arc::default(), Asked::default());
+        Reconciler { catalog, nodes, members, places, trainings, watches, asked }
+    }
+
+    /// The same, which calibrates maps by what this coordinator is asked, too.
+    pub(crate) fn with_asked(self, asked: Asked) -> Reconciler {
+        Reconciler { asked, ..self }
     }
 
     /// Works until `stop` is cancelled.

@@ -118,7 +118,8 @@ impl CoordinatorProcess {
         let coordinator = Coordinator::new(catalog.clone(), nodes.clone(), members.clone(), rng, options.coordinator)?;
         edge.serve(&coordinator.shards);
         let stop = CancellationToken::new();
-        let reconciler = Reconciler::new(catalog.clone(), nodes.clone(), members.clone());
+        let reconciler = Reconciler::new(catalog.clone(), nodes.clone(), members.clone())
+            .with_asked(coordinator.shards.asked.clone());
         let tasks = vec![
             tokio::spawn(follow_nodes(catalog.clone(), coordinator.shards.clone(), members, transport, stop.clone())),
             tokio::spawn(reconciler.run(stop.clone())),

@@ -74,6 +74,11 @@ async fn a_search_asks_the_shards_that_the_map_names() {
     }
     let exact = ask(&cluster, Query { exact: true, ..near(2.2, 3) }).await.unwrap();
     assert_eq!(routed(&exact), (4, r#"{"kind":"all","why":"exact"}"#.into()));
+    // The next map is calibrated by what was asked, whoever answered; a stored point is no answer to itself.
+    let example = Query { source: Source::Point(PointId::Num(2)), ..near(0.0, 3) };
+    ask(&cluster, example).await.unwrap();
+    let noted = cluster.base.access.asked.of(cluster.base.collection.id, "", 2);
+    assert_eq!(noted, [2.2, 0.0].repeat(6));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::try_join;
 use tokio::time::sleep;
+use vicinal_common::api::Goal;
 use vicinal_common::error::Result;
 use vicinal_common::ids::MapVersion;
 use vicinal_common::vector::Vector;
@@ -68,6 +69,7 @@ impl Asking<'_> {
         at_homes: Option<HomesBecause>,
         answers: &mut [Answer],
     ) -> Result<bool> {
+        self.note(&pending);
         let (homes, by_map) = self.split(pending, at_homes).await?;
         let found = async {
             match &self.cluster.serving {
@@ -89,6 +91,21 @@ impl Asking<'_> {
         }
         let left = left.into_iter().map(|sent| (sent, HomesBecause::NotExact)).collect();
         Ok(is_stale | is_refused | self.ask_homes(left, answers).await?)
+    }
+
+    /// Notes the queries by the routed vector, whoever answers them: the first map is calibrated by them too. Those by a
+    /// stored point are none: it is no answer to itself.
+    fn note(&self, pending: &[Sent]) {
+        let Asking { access, collection, queries, cluster, .. } = *self;
+        for Sent { place, query, .. } in pending {
+            let is_plain = query.vector_name == cluster.vector && queries[*place].source.points().is_empty();
+            if let Goal::Nearest(vector) = &query.goal
+                && is_plain
+                && let Some(values) = vector.dense()
+            {
+                access.asked.note(collection.id, &cluster.vector, values);
+            }
+        }
     }
 
     async fn ask_homes(&self, sent: Vec<(Sent, HomesBecause)>, answers: &mut [Answer]) -> Result<bool> {

@@ -2,11 +2,14 @@
 //! which recall. No server: the map, the router and the exact answers, in this process.
 //!
 //! Searches inside a shard count as exact, so recall is the share of the true neighbours that live in some asked shard.
-//! Cut-offs are found on half of the queries and measured on the other half.
+//! Cut-offs are found on half of the queries and measured on the other half; with `--kinds` or `--filters` they are those that a
+//! cluster would find, which knows no queries.
 
+mod kinds;
 mod report;
 mod setting;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,8 +18,11 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use vicinal_common::metric::Metric;
 use vicinal_index::Rows;
-use vicinal_routing::{CentroidMap, Placer, Places, Router, TrainOptions, centroid_count, sample_rows, train};
+use vicinal_routing::{
+    CentroidMap, LearnOptions, Placer, Places, Router, TrainOptions, centroid_count, sample_rows, train,
+};
 
+use self::kinds::{Ground, Kind, Match, Worth};
 use self::report::{Format, Run};
 use self::setting::{Queries, Setting};
 use super::index::set::{self, MetricName};
@@ -66,6 +72,15 @@ pub(crate) struct Routing {
     /// Threads that train; all processors by default
     #[arg(long)]
     threads: Option<usize>,
+    /// Instead, learn a map as a cluster does, and measure its targets with queries of these kinds
+    #[arg(long, value_enum, value_delimiter = ',')]
+    kinds: Vec<Kind>,
+    /// As well, or instead, with filters that match these points, their shares known
+    #[arg(long, value_enum, value_delimiter = ',')]
+    filters: Vec<Match>,
+    /// Shares of the points that filters match
+    #[arg(long, value_delimiter = ',', default_values_t = [0.5, 0.1, 0.01, 0.001])]
+    filter_shares: Vec<f64>,
     /// Compute the exact neighbours even when the data set lists them
     #[arg(long)]
     compute_truth: bool,
@@ -89,11 +104,9 @@ pub(super) fn run(routing: &Routing) -> anyhow::Result<()> {
     let base = set::base(&routing.data, metric, routing.limit.unwrap_or(usize::MAX), queries.columns)?;
     let rows = base.rows();
     ensure!(routing.k <= rows.len(), "--k {} of {} vectors", routing.k, rows.len());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
     let is_listed = routing.limit.is_none() && !routing.compute_truth;
     let origin = if is_listed { Origin::Listed(&routing.data) } else { Origin::Computed };
-    let truth = Truth::find(origin, rows, &queries, metric, (routing.k, threads))?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
-
     let run = Run {
         dataset,
         n: rows.len(),
@@ -102,7 +115,12 @@ pub(super) fn run(routing: &Routing) -> anyhow::Result<()> {
         k: routing.k,
         format: if routing.json { Format::Json } else { Format::Table },
     };
+    if !routing.kinds.is_empty() || !routing.filters.is_empty() {
+        let own = Rows { data: &queries.values, dim: rows.dim };
+        return pool.install(|| routing.measure_kinds(&run, rows, own, metric, threads));
+    }
     run.print_head();
+    let truth = Truth::find(origin, rows, &queries, metric, (routing.k, threads))?;
     let queries = Queries { vectors: Rows { data: &queries.values, dim: rows.dim }, truth: &truth };
     for shards in &routing.shards {
         pool.install(|| routing.measure(&run, rows, metric, queries, *shards))?;
@@ -124,6 +142,9 @@ impl Routing {
         }
         for copies in &self.copies {
             ensure!((0.0..=1.0).contains(copies), "--copies {copies} is not between 0 and 1");
+        }
+        for share in &self.filter_shares {
+            ensure!(*share > 0.0 && *share <= 1.0, "--filter-shares {share} is not above 0 and at most 1");
         }
         for target in &self.targets {
             ensure!(*target > 0.0 && *target < 1.0, "--targets {target} is not between 0 and 1");
@@ -157,6 +178,46 @@ impl Routing {
             let setting = Setting::new(&router, &places, (*budget, &sample), train_s);
             for target in &self.targets {
                 run.print_point(&setting.at(&routed, queries, *target, self.k))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns maps as a cluster does and measures what their targets are worth.
+    fn measure_kinds(
+        &self,
+        run: &Run,
+        rows: Rows<'_>,
+        own: Rows<'_>,
+        metric: Metric,
+        threads: usize,
+    ) -> anyhow::Result<()> {
+        let targets: Vec<f32> = self.targets.iter().map(|target| *target as f32).collect();
+        let threads = NonZeroUsize::new(threads).context("--threads must be 1 or larger")?;
+        Worth::print_head(run);
+        for shards in &self.shards {
+            for copies in &self.copies {
+                let wanted = SAMPLE_PER_CENTROID * centroid_count(rows.len(), *shards, self.centroids_per_shard);
+                let sample = kinds::sample(rows, wanted, self.seed);
+                let options = LearnOptions { version: 1, shards: *shards, copies: *copies, seed: self.seed, threads };
+                let (router, places) = kinds::learned(rows, metric, &sample, options)?;
+                let ground = Ground { rows, metric, router: &router, places: &places, k: self.k };
+                for kind in &self.kinds {
+                    let queries = kinds::queries(*kind, rows, own, metric, (self.queries, self.seed));
+                    for worth in ground.measure(&queries, None, &targets)? {
+                        Worth { kind: *kind, copies: *copies, ..worth }.print(run)?;
+                    }
+                }
+                for (matching, share) in self
+                    .filters
+                    .iter()
+                    .flat_map(|matching| self.filter_shares.iter().map(move |share| (matching, share)))
+                {
+                    let (matched, queries) = kinds::filtered(*matching, *share, (rows, own), metric, self.seed);
+                    for worth in ground.measure(&queries, Some(&matched), &targets)? {
+                        Worth { matching: Some(*matching), copies: *copies, ..worth }.print(run)?;
+                    }
+                }
             }
         }
         Ok(())

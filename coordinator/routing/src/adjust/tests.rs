@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use vicinal_common::metric::Metric;
 
 use super::*;
-use crate::learn::{LearnOptions, learn, learn_from};
+use crate::learn::{Known, LearnOptions, learn, learn_from};
 use crate::testing::{METRICS, points};
 
 const DIM: usize = 6;
@@ -14,6 +14,10 @@ const PLACES: usize = 30;
 
 fn options(shards: u32) -> LearnOptions {
     LearnOptions { version: 2, shards, copies: 0.2, seed: 5, threads: NonZeroUsize::new(2).unwrap() }
+}
+
+fn of(sample: &[f32]) -> Known<'_> {
+    Known { sample, asked: &[] }
 }
 
 fn adjusting(map: &CentroidMap) -> AdjustOptions {
@@ -39,7 +43,7 @@ fn grown(metric: Metric, places: usize, copies: usize) -> (Vec<f32>, Vec<f32>) {
 fn a_grown_part_is_spread_over_all_shards_and_the_rest_stays() {
     for metric in METRICS {
         let (before, after) = grown(metric, 3, 6);
-        let map = Arc::new(learn(&before, DIM, metric, None, options(4)).unwrap());
+        let map = Arc::new(learn(of(&before), DIM, metric, None, options(4)).unwrap());
         let fresh = Spread::of(&Placer::new(map.clone()), &before);
         assert!(fresh.imbalance() < 1.2 && fresh.oversized_share() < 0.1, "{metric:?}: {}", fresh.imbalance());
         let adjusted = adjust(&map, &after, adjusting(&map)).unwrap().unwrap();
@@ -69,7 +73,7 @@ fn a_grown_part_is_spread_over_all_shards_and_the_rest_stays() {
 #[test]
 fn what_is_even_stays_as_it_is() {
     let (before, _) = grown(Metric::Euclid, 1, 1);
-    let map = Arc::new(learn(&before, DIM, Metric::Euclid, None, options(4)).unwrap());
+    let map = Arc::new(learn(of(&before), DIM, Metric::Euclid, None, options(4)).unwrap());
     // All that training has not held out.
     let trained = &before[before.len() / DIM / 10 * DIM..];
     assert!(Spread::of(&Placer::new(map.clone()), trained).imbalance() < 1.11);
@@ -81,7 +85,7 @@ fn what_is_even_stays_as_it_is() {
 #[test]
 fn points_that_are_all_the_same_cannot_be_spread_and_bounds_hold() {
     let (before, _) = grown(Metric::Euclid, 1, 1);
-    let map = Arc::new(learn(&before, DIM, Metric::Euclid, None, options(4)).unwrap());
+    let map = Arc::new(learn(of(&before), DIM, Metric::Euclid, None, options(4)).unwrap());
     let mut same = before.clone();
     (0..1_800).for_each(|_| same.extend_from_slice(&before[..DIM]));
     // Cut off from others of their cell, and not cut again.
@@ -102,12 +106,12 @@ fn an_adjusted_map_is_calibrated_and_the_same_on_any_number_of_threads() {
     let order = crate::random::sample_rows(after.len() / DIM, usize::MAX, 1).into_iter().map(|row| row as usize);
     let count = after.len() / DIM;
     let after: Vec<f32> = order.flat_map(|row| after[(row * 7_919 % count) * DIM..][..DIM].iter().copied()).collect();
-    let map = learn(&before, DIM, Metric::Cosine, None, options(4)).unwrap();
+    let map = learn(of(&before), DIM, Metric::Cosine, None, options(4)).unwrap();
     let most = map.len() * 2;
     let one = LearnOptions { threads: NonZeroUsize::MIN, version: 9, ..options(4) };
-    let adjusted = learn_from(map.clone(), &after, most, one).unwrap().unwrap();
+    let adjusted = learn_from(map.clone(), of(&after), most, one).unwrap().unwrap();
     let three = LearnOptions { threads: NonZeroUsize::new(3).unwrap(), ..one };
-    assert_eq!(learn_from(map.clone(), &after, most, three).unwrap().unwrap(), adjusted);
+    assert_eq!(learn_from(map.clone(), of(&after), most, three).unwrap().unwrap(), adjusted);
     assert_eq!(adjusted.map.parts().version, 9);
     assert_ne!(adjusted.map.parts().thetas, map.parts().thetas);
     let share = fan_out(&Router::new(Arc::new(adjusted.map)), &after[..400 * DIM], 0.9);
@@ -125,7 +129,7 @@ proptest! {
         metric in prop::sample::select(METRICS.to_vec()),
     ) {
         let (before, after) = grown(metric, places, copies);
-        let map = Arc::new(learn(&before, DIM, metric, None, options(shards)).unwrap());
+        let map = Arc::new(learn(of(&before), DIM, metric, None, options(shards)).unwrap());
         if let Some(adjusted) = adjust(&map, &after, adjusting(&map)).unwrap() {
             let (was, is) = (adjusted.before.imbalance(), adjusted.after.imbalance());
             // Another share of copies may weigh a little.

@@ -105,9 +105,9 @@ fn decisions_say_why() {
     let data = points(1_500, DIM, 30, Metric::Euclid, 4);
     let plain = trained(Metric::Euclid, &data, 0.0);
     let uncalibrated = Router::new(plain.clone());
-    assert_eq!(uncalibrated.reason(0.5, ask(Goal::Recall(0.9))), Reason::All { why: AllBecause::NotCalibrated });
+    assert_eq!(uncalibrated.reason(0.5, 0.5, ask(Goal::Recall(0.9))), Reason::All { why: AllBecause::NotCalibrated });
     let router = Router::new(calibrated(&plain));
-    let reason = |goal, d1, k, filter| router.reason(d1, Ask { k, goal, filter });
+    let reason = |goal, d1, k, filter| router.reason(d1, 0.5, Ask { k, goal, filter });
     let all = |why| Reason::All { why };
     let recall = Goal::Recall(0.9);
     let matching = |points| Filtered::Matching { points, of: 1_000 };

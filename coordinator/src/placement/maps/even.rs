@@ -11,8 +11,8 @@ use vicinal_common::exec;
 use vicinal_common::ids::{CollectionId, MapDigest, ShardId};
 use vicinal_common::limits::MAP_BYTES_MAX;
 use vicinal_routing::{
-    AdjustOptions, Adjusted, CentroidMap, LearnOptions, Placer, Router, Spread, adjust, centroids_wanted, fan_out,
-    learn_from, on_threads,
+    AdjustOptions, Adjusted, CentroidMap, Known, LearnOptions, Placer, Router, Spread, adjust, centroids_wanted,
+    fan_out, learn_from, on_threads,
 };
 
 use super::balance::{self, Found, Watch};
@@ -259,10 +259,12 @@ impl Reconciler {
         self.progress(collection.id, plan::progress::SAMPLED).await;
         let options =
             LearnOptions { version: version.0, shards, copies: f64::from(cluster.copies), seed, threads: threads() };
+        let asked = self.asked.of(collection.id, &cluster.vector, dim);
         let work = move || {
             let values = prepared(sample, dim, metric);
             let most = centroids_max(shards, dim);
-            let learned = exec::in_background("balance map", || learn_from(map, &values, most, options));
+            let known = Known { sample: &values, asked: &asked };
+            let learned = exec::in_background("balance map", || learn_from(map, known, most, options));
             let learned = learned.map_err(|error| Error::Unavailable(format!("no thread to adjust a map: {error}")))?;
             learned.map_err(|error| Error::Internal(format!("a map was not adjusted: {error}")))
         };

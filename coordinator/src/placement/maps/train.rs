@@ -16,7 +16,7 @@ use vicinal_common::metric::Metric;
 use vicinal_common::point::PointId;
 use vicinal_common::publish::MapRef;
 use vicinal_common::vector::Vector;
-use vicinal_routing::{CentroidMap, LearnOptions, Router, RoutingError, centroids_wanted, fan_out, learn};
+use vicinal_routing::{CentroidMap, Known, LearnOptions, Router, RoutingError, centroids_wanted, fan_out, learn};
 
 use super::super::plan::load;
 use super::super::reconcile::{CHANGE, Reconciler};
@@ -88,11 +88,13 @@ impl Reconciler {
             seed,
             threads: threads(),
         };
+        let asked = self.asked.of(collection.id, &cluster.vector, dim);
         let work = move || {
             let values = prepared(sample, dim, metric);
             let previous = previous.and_then(|bytes| CentroidMap::decode(&bytes).ok());
+            let known = Known { sample: &values, asked: &asked };
             let train = || {
-                let map = learn(&values, dim, metric, previous, options)?;
+                let map = learn(known, dim, metric, previous, options)?;
                 let bytes = Bytes::from(map.encode());
                 let queries = &values[..points.min(QUERIES_MAX) * dim];
                 Ok((bytes, fan_out(&Router::new(Arc::new(map)), queries, recall)))

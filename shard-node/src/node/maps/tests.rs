@@ -2,7 +2,7 @@
 
 use vicinal_common::disk::{Fault, FaultyDisk};
 use vicinal_common::metric::Metric;
-use vicinal_routing::{D1Quantiles, MapParts, ThetaTable};
+use vicinal_routing::{D1Quantiles, Flatness, MapParts, ThetaTable};
 
 use super::*;
 
@@ -27,6 +27,7 @@ pub(in crate::node) fn put_of(number: u128, version: u64) -> PutMap {
         copy_ratio: 0.0,
         thetas: ThetaTable::default(),
         d1: D1Quantiles::default(),
+        flatness: Flatness::default(),
     };
     let bytes: Bytes = CentroidMap::new(parts).unwrap().encode().into();
     PutMap { collection: collection(number), digest: MapDigest::of(&bytes), bytes }
