@@ -286,8 +286,8 @@ impl Worth {
             |value: Option<clap::builder::PossibleValue>| value.map_or(String::new(), |it| it.get_name().to_owned());
         let (kind, matching) = (name(kind.to_possible_value()), name(matching.and_then(|it| it.to_possible_value())));
         print_line(&format!(
-            "{shards:>6} {copies:>6.2} {kind:>9} {matching:>9} {share:>7.4} {target:>6.2} {recall:>6.3} {shards_mean:>6.2} \
-             {widened:>7.2} {all:>6.2}"
+            "{shards:>6} {copies:>6.2} {kind:>9} {matching:>9} {share:>7.4} {target:>6.2} {recall:>6.3} \
+             {shards_mean:>6.2} {widened:>7.2} {all:>6.2}"
         ));
         Ok(())
     }
