@@ -13,12 +13,12 @@ use vicinal_chaos_tests::cluster::{Cluster, ClusterOptions};
 const PATH: &str = "/collections/even";
 const SEARCH_SHARDS: u64 = 4;
 const PLACES: u64 = 36;
-const BASE: u64 = 4_000;
+const BASE: u64 = 1_000;
 /// Points that come to a few of the places.
-const MORE: u64 = 4_000;
+const MORE: u64 = 1_000;
 const BATCH: u64 = 200;
 /// Longest time until a map is served, or shards are even.
-const SETTLE: Duration = Duration::from_secs(90);
+const SETTLE: Duration = Duration::from_secs(240);
 
 /// Places on a grid, of which two in a corner get more and more points.
 fn vector(id: u64) -> Value {
