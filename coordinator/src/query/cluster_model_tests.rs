@@ -12,12 +12,15 @@ use vicinal_common::filter::Filter;
 use vicinal_common::ids::{LogIndex, ShardId};
 use vicinal_common::point::{PointId, UNNAMED};
 use vicinal_common::publish::{Copies, Copy};
+use vicinal_common::vector::Vector;
 
 use super::*;
 use crate::model::{ClusterModel, ModelCluster, ModelShard, Publish};
 use crate::session::Session;
 
 const IDS: u64 = 40;
+/// Distances that differ by less may be of either order.
+const CLOSE: f32 = 1e-3;
 
 /// Something that happens to a point or its copies.
 #[derive(Clone, Debug)]
@@ -207,11 +210,10 @@ proptest! {
                 if is_exact(query) || is_short {
                     assert_eq!(found.hits, expected.hits, "{query:?} {:?}", found.coverage);
                 } else {
-                    let all = Query { limit: 1_000, offset: 0, width: Width::Homes, ..query.clone() };
-                    let all = ask(&cluster, &[all]).await.unwrap().remove(0).hits;
-                    assert!(found.hits.iter().all(|hit| all.contains(hit)), "{query:?}");
-                    let ids: BTreeSet<PointId> = found.hits.iter().map(|hit| hit.id).collect();
-                    assert_eq!(ids.len(), found.hits.len());
+                    cluster.base.model.lock().searches.clear();
+                    let alone = ask(&cluster, std::slice::from_ref(query)).await.unwrap().remove(0);
+                    assert_eq!(alone.hits, found.hits, "{query:?}");
+                    check_merge(&cluster.base.model.lock(), query, &found.hits);
                 }
             }
         });
@@ -280,6 +282,68 @@ proptest! {
                 assert!(!is_wanted || ids.contains(&point.id), "point {id} at {x} is missing: {answer:?}");
             }
         });
+    }
+}
+
+/// The answer to a query that the map has sent to some search shards is the merge of what these hold, after home shards
+/// have been asked: those of them whose present version is in one of these, best first. One that they hold only in an
+/// older version is in the answer if the older one was found.
+fn check_merge(model: &crate::model::Model, query: &Query, hits: &[Hit]) {
+    let shards = &model.shards;
+    let homes: Vec<ShardId> = shards.keys().copied().filter(|shard| shard.0 < 100).collect();
+    let asked: BTreeSet<ShardId> = model.searches.iter().map(|(shard, _)| *shard).collect();
+    let live: BTreeMap<PointId, (LogIndex, f32)> = homes
+        .iter()
+        .flat_map(|shard| &shards[shard].points)
+        .map(|(id, (version, point))| (*id, (*version, point.vectors[UNNAMED].dense().unwrap()[0])))
+        .collect();
+    let at = |example: &Example| match example {
+        Example::Vector(Vector::Dense(vector)) => vector[0],
+        Example::Point(id) => live[id].1,
+        Example::Vector(other) => panic!("no such example is drawn: {other:?}"),
+    };
+    let near = match &query.source {
+        Source::Vector(vector) => at(&Example::Vector(vector.clone())),
+        Source::Point(id) => live[id].1,
+        Source::Average { positive, .. } => {
+            positive.iter().map(|(example, _)| at(example)).sum::<f32>() / positive.len() as f32
+        }
+        other => panic!("it asks all shards: {other:?}"),
+    };
+    let mut held: BTreeMap<PointId, LogIndex> = BTreeMap::new();
+    for (id, (version, _)) in asked.iter().filter(|shard| shard.0 >= 100).flat_map(|shard| &shards[shard].points) {
+        let newest = held.entry(*id).or_default();
+        *newest = (*newest).max(*version);
+    }
+    let own: Vec<PointId> = query.source.points().into_iter().collect();
+    let is_wanted = |id: &PointId, x: f32| {
+        let fields = homes.iter().find_map(|shard| shards[shard].points.get(id)).unwrap().1.payload.fields().unwrap();
+        let matches = |filter: &Arc<Filter>| filter.matches(*id, &fields, &|name| name == UNNAMED);
+        let is_near = query.score_threshold.is_none_or(|most| (x - near).abs() < most - CLOSE);
+        !own.contains(id) && is_near && query.filter.as_ref().is_none_or(matches)
+    };
+    let mut last = 0.0;
+    for hit in hits {
+        let (version, x) = live[&hit.id];
+        assert!(held.contains_key(&hit.id), "{hit:?} is in none of {asked:?}: {query:?}");
+        assert_eq!(hit.version, version, "{query:?}");
+        assert!((hit.score - (x - near).abs()).abs() < CLOSE && hit.score >= last, "{hit:?} after {last}: {query:?}");
+        last = hit.score;
+    }
+    let shown: BTreeSet<PointId> = hits.iter().map(|hit| hit.id).collect();
+    assert_eq!(shown.len(), hits.len(), "an id twice: {query:?}");
+    let from = hits.first().map_or(0.0, |hit| hit.score);
+    let to = if hits.len() == query.limit { last } else { f32::MAX };
+    let current = live.iter().filter(|(id, (version, x))| held.get(*id) == Some(version) && is_wanted(id, *x));
+    let current: Vec<(PointId, f32)> = current.map(|(id, (_, x))| (*id, (x - near).abs())).collect();
+    if !hits.is_empty() {
+        let before = current.iter().filter(|(_, distance)| *distance < from - CLOSE).count();
+        assert!(before <= query.offset, "{before} come before the first hit: {query:?}");
+    }
+    for (id, distance) in &current {
+        let is_between = query.offset == 0 || (*distance > from + CLOSE && !hits.is_empty());
+        let is_missing = is_between && *distance < to - CLOSE && !shown.contains(id);
+        assert!(!is_missing, "{id} at {distance} is missing, {asked:?} were asked: {query:?} {hits:?}");
     }
 }
 
