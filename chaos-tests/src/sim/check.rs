@@ -40,6 +40,11 @@ pub(super) struct Checker {
 impl Checker {
     /// Checks everything; notes what is wrong as violations.
     pub(super) async fn run(self) {
+        if self.is_clustered
+            && let Err(what) = self.want_map().await
+        {
+            self.work.model.violated(what);
+        }
         let converged = self.converge().await;
         match converged {
             Ok(replicas) => self.site.trace.note_here(format_args!("{replicas} replicas are the same")),
@@ -50,6 +55,9 @@ impl Checker {
             match self.check_copies().await {
                 Ok(copies) => self.site.trace.note_here(format_args!("{copies} copies are in their places")),
                 Err(what) => self.work.model.violated(what),
+            }
+            for checked in [self.check_reads().await, self.check_clusters().await] {
+                checked.unwrap_or_else(|what| self.work.model.violated(what));
             }
         }
         // Reading may have finished what was still under way; the replicas must be the same for good.

@@ -1,7 +1,9 @@
 //! The clients: each writes points of its own and reads them back at once, through any coordinator: the session token that
 //! it carries from answer to answer makes it see its own writes.
+//!
+//! In collections that are routed by cluster they do all there is to do: see `changes`, `reads` and `maps`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,6 +15,7 @@ use tokio::time::sleep;
 use super::entropy;
 use super::model::{Model, Value};
 use super::network::{RestRequest, SimTransport};
+use super::points::{Held, vector};
 use super::site::Site;
 
 /// The collection everything is written to.
@@ -20,11 +23,11 @@ pub(super) const COLLECTION: &str = "points";
 /// Points that a client works on at a time; where they have copies by their vectors, there are more to be grouped.
 const POINTS: usize = 8;
 const CLUSTERED_POINTS: usize = 40;
-/// Of a thousand turns, so many train another map, or give up one that is being filled.
-const TRAININGS: u64 = 25;
-const ABORTS: u64 = 5;
 /// Ids of one client.
-const IDS: u64 = 1_000_000;
+pub(super) const IDS: u64 = 1_000_000;
+/// Groups of one client, of which it uses a few at a time.
+const GROUPS: u64 = 1_000;
+const GROUPS_AT_ONCE: u64 = 4;
 /// Header with the session token.
 const SESSION: &str = "x-vicinal-session";
 /// Longest time of a request.
@@ -43,24 +46,32 @@ pub(super) struct Work {
 }
 
 /// What came back of a request, if anything did.
-struct Answer {
-    status: u16,
-    json: Json,
-    is_whole: bool,
+#[derive(Default)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) json: Json,
+    pub(super) is_whole: bool,
 }
 
 /// One client.
 pub(super) struct Client {
     transport: SimTransport,
     coordinators: Vec<&'static str>,
-    work: Arc<Work>,
+    pub(super) work: Arc<Work>,
+    /// Its number, by which its points and groups are told from those of others.
+    pub(super) number: u64,
     /// Where requests go, drawn apart from what they are.
     ways: Mutex<u64>,
     session: Mutex<Option<String>>,
     random: u64,
     next_id: u64,
-    /// Points it works on. Retired ones are left out.
-    active: BTreeSet<u64>,
+    /// Points it works on.
+    pub(super) active: BTreeSet<u64>,
+    /// Points that a write without an answer may still change.
+    pub(super) retired: BTreeSet<u64>,
+    /// Groups that its points are in. One that a write without an answer may still look for is left out.
+    pub(super) groups: Vec<u64>,
+    pub(super) next_group: u64,
 }
 
 impl Client {
@@ -74,8 +85,21 @@ impl Client {
     ) -> Client {
         let ways = Mutex::new(entropy::next(&mut random));
         let (transport, session) = (SimTransport { site }, Mutex::default());
-        let (next_id, active) = (number * IDS, BTreeSet::new());
-        Client { transport, coordinators, work, ways, session, random, next_id, active }
+        let next_group = number * GROUPS + GROUPS_AT_ONCE;
+        Client {
+            transport,
+            coordinators,
+            work,
+            number,
+            ways,
+            session,
+            random,
+            next_id: number * IDS,
+            active: BTreeSet::new(),
+            retired: BTreeSet::new(),
+            groups: (number * GROUPS..next_group).collect(),
+            next_group,
+        }
     }
 
     /// Makes the collection, again and again until it is there.
@@ -105,32 +129,31 @@ impl Client {
                 self.active.insert(self.next_id);
                 self.next_id += 1;
             }
-            if is_clustered {
-                self.change_map().await;
-            }
-            match self.draw(100) {
-                0..45 => self.upsert().await,
-                45..55 => self.delete().await,
-                55..85 => self.retrieve().await,
-                _ => self.search().await,
+            match (is_clustered, self.draw(100)) {
+                (false, 0..45) => self.upsert().await,
+                (false, 45..55) => self.delete().await,
+                (false, 55..85) => self.retrieve().await,
+                (false, _) => self.search().await,
+                (true, 0..4) => self.change_maps().await,
+                (true, 4..52) => self.change_points().await,
+                (true, _) => self.look().await,
             }
             let pause = 2 + self.draw(40);
             sleep(Duration::from_millis(pause)).await;
         }
     }
 
-    fn draw(&mut self, below: u64) -> u64 {
+    pub(super) fn draw(&mut self, below: u64) -> u64 {
         entropy::next(&mut self.random) % below
     }
 
-    fn pick(&mut self) -> u64 {
+    pub(super) fn pick(&mut self) -> u64 {
         let place = self.draw(self.active.len() as u64) as usize;
         self.active.iter().nth(place).copied().unwrap_or(self.next_id)
     }
 
     async fn upsert(&mut self) {
-        let most = if self.work.is_clustered.load(Ordering::Relaxed) { 12 } else { 3 };
-        let ids: BTreeSet<u64> = (0..=self.draw(most)).map(|_| self.pick()).collect();
+        let ids: BTreeSet<u64> = (0..=self.draw(3)).map(|_| self.pick()).collect();
         let ids: Vec<u64> = ids.into_iter().collect();
         let serial = self.work.model.next_serial();
         // Enough of it for segments of a few writes.
@@ -138,7 +161,7 @@ impl Client {
         let point = |id: &u64| json!({"id": id, "vector": vector(*id, serial), "payload": {"serial": serial, "filling": filling}});
         let body = json!({"points": ids.iter().map(point).collect::<Vec<_>>()});
         let path = format!("/collections/{COLLECTION}/points?wait=true&timeout=5");
-        self.write("PUT", &path, &body, &ids, Some(serial)).await;
+        self.write("PUT", &path, &body, &ids, Some(Held::whole(serial, None))).await;
     }
 
     async fn delete(&mut self) {
@@ -151,20 +174,25 @@ impl Client {
         let answer = self.call(method, path, body).await;
         // Whatever is not an acknowledgement leaves open what happened.
         let is_acked = answer.is_some_and(|answer| answer.status == 200);
-        self.work.model.written(ids, value, is_acked);
+        self.written(&ids.iter().map(|id| (*id, vec![value])).collect(), is_acked);
         self.note(format_args!("wrote {ids:?} {value:?} acked {is_acked}"));
+    }
+
+    /// Notes what a request made of points. Those of which that is not known are not written again.
+    pub(super) fn written(&mut self, changes: &BTreeMap<u64, Vec<Value>>, is_acked: bool) {
+        self.work.model.written(changes, is_acked);
         if !is_acked {
-            self.active.retain(|id| !ids.contains(id));
+            self.active.retain(|id| !changes.contains_key(id));
+            self.retired.extend(changes.keys());
         }
     }
 
-    async fn retrieve(&mut self) {
+    pub(super) async fn retrieve(&mut self) {
         let id = self.pick();
         let known = self.work.model.known(id);
         match self.read(id, "").await {
             Some(found) if !known.allows(found) => {
-                let name = self.transport.site.name;
-                self.work.model.violated(format!("{name} read {found:?} of point {id}, which holds {known:?}"));
+                self.violated(format_args!("read {found:?} of point {id}, which holds {known:?}"));
             }
             Some(_) => self.work.model.read(),
             None => self.work.model.read_failed(),
@@ -175,7 +203,7 @@ impl Client {
     pub(super) async fn read(&self, id: u64, params: &str) -> Option<Value> {
         let answer = self.call("GET", &format!("/collections/{COLLECTION}/points/{id}{params}"), &Json::Null).await?;
         let found = match answer.status {
-            200 => Some(answer.json["result"]["payload"]["serial"].as_u64()),
+            200 => Some(Some(Held::shown(id, &answer.json["result"]))),
             404 => Some(None),
             _ => None,
         };
@@ -183,50 +211,11 @@ impl Client {
         found
     }
 
-    /// Now and then has another map trained, or the change given up: whatever else goes on, that must be safe.
-    async fn change_map(&mut self) {
-        let what = match self.draw(1_000) {
-            drawn if drawn < TRAININGS => "train",
-            drawn if drawn < TRAININGS + ABORTS => "abort",
-            _ => return,
-        };
-        let path = format!("/collections/{COLLECTION}/routing/{what}");
-        let answer = self.call("POST", &path, &json!({})).await;
-        self.note(format_args!("{what} a map: {:?}", answer.map(|answer| answer.status)));
-    }
-
-    /// Asks as few shards as a client may: whatever is found must be what its writer last wrote, if that is this client.
-    async fn search_narrowly(&mut self) {
-        let (id, serial) = (self.pick(), self.work.model.next_serial());
-        let body =
-            json!({"query": vector(id, serial), "limit": 5, "with_payload": true, "params": {"nprobe_shards": 1}});
-        let path = format!("/collections/{COLLECTION}/points/query?timeout=5");
-        let Some(answer) = self.call("POST", &path, &body).await.filter(|a| a.status == 200 && a.is_whole) else {
-            self.work.model.read_failed();
-            return;
-        };
-        self.work.model.read();
-        let hits = answer.json["result"]["points"].as_array().cloned().unwrap_or_default();
-        let mut seen = BTreeSet::new();
-        for hit in &hits {
-            let (Some(id), found) = (hit["id"].as_u64(), hit["payload"]["serial"].as_u64()) else { continue };
-            let known = self.work.model.known(id);
-            let is_own = self.active.contains(&id);
-            if !seen.insert(id) || (is_own && !known.allows(found)) {
-                let name = self.transport.site.name;
-                self.work.model.violated(format!("{name} was shown {found:?} of point {id}, which holds {known:?}"));
-            }
-        }
-    }
-
     /// Looks for a point by its vector: it must be the nearest to itself.
     async fn search(&mut self) {
-        if self.work.is_clustered.load(Ordering::Relaxed) && self.draw(3) == 0 {
-            return self.search_narrowly().await;
-        }
         let id = self.pick();
         let known = self.work.model.known(id);
-        let Some(serial) = known.acked else { return };
+        let Some(serial) = known.acked.and_then(|held| held.vector) else { return };
         let body = json!({"query": vector(id, serial), "limit": 1, "with_payload": true, "params": {"exact": true}});
         let path = format!("/collections/{COLLECTION}/points/query?timeout=5");
         let Some(answer) = self.call("POST", &path, &body).await.filter(|a| a.status == 200 && a.is_whole) else {
@@ -238,17 +227,38 @@ impl Client {
         let found = (hit["id"].as_u64(), hit["payload"]["serial"].as_u64());
         self.note(format_args!("searched {id} {serial} {found:?}"));
         if found != (Some(id), Some(serial)) {
-            let name = self.transport.site.name;
-            self.work.model.violated(format!("{name} searched for point {id} with {serial} and found {found:?}"));
+            self.violated(format_args!("searched for point {id} with {serial} and found {found:?}"));
         }
     }
 
-    async fn call(&self, method: &str, path: &str, body: &Json) -> Option<Answer> {
+    /// Notes that a promise was broken.
+    pub(super) fn violated(&self, what: std::fmt::Arguments<'_>) {
+        let name = self.transport.site.name;
+        self.note(format_args!("VIOLATED: {what}"));
+        self.work.model.violated(format!("{name} {what}"));
+    }
+
+    /// Sends a request to any of the coordinators.
+    pub(super) async fn call(&self, method: &str, path: &str, body: &Json) -> Option<Answer> {
+        let session = self.session.lock().clone();
+        let (answer, session) = self.call_with(session, method, path, body).await?;
+        *self.session.lock() = session;
+        Some(answer)
+    }
+
+    /// The same with another session token than its own, or none. The answer has the token for what comes after it.
+    pub(super) async fn call_with(
+        &self,
+        session: Option<String>,
+        method: &str,
+        path: &str,
+        body: &Json,
+    ) -> Option<(Answer, Option<String>)> {
         let (mut headers, bytes) = match body {
             Json::Null => (Vec::new(), Vec::new()),
             body => (vec![("content-type".to_owned(), "application/json".to_owned())], body.to_string().into_bytes()),
         };
-        headers.extend(self.session.lock().clone().map(|token| (SESSION.to_owned(), token)));
+        headers.extend(session.clone().map(|token| (SESSION.to_owned(), token)));
         let way = entropy::next(&mut self.ways.lock()) as usize % self.coordinators.len();
         let to = self.coordinators[way];
         let request = RestRequest { method: method.to_owned(), path: path.to_owned(), headers, body: bytes };
@@ -256,21 +266,13 @@ impl Client {
         let header = |wanted| answer.headers.iter().find(|(name, _)| name == wanted).map(|(_, text)| text.as_str());
         let coverage = header("x-vicinal-coverage");
         let is_whole = coverage.and_then(|text| text.split_once('/')).is_none_or(|(got, asked)| got == asked);
-        if let Some(token) = header(SESSION) {
-            *self.session.lock() = Some(token.to_owned());
-        }
+        let session = header(SESSION).map(str::to_owned).or(session);
         let json = serde_json::from_slice(&answer.body).unwrap_or(Json::Null);
-        Some(Answer { status: answer.status, json, is_whole })
+        Some((Answer { status: answer.status, json, is_whole }, session))
     }
 
-    fn note(&self, what: std::fmt::Arguments<'_>) {
+    pub(super) fn note(&self, what: std::fmt::Arguments<'_>) {
         let site = &self.transport.site;
         site.trace.note_here(format_args!("{} {what}", site.name));
     }
-}
-
-/// A vector that only this version of this point has, exact in 32 bits.
-fn vector(id: u64, serial: u64) -> [f32; 4] {
-    let part = |of: u64, by: u32| ((of >> by) & 0xFFF) as f32;
-    [part(id, 0), part(id, 12), part(serial, 0), part(serial, 12)]
 }

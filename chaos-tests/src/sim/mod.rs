@@ -4,14 +4,19 @@
 //! A simulation takes its whole process: [`run`] is called once, and by nothing but a test binary that was started for
 //! it. See docs/adr/0009-simulation.md.
 
+mod changes;
 mod check;
 mod client;
 mod copies;
 mod entropy;
+mod maps;
 mod model;
 mod network;
 mod plan;
+mod points;
 mod processes;
+mod quiet;
+mod reads;
 mod site;
 mod trace;
 mod world;

@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// What a point holds: the serial number of the write that made it; none when it is deleted or was never written.
-pub(super) type Value = Option<u64>;
+use super::points::Held;
+
+/// What a point holds; none when it is deleted or was never written.
+pub(super) type Value = Option<Held>;
 
 /// What is known of a point.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +26,17 @@ pub(super) struct Known {
 impl Known {
     /// Whether a read may find this.
     pub(super) fn allows(&self, found: Value) -> bool {
-        self.acked == found || self.maybe.contains(&found)
+        self.states().any(|state| state == found)
+    }
+
+    /// All that it may hold.
+    pub(super) fn states(&self) -> impl Iterator<Item = Value> {
+        [self.acked].into_iter().chain(self.maybe.iter().copied())
+    }
+
+    /// Whether it may hold one thing only.
+    pub(super) fn is_certain(&self) -> bool {
+        self.maybe.is_empty()
     }
 }
 
@@ -66,14 +78,14 @@ impl Model {
         self.points.lock().clone()
     }
 
-    /// Notes what became of a write of these points.
-    pub(super) fn written(&self, ids: &[u64], value: Value, is_acked: bool) {
+    /// Notes what became of a request that gave points these values, one after the other.
+    pub(super) fn written(&self, changes: &BTreeMap<u64, Vec<Value>>, is_acked: bool) {
         let mut points = self.points.lock();
-        for id in ids {
+        for (id, values) in changes {
             let known = points.entry(*id).or_default();
             match is_acked {
-                true => known.acked = value,
-                false => known.maybe.push(value),
+                true => known.acked = values.last().copied().unwrap_or(known.acked),
+                false => known.maybe.extend(values),
             }
         }
         let mut counts = self.counts.lock();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::entropy;
+use super::{entropy, maps};
 
 /// The shard nodes, of which the last one is there when each node gets a replica.
 const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
@@ -16,8 +16,8 @@ const REPLICATED: u64 = 2;
 const CLUSTERED_EVERY: u64 = 4;
 /// Which one.
 const CLUSTERED: u64 = 1;
-/// Points from which on there is a map: few, so that most of a run is after the first one.
-const MAP_FROM_POINTS: u64 = 64;
+/// Of these so many have a spare node.
+const SPARE_EVERY: u64 = 8;
 /// The coordinators, of which the first ones exist.
 pub(super) const COORDINATORS: [&str; 3] = ["c1", "c2", "c3"];
 /// The clients.
@@ -40,6 +40,10 @@ pub(super) enum Fault {
     Partition { victim: &'static str, direction: Direction, lasts: Duration },
     /// A server loses its power after some more disk operations, and stays down for a while.
     Crash { victim: &'static str, operations: u64, lasts: Duration },
+    /// A coordinator is cut off from the other coordinators for a while, not from shard nodes: what it knows grows old.
+    Apart { victim: &'static str, lasts: Duration },
+    /// A shard node loses its disk, and comes back with an empty one: its replicas move to what it is then.
+    Wipe { victim: &'static str, lasts: Duration },
     /// A server loses its power while another one is cut off.
     Both { cut_off: &'static str, crashed: &'static str, operations: u64, lasts: Duration },
 }
@@ -85,8 +89,7 @@ impl Plan {
         }
         let mut layout = json!({"shard_number": self.shards, "replication_factor": 3});
         if self.is_clustered {
-            layout["routing"] =
-                json!({"method": "cluster", "search_shards": 2, "copies": 0.3, "from_points": MAP_FROM_POINTS});
+            layout["routing"] = maps::by_cluster(2)["routing"].take();
         }
         layout
     }
@@ -98,7 +101,8 @@ impl Plan {
         // Not drawn: what seeds decide otherwise stays as it was.
         let is_replicated = seed % REPLICATED_EVERY == REPLICATED;
         let is_clustered = seed % CLUSTERED_EVERY == CLUSTERED;
-        let nodes = if is_replicated { &NODES[..] } else { &NODES[..3] };
+        let has_spare = is_replicated || (is_clustered && seed % SPARE_EVERY == CLUSTERED);
+        let nodes = if has_spare { &NODES[..] } else { &NODES[..3] };
         let servers: Vec<&'static str> = nodes.iter().chain(coordinators).copied().collect();
         let mut faults = vec![draw.partition(nodes), draw.crash(nodes)];
         for _ in 0..1 + draw.below(4) {
@@ -114,7 +118,7 @@ impl Plan {
             let other = draw.below(last as u64 + 1) as usize;
             faults.swap(last, other);
         }
-        Plan {
+        let mut plan = Plan {
             coordinators,
             nodes,
             is_replicated,
@@ -123,7 +127,20 @@ impl Plan {
             latency_max: draw.of(&[2, 5, 20, 60].map(Duration::from_millis)),
             work_max: draw.of(&[1, 3, 10, 30].map(Duration::from_millis)),
             faults: faults.into_iter().map(|fault| (draw.millis(1_500, 3_000), fault)).collect(),
+        };
+        if is_clustered {
+            // One at most: what was acknowledged is on two disks of three.
+            let wipe = Fault::Wipe { victim: draw.of(nodes), lasts: draw.millis(500, 2_000) };
+            let mut more = vec![wipe];
+            if coordinators.len() > 1 {
+                more.push(Fault::Apart { victim: draw.of(coordinators), lasts: draw.millis(3_000, 6_000) });
+            }
+            for fault in more {
+                let place = draw.below(plan.faults.len() as u64 + 1) as usize;
+                plan.faults.insert(place, (draw.millis(1_500, 3_000), fault));
+            }
         }
+        plan
     }
 }
 

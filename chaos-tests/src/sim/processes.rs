@@ -21,6 +21,8 @@ use vicinal_shard_node::shard::{Builder, BuilderOptions};
 use super::network::{SimTransport, address, serve};
 use super::site::{SimClock, Site};
 
+/// Where a shard node has its data.
+pub(super) const DATA: &str = "/data";
 /// Sizes that make sealing, merging, purging and snapshots happen within seconds of virtual time.
 const SEAL_BYTES: u64 = 8 << 10;
 const SEGMENT_BYTES_MAX: u64 = 1 << 20;
@@ -97,7 +99,7 @@ async fn run_shard_node(site: Arc<Site>, coordinators: Vec<&'static str>) -> any
         search: SearchPool::start(1, 1_000)?,
         builder: Builder::start(builder)?,
     };
-    let mut node = NodeOptions::new("/data", site.name);
+    let mut node = NodeOptions::new(DATA, site.name);
     node.disk_reserve_bytes = 1 << 20;
     node.log_bytes_max = LOG_BYTES_MAX;
     node.log.file_bytes = LOG_FILE_BYTES;

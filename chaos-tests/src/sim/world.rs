@@ -132,6 +132,11 @@ impl World<'_> {
     fn carry_out(&mut self, fault: Fault) -> Result<(), String> {
         let lost = self.links.lost();
         match fault {
+            Fault::Apart { victim, lasts } => {
+                self.cut(victim, self.plan.coordinators, Direction::Both);
+                self.step_for(lasts)?;
+                self.heal(victim, lost);
+            }
             Fault::Partition { victim, direction, lasts } => {
                 self.cut_off(victim, direction);
                 self.step_for(lasts)?;
@@ -140,6 +145,12 @@ impl World<'_> {
             Fault::Crash { victim, operations, lasts } => {
                 self.cut_power(victim, operations)?;
                 self.step_for(lasts)?;
+                self.restart(victim);
+            }
+            Fault::Wipe { victim, lasts } => {
+                self.cut_power(victim, 0)?;
+                self.step_for(lasts)?;
+                self.wipe(victim)?;
                 self.restart(victim);
             }
             Fault::Both { cut_off, crashed, operations, lasts } => {
@@ -155,7 +166,12 @@ impl World<'_> {
     }
 
     fn cut_off(&self, victim: &'static str, direction: Direction) {
-        for other in self.servers.iter().map(|site| site.name).filter(|name| *name != victim) {
+        let others: Vec<&'static str> = self.servers.iter().map(|site| site.name).collect();
+        self.cut(victim, &others, direction);
+    }
+
+    fn cut(&self, victim: &'static str, others: &[&'static str], direction: Direction) {
+        for other in others.iter().copied().filter(|name| *name != victim) {
             if direction != Direction::In {
                 self.sim.partition_oneway(victim, other);
                 self.links.cut(victim, other);
@@ -198,6 +214,13 @@ impl World<'_> {
         self.sim.crash(victim);
         self.note(format_args!("{victim} is down after {} operations", site.disk.operations()));
         Ok(())
+    }
+
+    fn wipe(&self, victim: &str) -> Result<(), String> {
+        let site = self.site(victim);
+        site.disk.reboot();
+        let wiped = site.disk.remove_dir_all(processes::DATA.as_ref()).and_then(|()| site.disk.sync_dir("/".as_ref()));
+        wiped.map_err(|e| format!("the disk of {victim} cannot be wiped: {e}"))
     }
 
     fn restart(&mut self, victim: &'static str) {

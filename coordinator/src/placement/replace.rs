@@ -36,12 +36,22 @@ pub(super) struct Group {
 impl Reconciler {
     /// Whether a replica of the collection is on a replaced node, or a group knows an old address of a member.
     pub(super) fn needs_move(&self, state: &MetaState, collection: &Collection) -> bool {
-        collection.all_shards().any(|shard| {
+        self.moving(collection).any(|shard| {
             let is_replaced = |node: &NodeId| state.successor(*node) != *node;
             shard.replicas.iter().any(is_replaced)
                 || !self.moving_learners(state, shard).is_empty()
                 || self.has_old_address(state, shard)
         })
+    }
+
+    /// Shards whose replicas are moved. Not those that no search asks yet and that have no leader: their groups may never
+    /// have been founded, and whoever fills them founds them.
+    fn moving<'a>(&self, collection: &'a Collection) -> impl Iterator<Item = &'a Shard> {
+        let cluster = collection.routing.cluster();
+        let served = cluster.and_then(|cluster| cluster.serving.as_ref()).map(|served| &served.map.shards);
+        let is_in_use =
+            move |shard: &Shard| collection.is_home(shard.id) || served.is_some_and(|of| of.contains(&shard.id));
+        collection.all_shards().filter(move |shard| is_in_use(shard) || self.leader_of(shard).is_some())
     }
 
     /// Learners on replaced nodes, each with the node it moves to. While that is away nothing waits for it: the group does
@@ -98,7 +108,7 @@ impl Reconciler {
                 return;
             }
             let mut failure = None;
-            for shard in collection.all_shards() {
+            for shard in self.moving(&collection) {
                 if let Err(error) = self.move_shard(&state, &collection, shard).await {
                     failure.get_or_insert(error);
                 }
@@ -166,7 +176,13 @@ impl Reconciler {
         self.call(node, |api| async move { api.create_replica(spec).await }).await
     }
 
-    async fn note_moves(&self, collection: &Collection, shard: &Shard, moves: Vec<(NodeId, NodeId)>) -> Result<()> {
+    /// Notes in the metadata where replicas are now.
+    pub(super) async fn note_moves(
+        &self,
+        collection: &Collection,
+        shard: &Shard,
+        moves: Vec<(NodeId, NodeId)>,
+    ) -> Result<()> {
         for (from, to) in moves {
             let command = MetaCommand::ReplaceReplica { collection: collection.id, shard: shard.id, from, to };
             self.change(command).await?;

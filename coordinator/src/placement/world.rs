@@ -21,6 +21,7 @@ use vicinal_common::disk::FaultyDisk;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, LogIndex, MapDigest, NodeId, ShardId};
 use vicinal_common::metric::Metric;
+use vicinal_common::publish::ShardRole;
 use vicinal_common::rng::SeededRng;
 use vicinal_common::transport::{Address, LocalTransport};
 use vicinal_common::tuning::GraphPlacement;
@@ -39,6 +40,8 @@ pub(super) struct ListNode {
     pub(super) fail_every: usize,
     pub(super) calls: AtomicUsize,
     pub(super) replicas: Mutex<BTreeMap<ShardId, (CollectionId, Option<usize>)>>,
+    /// It creates no replicas of search shards.
+    pub(super) refuses_copies: AtomicBool,
     /// The newest revision that each was told.
     pub(super) tunings: Mutex<BTreeMap<ShardId, u64>>,
     /// Maps that it has.
@@ -66,6 +69,9 @@ impl ListNode {
 impl ShardApi for ListNode {
     async fn create_replica(&self, spec: ReplicaSpec) -> Result<()> {
         self.answer()?;
+        if spec.role == ShardRole::Search && self.refuses_copies.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable("down".into()));
+        }
         self.groups.create(&spec);
         self.replicas.lock().entry(spec.shard).or_insert((spec.collection, None));
         Ok(())
@@ -88,6 +94,9 @@ impl ShardApi for ListNode {
 
     async fn change_members(&self, request: ChangeMembers) -> Result<MembersChange> {
         self.answer()?;
+        if !self.groups.is_founded(request.shard) {
+            return Err(Error::Unavailable("the group has no leader".into()));
+        }
         let behind = request.filled.iter().find(|node| node.0 == SLOWLY_FILLED);
         let asked_before = self.changes.lock().iter().filter(|before| **before == request).count() as u64;
         self.changes.lock().push(request.clone());

@@ -9,16 +9,20 @@ use tokio::time::Instant;
 use vicinal_common::api::{PointParts, VectorSelector};
 use vicinal_common::consistency::Consistency;
 use vicinal_common::filter::Filter;
-use vicinal_common::ids::{LogIndex, NodeId, ShardId};
+use vicinal_common::ids::{LogIndex, ShardId};
 use vicinal_common::point::{PointId, UNNAMED};
 use vicinal_common::publish::{Copies, Copy};
+use vicinal_common::vector::Vector;
 
-use super::repair::GRACE;
 use super::*;
 use crate::model::{ClusterModel, ModelCluster, ModelShard, Publish};
 use crate::session::Session;
 
+mod repairs;
+
 const IDS: u64 = 40;
+/// Distances that differ by less may be of either order.
+const CLOSE: f32 = 1e-3;
 
 /// Something that happens to a point or its copies.
 #[derive(Clone, Debug)]
@@ -221,11 +225,10 @@ proptest! {
                 if is_exact(query) || is_short {
                     assert_eq!(found.hits, expected.hits, "{query:?} {:?}", found.coverage);
                 } else {
-                    let all = Query { limit: 1_000, offset: 0, width: Width::Homes, ..query.clone() };
-                    let all = ask(&cluster, &[all]).await.unwrap().remove(0).hits;
-                    assert!(found.hits.iter().all(|hit| all.contains(hit)), "{query:?}");
-                    let ids: BTreeSet<PointId> = found.hits.iter().map(|hit| hit.id).collect();
-                    assert_eq!(ids.len(), found.hits.len());
+                    cluster.base.model.lock().searches.clear();
+                    let alone = ask(&cluster, std::slice::from_ref(query)).await.unwrap().remove(0);
+                    assert_eq!(alone.hits, found.hits, "{query:?}");
+                    check_merge(&cluster.base.model.lock(), query, &found.hits);
                 }
             }
         });
@@ -297,66 +300,65 @@ proptest! {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
-    #[test]
-    fn repairs_remove_what_is_gone_and_never_what_is_needed(
-        steps in proptest::collection::vec(any_step(), 0..120),
-        queries in proptest::collection::vec(any_query(), 1..5),
-        behind in proptest::collection::vec(0u64..8, 3),
-        unpublished in proptest::collection::vec(0u64..4, 3),
-        later in proptest::collection::vec(any_step(), 0..10),
-    ) {
-        blocking(async {
-            let cluster = after_on(3, &steps);
-            let home_of = |id: PointId| cluster.base.collection.tokens.shard_of(id);
-            for (node, behind) in (1..).zip(&behind) {
-                cluster.base.model.lock().behind.insert(NodeId(node), *behind);
-            }
-            for (home, unpublished) in (0..).zip(&unpublished) {
-                cluster.base.model.lock().shards.get_mut(&ShardId(home)).unwrap().unpublished = *unpublished;
-            }
-            for query in &queries {
-                // What it answers is checked elsewhere; here replicas that lag may keep it from answering.
-                let _ = ask_within(&cluster, std::slice::from_ref(query), Duration::from_millis(60)).await;
-            }
-            let access = &cluster.base.access;
-            let suspects = access.repairs.waiting();
-            // Whatever home shards know by now, and search shards get meanwhile.
-            let (then, before) = {
-                let mut model = cluster.base.model.lock();
-                let then: Shards = model.shards.clone();
-                for step in later {
-                    act(&mut model.shards, &cluster.publish, &|id| home_of(PointId::Num(id)), &step);
-                }
-                (then, model.shards.clone())
-            };
-            for _ in 0..3 {
-                access.repairs.step(&access.nodes, GRACE + Duration::from_secs(1)).await;
-            }
-            assert!(access.repairs.waiting().is_empty());
-            let after = cluster.base.model.lock().shards.clone();
-            let is_needed = |shards: &Shards, id: PointId, version: LogIndex| {
-                let home = &shards[&home_of(id)];
-                match home.points.get(&id).map(|(current, _)| *current) {
-                    Some(current) if current > version => current.0 > home.log - home.unpublished,
-                    Some(current) => current == version,
-                    None => home.log < version.0,
-                }
-            };
-            for (shard, held) in before.iter().filter(|(shard, _)| shard.0 >= 100) {
-                for (id, (version, _)) in &held.points {
-                    let is_suspect = suspects.contains(&(*shard, *id, *version));
-                    let is_there = after[shard].points.contains_key(id);
-                    let is_needed = [&then, &before].map(|shards| is_needed(shards, *id, *version));
-                    // The task may have asked home shards before they had heard the rest.
-                    let may_go = is_suspect && is_needed != [true, true];
-                    assert!(is_there || may_go, "{shard} {id:?} {version:?} is needed");
-                    assert!(!is_there || !is_suspect || is_needed[1], "{shard} {id:?} {version:?} is gone");
-                }
-            }
-        });
+/// The answer to a query that the map has sent to some search shards is the merge of what these hold, after home shards
+/// have been asked: those of them whose present version is in one of these, best first. One that they hold only in an
+/// older version is in the answer if the older one was found.
+fn check_merge(model: &crate::model::Model, query: &Query, hits: &[Hit]) {
+    let shards = &model.shards;
+    let homes: Vec<ShardId> = shards.keys().copied().filter(|shard| shard.0 < 100).collect();
+    let asked: BTreeSet<ShardId> = model.searches.iter().map(|(shard, _)| *shard).collect();
+    let live: BTreeMap<PointId, (LogIndex, f32)> = homes
+        .iter()
+        .flat_map(|shard| &shards[shard].points)
+        .map(|(id, (version, point))| (*id, (*version, point.vectors[UNNAMED].dense().unwrap()[0])))
+        .collect();
+    let at = |example: &Example| match example {
+        Example::Vector(Vector::Dense(vector)) => vector[0],
+        Example::Point(id) => live[id].1,
+        Example::Vector(other) => panic!("no such example is drawn: {other:?}"),
+    };
+    let near = match &query.source {
+        Source::Vector(vector) => at(&Example::Vector(vector.clone())),
+        Source::Point(id) => live[id].1,
+        Source::Average { positive, .. } => {
+            positive.iter().map(|(example, _)| at(example)).sum::<f32>() / positive.len() as f32
+        }
+        other => panic!("it asks all shards: {other:?}"),
+    };
+    let mut held: BTreeMap<PointId, LogIndex> = BTreeMap::new();
+    for (id, (version, _)) in asked.iter().filter(|shard| shard.0 >= 100).flat_map(|shard| &shards[shard].points) {
+        let newest = held.entry(*id).or_default();
+        *newest = (*newest).max(*version);
+    }
+    let own: Vec<PointId> = query.source.points().into_iter().collect();
+    let is_wanted = |id: &PointId, x: f32| {
+        let fields = homes.iter().find_map(|shard| shards[shard].points.get(id)).unwrap().1.payload.fields().unwrap();
+        let matches = |filter: &Arc<Filter>| filter.matches(*id, &fields, &|name| name == UNNAMED);
+        let is_near = query.score_threshold.is_none_or(|most| (x - near).abs() < most - CLOSE);
+        !own.contains(id) && is_near && query.filter.as_ref().is_none_or(matches)
+    };
+    let mut last = 0.0;
+    for hit in hits {
+        let (version, x) = live[&hit.id];
+        assert!(held.contains_key(&hit.id), "{hit:?} is in none of {asked:?}: {query:?}");
+        assert_eq!(hit.version, version, "{query:?}");
+        assert!((hit.score - (x - near).abs()).abs() < CLOSE && hit.score >= last, "{hit:?} after {last}: {query:?}");
+        last = hit.score;
+    }
+    let shown: BTreeSet<PointId> = hits.iter().map(|hit| hit.id).collect();
+    assert_eq!(shown.len(), hits.len(), "an id twice: {query:?}");
+    let from = hits.first().map_or(0.0, |hit| hit.score);
+    let to = if hits.len() == query.limit { last } else { f32::MAX };
+    let current = live.iter().filter(|(id, (version, x))| held.get(*id) == Some(version) && is_wanted(id, *x));
+    let current: Vec<(PointId, f32)> = current.map(|(id, (_, x))| (*id, (x - near).abs())).collect();
+    if !hits.is_empty() {
+        let before = current.iter().filter(|(_, distance)| *distance < from - CLOSE).count();
+        assert!(before <= query.offset, "{before} come before the first hit: {query:?}");
+    }
+    for (id, distance) in &current {
+        let is_between = query.offset == 0 || (*distance > from + CLOSE && !hits.is_empty());
+        let is_missing = is_between && *distance < to - CLOSE && !shown.contains(id);
+        assert!(!is_missing, "{id} at {distance} is missing, {asked:?} were asked: {query:?} {hits:?}");
     }
 }
 

@@ -68,7 +68,7 @@ fn elect_later(cluster: &ModelCluster, after: Duration, leader: u64) {
     });
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_paused_node_costs_a_few_reads_an_attempt_and_then_nothing() {
     let cluster = filled(3, 30).await;
     cluster.model.lock().hanging.insert(NodeId(2));
@@ -87,7 +87,7 @@ async fn a_paused_node_costs_a_few_reads_an_attempt_and_then_nothing() {
     assert!(cluster.access.health.counters().hedges_sent() > 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_dead_node_is_given_up_and_found_again_when_it_is_back() {
     let cluster = filled(3, 30).await;
     cluster.model.lock().dead.insert(NodeId(2));
@@ -118,7 +118,7 @@ async fn a_dead_node_is_given_up_and_found_again_when_it_is_back() {
     assert!(reads.contains_key(&NodeId(2)), "{reads:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_slow_node_is_hedged_within_the_budget() {
     let cluster = filled(2, 10).await;
     for _ in 0..100 {
@@ -141,7 +141,7 @@ async fn a_slow_node_is_hedged_within_the_budget() {
     assert!(counters.hedges_sent() - sent <= 10 + (100 + reads) / 20);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn few_requests_and_nodes_take_turns() {
     let cluster = filled(6, 30).await;
     let before = cluster.model.lock().calls;
@@ -154,7 +154,7 @@ async fn few_requests_and_nodes_take_turns() {
     assert!(reads.len() == 3, "{reads:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn linearizable_reads_wait_for_an_election_and_are_never_hedged() {
     // The leader is gone without a trace; dead, while the others still point at it; paused.
     for fault in 0..3 {
@@ -174,7 +174,7 @@ async fn linearizable_reads_wait_for_an_election_and_are_never_hedged() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_shard_that_finds_no_leader_is_named_before_the_deadline() {
     let cluster = filled(1, 5).await;
     lead(&cluster, None, 2);
@@ -185,7 +185,7 @@ async fn a_shard_that_finds_no_leader_is_named_before_the_deadline() {
     assert_eq!(plain(&cluster, 5_000).await, Ok(5), "a read with a floor needs none");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_new_coordinator_asks_the_leader_once() {
     let cluster = filled(1, 10).await;
     let access = ShardAccess::new(nodes(&cluster.model));
@@ -199,7 +199,7 @@ async fn a_new_coordinator_asks_the_leader_once() {
     assert_eq!(read().await, Ok(10));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_is_as_good_as_a_leader() {
     let cluster = ModelCluster::new(2, 3);
     let session = Session::default();
@@ -226,7 +226,7 @@ async fn a_session_is_as_good_as_a_leader() {
     assert_eq!(shown.floor(ShardId(0)), None, "a token of another collection says nothing");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn overload_leads_elsewhere_and_is_told_when_it_is_everywhere() {
     let cluster = filled(2, 10).await;
     cluster.model.lock().overloaded.extend([NodeId(1), NodeId(3)]);
@@ -239,7 +239,7 @@ async fn overload_leads_elsewhere_and_is_told_when_it_is_everywhere() {
     assert!(began.elapsed() < ms(500), "nobody is pressed");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_late_answer_still_counts_when_it_comes_first() {
     let cluster = filled(1, 10).await;
     cluster.model.lock().slow.extend([(NodeId(1), ms(1_500)), (NodeId(2), ms(1_500)), (NodeId(3), ms(9_000))]);
@@ -258,7 +258,7 @@ fn with_learners(mut cluster: ModelCluster) -> ModelCluster {
     cluster
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn learners_take_their_share_of_reads_unless_they_are_far_behind() {
     let cluster = with_learners(filled(1, 10).await);
     let reads_of = async |n: usize| {
@@ -280,7 +280,7 @@ async fn learners_take_their_share_of_reads_unless_they_are_far_behind() {
     assert_eq!(plain(&cluster, 5_000).await, Ok(10));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_new_coordinator_trusts_no_learner_and_no_only_voter() {
     let cluster = with_learners(filled(1, 10).await);
     let access = ShardAccess::new(nodes(&cluster.model));
@@ -300,7 +300,7 @@ async fn a_new_coordinator_trusts_no_learner_and_no_only_voter() {
     assert!(count.is_err(), "an answer would be too old: {count:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_leader_that_the_metadata_takes_for_a_learner_is_written_to() {
     let cluster = with_learners(filled(1, 10).await);
     lead(&cluster, Some(3), 2);
@@ -353,7 +353,7 @@ proptest! {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answer_without_some_shards_goes_on_elsewhere() {
     let cluster = filled(3, 30).await;
     let asked = std::sync::Mutex::new(Vec::new());

@@ -116,6 +116,9 @@ impl Reconciler {
             .map(|shard| collection.shard(*shard).ok_or_else(|| lost(*shard, next.version)))
             .collect();
         let shards = shards?;
+        for shard in &shards {
+            self.move_unfounded(state, collection, shard, statuses).await?;
+        }
         if !shards.is_empty() {
             self.raise(state, collection, &shards).await.map_err(|failed| failed.error)?;
             self.wait_for_leaders(collection, &shards, |now| now == CollectionState::Active).await?;
@@ -124,6 +127,32 @@ impl Reconciler {
         announce_tuning(&self.nodes, collection).await;
         done.parts.extend(missing.into_iter().map(|shard| (Part::Raised, shard)));
         Ok(())
+    }
+
+    /// Replicas of a search shard on nodes that were replaced before its group was founded are to be on those that came under
+    /// their names: a group without a leader cannot be told. An error when there were some: what follows is for an attempt
+    /// that knows of it.
+    async fn move_unfounded(
+        &self,
+        state: &MetaState,
+        collection: &Collection,
+        shard: &Shard,
+        statuses: &[NodeStatus],
+    ) -> Result<()> {
+        let (moves, others): (Vec<_>, Vec<_>) =
+            shard.readers().map(|node| (node, state.successor(node))).partition(|(from, to)| from != to);
+        if moves.is_empty() {
+            return Ok(());
+        }
+        // All that could have been told of the founding have to say that they were not.
+        let is_unfounded = |node: NodeId| {
+            let said = statuses.iter().find(|status| status.node == node);
+            said.is_some_and(|of| of.replicas.iter().all(|of| of.shard != shard.id || of.voters.is_empty()))
+        };
+        if others.iter().all(|(node, _)| is_unfounded(*node)) {
+            self.note_moves(collection, shard, moves).await?;
+        }
+        Err(Error::Unavailable(format!("replicas of search shard {} were on nodes that have been replaced", shard.id)))
     }
 
     /// Ends a map: nobody searches by it, then nobody publishes by it, then it is forgotten.

@@ -335,3 +335,22 @@ async fn a_node_without_its_map_is_supplied_while_another_is_filled() {
     world.stop.cancel();
     world.catalog.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_replaced_before_search_shards_are_founded_does_not_hold_up_the_map() {
+    let mut world = world(2, 0).await;
+    let dying = ListNode { node: 3, refuses_copies: true.into(), ..ListNode::default() };
+    let dying = world.join_as(dying, "n3").await;
+    // All nodes have a replica of each shard.
+    let create = CreateCollection { replication_factor: 3, ..clustered(2, POINTS) };
+    let id = world.filled(create).await;
+    world.until(id, "not begun", |of| of.routing.cluster().is_some_and(|of| of.next.is_some())).await;
+    dying.away.store(true, Ordering::SeqCst);
+    world.join(4, "n3", 0).await;
+    world.served(id, 1).await;
+    let collection = world.catalog.state().collections[&id].clone();
+    let cluster = collection.routing.cluster().unwrap();
+    assert!(cluster.shards.iter().all(|shard| shard.is_on(NodeId(4)) && !shard.is_on(NodeId(3))), "{cluster:?}");
+    world.stop.cancel();
+    world.catalog.shutdown().await;
+}

@@ -136,6 +136,10 @@ impl Groups {
         self.groups.lock().get_mut(&shard).unwrap().leader.get_or_insert(node);
     }
 
+    pub(super) fn is_founded(&self, shard: ShardId) -> bool {
+        self.groups.lock()[&shard].leader.is_some()
+    }
+
     /// What a node says of its replica.
     pub(super) fn status(&self, node: NodeId, known: ReplicaStatus) -> ReplicaStatus {
         let mut groups = self.groups.lock();
