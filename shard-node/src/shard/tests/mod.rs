@@ -16,4 +16,5 @@ mod interleave;
 mod model;
 mod payload;
 mod reference;
+mod runs;
 mod tuning;
