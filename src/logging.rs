@@ -4,8 +4,8 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
+use tracing::Dispatch;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::LogFormat;
@@ -19,6 +19,18 @@ const QUIET: &str = "openraft=off,sled=error,hyper=error,h2=error,reqwest=error,
 /// Starts logging and, if the operator wants them, traces. Fails on a filter or a collector that cannot be. What it
 /// returns is dropped at the end of the process, off the async threads: that sends the last spans.
 pub(crate) fn start(filter: &str, format: LogFormat, export: Option<Export<'_>>) -> anyhow::Result<Traces> {
+    let traces = export.as_ref().map(traces::start).transpose()?.unwrap_or_default();
+    let dispatch = dispatch(filter, format, &traces)?;
+    tracing::dispatcher::set_global_default(dispatch).context("logging has been started before")?;
+    if let Some(export) = export {
+        // Without the scheme: whoever starts a process reads its own address from the first line with a URL.
+        tracing::info!("traces of requests go to the collector at {}", export.endpoint.trim_start_matches("http://"));
+    }
+    Ok(traces)
+}
+
+/// Takes in the lines, and the spans where they are exported.
+fn dispatch(filter: &str, format: LogFormat, traces: &Traces) -> anyhow::Result<Dispatch> {
     let filter = EnvFilter::builder()
         .parse(format!("{QUIET},{filter}"))
         .with_context(|| format!("wrong setting: log is {filter:?}, expected something like `info` or `debug`"))?;
@@ -29,11 +41,27 @@ pub(crate) fn start(filter: &str, format: LogFormat, export: Option<Export<'_>>)
         LogFormat::Text => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let traces = export.as_ref().map(traces::start).transpose()?.unwrap_or_default();
-    tracing_subscriber::registry().with(lines.with_filter(filter)).with(traces.layer()).init();
-    if let Some(export) = export {
-        // Without the scheme: whoever starts a process reads its own address from the first line with a URL.
-        tracing::info!("traces of requests go to the collector at {}", export.endpoint.trim_start_matches("http://"));
+    // No layer at all without an export: one that is there and takes nothing makes every span be made.
+    let lines = tracing_subscriber::registry().with(lines.with_filter(filter));
+    Ok(match traces.layer() {
+        Some(layer) => Dispatch::new(lines.with(layer)),
+        None => Dispatch::new(lines),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use vicinal_common::telemetry;
+
+    use super::*;
+
+    #[test]
+    fn spans_are_not_made_where_nobody_exports_them() {
+        let dispatch = dispatch("info", LogFormat::Text, &Traces::default()).unwrap();
+        tracing::dispatcher::with_default(&dispatch, || {
+            assert!(telemetry::query_span("places", 1).is_disabled());
+            assert!(!telemetry::is_traced());
+            assert!(!tracing::info_span!("of another target").is_disabled());
+        });
     }
-    Ok(traces)
 }

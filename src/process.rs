@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use vicinal_common::transport::Address;
@@ -30,9 +30,12 @@ pub(crate) fn run(serve: impl Future<Output = anyhow::Result<()>>) -> anyhow::Re
     done
 }
 
-/// The threads for reads: one for each core.
+/// The threads for reads: one for each core, and as many for the long scans of single ones. These are rayon's global pool, which
+/// would be started otherwise by whoever needs it first: with the low priority of a build, for good.
 pub(crate) fn search_pool() -> anyhow::Result<Arc<SearchPool>> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let scans = rayon::ThreadPoolBuilder::new().num_threads(cores).thread_name(|number| format!("scan-{number}"));
+    scans.build_global().context("the threads for scans cannot start")?;
     Ok(SearchPool::start(cores, cores * READS_WAITING_PER_THREAD)?)
 }
 

@@ -4,6 +4,7 @@
 mod serve;
 #[cfg(test)]
 mod tests;
+mod urls;
 
 use std::error::Error as _;
 use std::panic::AssertUnwindSafe;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::routing::post;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -22,6 +23,7 @@ use tracing::{Instrument, Span};
 
 use super::{Address, Handler, Transport, TransportError};
 pub use serve::serve_router;
+use urls::Urls;
 
 use crate::limits::{INTERNAL_ANSWER_BYTES_MAX, INTERNAL_BODY_BYTES_MAX};
 use crate::telemetry::{self, HopOutcome, Side};
@@ -53,6 +55,7 @@ fn count(side: Side, route: &str, outcome: HopOutcome, started: Instant) {
 #[derive(Clone)]
 pub struct HttpTransport {
     client: reqwest::Client,
+    urls: Arc<Urls>,
 }
 
 /// What a failed attempt allows.
@@ -69,6 +72,8 @@ impl HttpTransport {
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
+            // What is repeated is decided here; and a client that may repeat a request copies it first.
+            .retry(reqwest::retry::never().max_retries_per_request(0))
             .tcp_nodelay(true)
             .tcp_keepalive(KEEPALIVE)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -76,16 +81,17 @@ impl HttpTransport {
             .pool_idle_timeout(IDLE_TIME_MAX)
             .build()
             .map_err(|e| format!("the HTTP client between processes cannot be made: {}", with_causes(&e)))?;
-        Ok(HttpTransport { client })
+        Ok(HttpTransport { client, urls: Arc::default() })
     }
 
     async fn attempt(&self, to: &Address, route: &str, body: Bytes) -> Result<Bytes, Failed> {
         let unreachable = |why: String| Failed::Final(TransportError::Unreachable(to.clone(), why));
         let unknown = |why: String| Failed::Final(TransportError::Unknown(to.clone(), why));
-        let url = format!("{}/internal/{route}", to.0.trim_end_matches('/'));
-        let mut headers = HeaderMap::new();
-        outgoing(&mut headers);
-        let sent = self.client.post(url).headers(headers).body(body).send().await;
+        let url = self.urls.of(to, route).map_err(&unreachable)?;
+        let mut request = reqwest::Request::new(Method::POST, url);
+        outgoing(request.headers_mut());
+        *request.body_mut() = Some(body.into());
+        let sent = self.client.execute(request).await;
         let response = match sent {
             Ok(response) => response,
             // Nothing left this process.

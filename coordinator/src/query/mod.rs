@@ -1,5 +1,6 @@
 //! The life of a search: plan which node answers for which shard, scatter, gather, then fetch what the winners hold.
 
+mod attempt;
 mod by_map;
 mod clustered;
 mod clusters;

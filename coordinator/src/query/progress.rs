@@ -9,53 +9,15 @@ use vicinal_common::consistency::Consistency;
 use vicinal_common::error::Error;
 use vicinal_common::ids::{Epoch, LogIndex, NodeId, ShardId};
 
+use super::attempt::{Attempt, Call, Reason, Timer};
 use super::gather::{Coverage, Missing};
 use super::hedge;
 use super::open_shard::{Exhausted, OpenShard, how_it_ended};
 use super::plan::{Candidate, NodeTask, Wanted, plan};
 use super::scatter::{Effort, Gathered, ReadSpec, Targets};
 use crate::meta::Collection;
-use crate::shard_client::{Blame, Ticket, Tier, Work};
+use crate::shard_client::{Blame, Tier, Work};
 use crate::shards::ShardAccess;
-
-/// A call to send.
-pub(super) struct Call {
-    pub(super) attempt: u64,
-    pub(super) node: NodeId,
-    pub(super) context: ReadContext,
-    /// Whether it repeats one that is under way and slow.
-    pub(super) is_hedge: bool,
-}
-
-/// Why a call is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
-    First,
-    /// Another one failed or is late.
-    Retry,
-    /// Another one is slower than usual.
-    Hedge,
-}
-
-/// A call under way.
-struct Attempt {
-    node: NodeId,
-    shards: Vec<ShardId>,
-    reason: Reason,
-    consistency: Consistency,
-    ticket: Ticket,
-    is_overdue: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    /// An attempt is slower than usual.
-    Hedge(u64),
-    /// An attempt is late.
-    Overdue(u64),
-    /// A shard is asked again.
-    Again(ShardId),
-}
 
 /// The state of a scatter.
 pub(super) struct Progress<'a, T> {
@@ -315,7 +277,10 @@ impl<'a, T> Progress<'a, T> {
         }
         if matches!(reason, Reason::First | Reason::Retry) {
             self.access.hedges.earn();
-            if context.consistency == Consistency::ReadYourWrites {
+            // A timer that is the first of its process to end wakes the thread up that waits for the sockets: none is set in
+            // vain.
+            let has_others = |id| self.open.get(id).is_some_and(|open: &OpenShard| open.replicas.len() > 1);
+            if context.consistency == Consistency::ReadYourWrites && shards.iter().any(has_others) {
                 self.timers.insert((now + hedge::delay(health, node, work), Timer::Hedge(id)));
             }
         }
@@ -396,5 +361,36 @@ impl<'a, T> Progress<'a, T> {
         let coverage =
             Coverage { shards_asked: self.asked, shards_answered: self.answers.len(), missing, routed: None };
         Gathered { answers: self.answers, coverage }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::ModelCluster;
+    use crate::session::Session;
+    use crate::shard_client::WorkKind;
+
+    #[tokio::test]
+    async fn nothing_is_timed_for_a_hedge_that_cannot_be() {
+        for (replicas, is_hedged) in [(1, false), (3, true)] {
+            let cluster = ModelCluster::new(2, replicas);
+            let (session, now) = (Session::default(), Instant::now());
+            let shards: Vec<ShardId> = cluster.collection.shard_ids().collect();
+            // With a floor that is known any replica may answer.
+            shards.iter().for_each(|shard| cluster.access.note_linearizable(*shard, LogIndex(1)));
+            let consistency = Consistency::ReadYourWrites;
+            let spec = ReadSpec { consistency, deadline: now + Duration::from_secs(60), session: &session };
+            let effort = Effort { kind: WorkKind::Search, units: 1 };
+            let targets = Targets::homes(&cluster.collection, &shards);
+            let mut progress: Progress<'_, ()> =
+                Progress::new(&cluster.access, &cluster.collection, spec, effort, targets);
+            assert!(!progress.start(now).is_empty());
+            let hedges = progress.timers.iter().filter(|(_, timer)| matches!(timer, Timer::Hedge(_))).count();
+            assert_eq!(hedges > 0, is_hedged, "{replicas} replicas");
+            assert!(progress.next_timer().is_some(), "late calls are noticed in any case");
+        }
     }
 }

@@ -13,8 +13,9 @@ use vicinal_common::error::Error;
 use vicinal_common::ids::{Epoch, LogIndex, ShardId};
 use vicinal_common::telemetry;
 
+use super::attempt::Call;
 use super::gather::Coverage;
-use super::progress::{Call, Progress};
+use super::progress::Progress;
 use crate::meta::Collection;
 use crate::session::Session;
 use crate::shard_client::WorkKind;

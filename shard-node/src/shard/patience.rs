@@ -29,6 +29,12 @@ impl Patience {
         Patience { deadline: None, spent: AtomicU64::new(0), has_ended: AtomicBool::new(false) }
     }
 
+    /// All work noted so far.
+    #[cfg(test)]
+    pub(super) fn spent(&self) -> u64 {
+        self.spent.load(Ordering::Relaxed)
+    }
+
     /// Notes work that is about to be done. `Timeout` when there is no time left for it, and ever after.
     pub(super) fn spend(&self, work: u64) -> Result<()> {
         let before = self.spent.fetch_add(work, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! Nearest neighbours in a view: each run by itself, then the best of all.
 
 use std::cell::OnceCell;
+use std::cmp::Ordering;
 
 use rayon::prelude::*;
 use vicinal_common::api::{SearchQuery, ShardHit};
@@ -42,6 +43,44 @@ struct Plan<'a> {
     patience: &'a Patience,
 }
 
+/// The best hits of the runs searched so far.
+struct Best {
+    k: usize,
+    /// In no order. A view has one live row of each id.
+    hits: Vec<ShardHit>,
+    /// What is farther is not among the best, or too far in any case.
+    limit: f32,
+}
+
+impl Best {
+    /// Adds the best hits of a run. Those of the runs so far say how far a hit of the next may be: its payload is not read
+    /// in vain.
+    fn add(&mut self, hits: impl Iterator<Item = ShardHit>) {
+        self.hits.extend(hits);
+        if self.hits.len() > self.k {
+            self.hits.select_nth_unstable_by(self.k - 1, order);
+            self.hits.truncate(self.k);
+        }
+        if self.hits.len() == self.k {
+            let last = self.hits.iter().map(|hit| hit.distance).max_by(f32::total_cmp);
+            self.limit = last.map_or(self.limit, |last| self.limit.min(last));
+        }
+    }
+
+    fn into_sorted(self) -> Vec<ShardHit> {
+        let Best { k, mut hits, limit } = self;
+        hits.retain(|hit| hit.distance <= limit);
+        hits.sort_unstable_by(order);
+        hits.truncate(k);
+        hits
+    }
+}
+
+/// Nearest first, then by id.
+fn order(a: &ShardHit, b: &ShardHit) -> Ordering {
+    a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id))
+}
+
 impl View {
     /// The nearest points to the query, best first: by distance, then by id. Exact in runs without an index.
     /// `BadInput` when there is no vector of that name or its dimension is another.
@@ -56,7 +95,7 @@ impl View {
         if query.k == 0 {
             return Ok(Vec::new());
         }
-        let mut hits = Vec::new();
+        let mut found = Best { k: query.k, hits: Vec::new(), limit: query.distance_max.unwrap_or(f32::INFINITY) };
         match query.filter.as_deref().and_then(Filter::ids) {
             Some(ids) => {
                 let mut ids = ids.to_vec();
@@ -64,26 +103,21 @@ impl View {
                 ids.dedup();
                 for id in ids {
                     if let Some((source, row)) = self.locate(id) {
-                        hits.extend(self.score(&plan, source, row)?);
+                        found.hits.extend(self.score(&plan, source, row)?);
                     }
                 }
             }
             None => {
                 for segment in &self.segments {
                     let index = segment.indexes[plan.ordinal].as_ref().map(|index| &index.hnsw);
-                    self.search_run(&plan, RunRef::Segment(segment), index, &mut hits)?;
+                    self.search_run(&plan, RunRef::Segment(segment), index, &mut found)?;
                 }
                 for fresh in &self.fresh {
-                    self.search_run(&plan, RunRef::Fresh(fresh), None, &mut hits)?;
+                    self.search_run(&plan, RunRef::Fresh(fresh), None, &mut found)?;
                 }
             }
         }
-        if let Some(limit) = query.distance_max {
-            hits.retain(|hit| hit.distance <= limit);
-        }
-        hits.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
-        hits.truncate(query.k);
-        Ok(hits)
+        Ok(found.into_sorted())
     }
 
     fn plan<'a>(&self, query: &'a SearchQuery, threads: usize, patience: &'a Patience) -> Result<Plan<'a>> {
@@ -100,13 +134,7 @@ impl View {
     }
 
     /// Adds the best rows of one run.
-    fn search_run(
-        &self,
-        plan: &Plan<'_>,
-        run: RunRef<'_>,
-        index: Option<&HnswIndex>,
-        hits: &mut Vec<ShardHit>,
-    ) -> Result<()> {
+    fn search_run(&self, plan: &Plan<'_>, run: RunRef<'_>, index: Option<&HnswIndex>, best: &mut Best) -> Result<()> {
         let source = run.source();
         let vectors = source.run.vectors(plan.ordinal);
         if vectors.present.count() == 0 || source.dead.count() == source.run.rows() {
@@ -114,10 +142,10 @@ impl View {
         }
         let found = match plan.scorer.nearest_sparse() {
             Some(sparse) => self.search_postings(plan, sparse, run)?,
-            None => self.search_vectors(plan, vectors, run, index)?,
+            None => self.search_vectors(plan, vectors, (run, index), best.limit)?,
         };
         let (ids, versions) = (source.run.ids(), source.run.versions());
-        hits.extend(found.into_iter().map(|Hit { distance, row }| ShardHit {
+        best.add(found.into_iter().map(|Hit { distance, row }| ShardHit {
             distance,
             id: ids.get(row),
             version: LogIndex(versions[row as usize]),
@@ -125,13 +153,13 @@ impl View {
         Ok(())
     }
 
-    /// The best rows for a goal on dense vectors and multivectors.
+    /// The best rows for a goal on dense vectors and multivectors; those beyond `limit` may be missing.
     fn search_vectors(
         &self,
         plan: &Plan<'_>,
         vectors: Vectors<'_>,
-        run: RunRef<'_>,
-        index: Option<&HnswIndex>,
+        (run, index): (RunRef<'_>, Option<&HnswIndex>),
+        limit: f32,
     ) -> Result<Vec<Hit>> {
         let source = run.source();
         let alive = |row: u32| !source.dead.contains(row) && vectors.present.contains(row);
@@ -158,7 +186,7 @@ impl View {
                 late.into_inner().map_or(Ok(found), Err)
             }
             (None, Some(query)) => plan.scan_dense(vectors, query, accept),
-            (_, None) => plan.scan(vectors, accept.iter(source.run.rows() as usize), &|_| true),
+            (_, None) => plan.scan(vectors, accept.iter(source.run.rows() as usize), limit, &|_| true),
         };
         if filter.is_none() {
             return among(match count == source.run.rows() as usize {
@@ -185,7 +213,7 @@ impl View {
             }
             (Some(_) | None, _) => {
                 let rows = matcher.candidates(source.dead, 0).filter(|row| vectors.present.contains(*row));
-                let found = plan.scan(vectors, rows, &|row| matcher.accepts(row))?;
+                let found = plan.scan(vectors, rows, limit, &|row| matcher.accepts(row))?;
                 matcher.finish()?;
                 Ok(found)
             }
@@ -240,13 +268,14 @@ impl Plan<'_> {
         self.patience.spend(0).map(|()| found)
     }
 
-    /// An exact scan that scores before it filters: a payload is parsed only when its row would be among the best, which
-    /// is about `k * ln(rows / k)` times instead of once per row. Large ones are spread over the threads that there are.
-    /// `Timeout` when patience ends.
+    /// An exact scan that scores before it filters: a payload is parsed only when its row would be among the best and is not
+    /// beyond `limit`, which is about `k * ln(rows / k)` times instead of once per row. Large ones are spread over the threads
+    /// that there are. `Timeout` when patience ends.
     fn scan(
         &self,
         vectors: Vectors<'_>,
         rows: impl Iterator<Item = u32>,
+        limit: f32,
         accepts: &(dyn Fn(u32) -> bool + Sync),
     ) -> Result<Vec<Hit>> {
         let rows: Vec<u32> = rows.collect();
@@ -254,9 +283,9 @@ impl Plan<'_> {
         let least = usize::try_from(PIECE_COST_MIN / cost).unwrap_or(usize::MAX).max(1);
         let piece = rows.len().div_ceil(self.params.threads.max(1) * PIECES_PER_THREAD).max(least);
         if self.params.threads <= 1 || rows.len() <= piece {
-            return self.scan_piece(vectors, &rows, accepts);
+            return self.scan_piece(vectors, &rows, limit, accepts);
         }
-        let pieces = rows.par_chunks(piece).map(|rows| self.scan_piece(vectors, rows, accepts));
+        let pieces = rows.par_chunks(piece).map(|rows| self.scan_piece(vectors, rows, limit, accepts));
         let mut best = TopK::new(self.params.k, rows.len());
         for hits in pieces.collect::<Result<Vec<_>>>()? {
             for hit in hits {
@@ -270,6 +299,7 @@ impl Plan<'_> {
         &self,
         vectors: Vectors<'_>,
         rows: &[u32],
+        limit: f32,
         accepts: &(dyn Fn(u32) -> bool + Sync),
     ) -> Result<Vec<Hit>> {
         let mut best = TopK::new(self.params.k, rows.len());
@@ -279,7 +309,7 @@ impl Plan<'_> {
             let Some(vector) = vectors.get(*row) else { continue };
             work += self.scorer.cost(vector);
             let hit = Hit { distance: self.scorer.distance(vector), row: *row };
-            if best.would_take(&hit) {
+            if hit.distance <= limit && best.would_take(&hit) {
                 work += ROW_COST;
                 if accepts(*row) {
                     best.push(hit);

@@ -10,6 +10,7 @@ use vicinal_common::limits;
 
 use super::points::Payload;
 use super::requests::Asked;
+use super::watch::Watch;
 use crate::bench::index::set::MetricName;
 
 /// Concurrencies measured when neither `--concurrency` nor `--rate` is given.
@@ -42,6 +43,8 @@ pub(crate) struct Serve {
     pub(super) query: Query,
     #[command(flatten)]
     pub(super) steps: Steps,
+    #[command(flatten)]
+    pub(super) watch: Watch,
     /// Add the lines of JSON to this file instead of printing them
     #[arg(long, value_name = "FILE")]
     pub(super) out: Option<PathBuf>,
@@ -94,6 +97,9 @@ pub(super) struct Load {
     /// Replicas of each shard
     #[arg(long, default_value_t = 1)]
     pub(super) replicas: u32,
+    /// Route a new collection by cluster, over so many search shards, and wait until its map is served
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=128))]
+    pub(super) search_shards: Option<u32>,
     /// Neighbours per node of the graph; the server's choice when absent
     #[arg(long)]
     pub(super) m: Option<usize>,
@@ -126,6 +132,12 @@ pub(super) struct Query {
     /// Query beam (hnsw_ef); the server's choice when absent
     #[arg(long)]
     pub(super) ef: Option<usize>,
+    /// For each of these recalls, look for the smallest beam that reaches it and measure with that
+    #[arg(long, value_name = "RECALL", value_delimiter = ',', conflicts_with_all = ["ef", "exact", "no_recall"])]
+    pub(super) recall: Vec<f64>,
+    /// The recall that routing by cluster aims at (recall_target); the collection's when absent
+    #[arg(long, value_name = "RECALL")]
+    pub(super) recall_target: Option<f64>,
     /// Scan exactly instead of using the index
     #[arg(long)]
     pub(super) exact: bool,
@@ -208,7 +220,9 @@ impl Serve {
             ("--write-share", self.query.write_share, 0.0, 1.0),
         ];
         let rates = self.steps.rate.iter().map(|rate| ("--rate", *rate, RATE_MIN, RATE_MAX));
-        for (flag, number, least, most) in numbers.into_iter().chain(rates) {
+        let recalls = self.query.recall.iter().map(|recall| ("--recall", *recall, 0.0, 1.0));
+        let aimed = self.query.recall_target.iter().map(|recall| ("--recall-target", *recall, 1e-3, 1.0));
+        for (flag, number, least, most) in numbers.into_iter().chain(rates).chain(recalls).chain(aimed) {
             ensure!((least..=most).contains(&number), "{flag} is {number}, it must be {least} to {most}");
         }
         Ok(())
@@ -224,10 +238,12 @@ impl Serve {
         !self.set.no_recall && !self.load.load_only && self.query.write_share < 1.0
     }
 
-    pub(super) fn asked(&self) -> Asked {
+    /// What is asked, with a beam of `ef`.
+    pub(super) fn asked(&self, ef: Option<usize>) -> Asked {
         Asked {
             k: self.query.k,
-            ef: self.query.ef,
+            ef,
+            recall_target: self.query.recall_target,
             exact: self.query.exact,
             filter: self.query.filter.clone(),
             with_payload: self.query.with_payload,
@@ -305,6 +321,8 @@ mod tests {
             "--batch-queries 1001",
             "--dim 0",
             "--timeout 0",
+            "--recall 0.9,1.1",
+            "--recall-target 0",
         ] {
             let error = parse(&format!("--random 9 {flags}")).check().unwrap_err().to_string();
             let flag = flags.split([' ', '=']).next().unwrap();
@@ -319,7 +337,13 @@ mod tests {
         assert_eq!(serve.query.filter, Some(serde_json::json!({"must": []})));
         let refused =
             |flags: &str| Line::try_parse_from(["bench"].into_iter().chain(flags.split_whitespace())).is_err();
-        for flags in ["", "--data d --filter []", "--data d --random 9", "--random 9 --no-load --load-only"] {
+        for flags in [
+            "",
+            "--data d --filter []",
+            "--data d --random 9",
+            "--random 9 --no-load --load-only",
+            "--random 9 --ef 9 --recall 0.9",
+        ] {
             assert!(refused(flags), "{flags}");
         }
     }

@@ -6,6 +6,7 @@ use super::args::Mode;
 use super::histogram::millis;
 use super::recall::Recall;
 use super::tally::{Requests, Tally};
+use super::watch::Seen;
 use crate::bench::timing::merged;
 
 /// The head of the table. Latencies are in milliseconds.
@@ -31,6 +32,8 @@ pub(super) struct Measured {
     pub(super) not_started: u64,
     /// Where answers were compared.
     pub(super) recall: Option<Recall>,
+    /// What was seen of the servers, where they were watched.
+    pub(super) seen: Seen,
 }
 
 impl Measured {
@@ -54,8 +57,10 @@ impl Measured {
         let answered_within = tally.queries.answered_within + tally.writes.answered_within;
         let mean_bytes = (tally.queries.latencies.count() > 0)
             .then(|| (tally.answer_bytes as f64 / tally.queries.latencies.count() as f64).round());
+        let [p50, server_p50] = [&tally.queries.latencies, &tally.server_times].map(|times| times.percentile(0.5));
         merged([
             load,
+            self.seen.line(p50, server_p50),
             json!({
                 "phase": "query",
                 "requests": answered + failed,
@@ -68,6 +73,8 @@ impl Measured {
                 "queries_per_s": self.per_second(tally.queries.answered_within, self.batch_queries),
                 "points_written_per_s": self.per_second(tally.writes.answered_within, self.write_batch),
                 "answer_bytes": mean_bytes,
+                "server_p50_ms": server_p50.map(millis),
+                "shards_asked": self.shards_asked(),
                 "recall": self.recall.and_then(|recall| recall.share()),
                 "recall_queries": self.recall.map(|recall| recall.queries),
                 "recall_unreadable": self.recall.map(|recall| recall.unreadable),
@@ -75,6 +82,12 @@ impl Measured {
             }),
             tally.queries.latencies.summary(),
         ])
+    }
+
+    /// Shards asked for a query, on average, where answers tell of it.
+    fn shards_asked(&self) -> Option<f64> {
+        let (asked, told) = self.tally.shards_asked;
+        (told > 0).then(|| (asked as f64 / told as f64 * 1e3).round() / 1e3)
     }
 
     /// Whether there were requests, and not one was answered.
@@ -154,14 +167,15 @@ mod tests {
     use super::*;
 
     fn measured(mode: Mode) -> Measured {
-        let mut tally = Tally { partial: 1, answer_bytes: 900, ..Tally::default() };
+        let mut tally = Tally { partial: 1, answer_bytes: 900, shards_asked: (7, 2), ..Tally::default() };
         for ms in [1, 2, 3] {
             tally.answered(Kind::Query, Duration::from_millis(ms));
             tally.lateness.add(Duration::from_micros(50));
         }
         tally.failed(Kind::Query, ErrorKind::Status(503), "busy");
         tally.queries.answered_within = 3;
-        Measured { mode, seconds: 2.0, batch_queries: 10, write_batch: 5, tally, not_started: 4, recall: None }
+        let seen = Seen::default();
+        Measured { mode, seconds: 2.0, batch_queries: 10, write_batch: 5, tally, not_started: 4, recall: None, seen }
     }
 
     #[test]
@@ -173,6 +187,7 @@ mod tests {
         assert_eq!(line["errors"], json!({"http_503": 1}));
         assert_eq!((&line["requests_per_s"], &line["queries_per_s"]), (&json!(1.5), &json!(15.0)));
         assert_eq!((&line["answer_bytes"], &line["partial"]), (&json!(300.0), &json!(1)));
+        assert_eq!((&line["shards_asked"], line.get("server_cpu_us")), (&json!(3.5), None));
         assert_eq!((&line["max_ms"], &line["recall"], &line["writes"]), (&json!(3.0), &Value::Null, &Value::Null));
         let p50 = line["p50_ms"].as_f64().unwrap();
         assert!((2.0..=2.02).contains(&p50), "{p50}");

@@ -86,6 +86,10 @@ impl Collection<'_> {
         let rows = self.vectors.rows()?;
         let loaded = self.upload_all(target, rows).await?;
         let green = self.wait_until_green().await?;
+        let routed = match self.serve.load.search_shards {
+            Some(_) => Some(self.wait_until_routed().await?),
+            None => None,
+        };
         if made == Made::Now {
             self.check_count().await.context("not every point that was acknowledged is there")?;
         }
@@ -97,6 +101,8 @@ impl Collection<'_> {
                 "points": rows.len(),
                 "shards": load.shards,
                 "replicas": load.replicas,
+                "search_shards": load.search_shards,
+                "routed_s": routed.map(seconds),
                 "m": load.m,
                 "ef_construct": load.ef_construct,
                 "create": load.create,
@@ -158,7 +164,7 @@ impl Collection<'_> {
     }
 
     /// Returns the time until it was green for good.
-    async fn wait_until_green(&self) -> anyhow::Result<Duration> {
+    pub(super) async fn wait_until_green(&self) -> anyhow::Result<Duration> {
         let started = Instant::now();
         let style = ProgressStyle::with_template("indexing  {bar:40} {pos:>8}/{len} vectors, {msg}")?;
         let bar = ProgressBar::new(self.vectors.rows()?.len() as u64).with_style(style);
@@ -195,6 +201,9 @@ fn create_body(serve: &Serve, vectors: &Vectors) -> Value {
         if let Some(value) = value {
             create["hnsw_config"][name] = json!(value);
         }
+    }
+    if let Some(shards) = serve.load.search_shards {
+        create["routing"] = json!({"method": "cluster", "search_shards": shards});
     }
     merged([create, serve.load.create.clone().unwrap_or_default()])
 }
@@ -315,6 +324,9 @@ mod tests {
         assert_eq!(create(""), json!({"vectors": vectors, "shard_number": 4, "replication_factor": 1}));
         let body = create("--m 16 --shards 2 --metric cosine --create {\"on_disk_payload\":true}");
         assert_eq!((&body["vectors"]["distance"], &body["shard_number"]), (&json!("Cosine"), &json!(2)));
+        assert_eq!(body.get("routing"), None);
+        let routed = create("--search-shards 3");
+        assert_eq!(routed["routing"], json!({"method": "cluster", "search_shards": 3}));
         assert_eq!((&body["hnsw_config"], &body["on_disk_payload"]), (&json!({"m": 16}), &json!(true)));
     }
 

@@ -2,6 +2,7 @@
 //! open loop. Nothing of it depends on which server that is, so that several can be measured with the same command.
 
 mod args;
+mod beam;
 mod histogram;
 mod line;
 mod load;
@@ -10,11 +11,13 @@ mod open;
 mod points;
 mod recall;
 mod requests;
+mod routed;
 mod schedule;
 mod step;
 mod tally;
 mod target;
 mod vectors;
+mod watch;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -26,6 +29,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 pub(crate) use self::args::Serve;
+use self::beam::Beam;
 use self::line::Measured;
 use self::load::Collection;
 use self::recall::Recall;
@@ -80,8 +84,34 @@ async fn measure(serve: &Serve, vectors: &Vectors, target: &Arc<Target>, lines: 
         return Ok(());
     }
     let truth = truth(&collection).await?;
-    let driver = Arc::new(driver(&collection, target, truth.is_some())?);
-    Sweep { serve, driver, common: merged([common, asked(serve, vectors)]), truth }.run(lines).await
+    let mut unanswered = 0;
+    for beam in beams(&collection, target, truth.as_ref()).await? {
+        let driver = Arc::new(driver(&collection, target, beam.ef, truth.as_ref())?);
+        let common = merged([common.clone(), asked(serve, vectors), beam.line()]);
+        unanswered += Sweep { serve, driver, common, truth: truth.as_ref() }.run(lines).await?;
+    }
+    ensure!(unanswered == 0, "no request was answered in {unanswered} of the steps");
+    Ok(())
+}
+
+/// The beams to measure with: the one that is asked for, or for each recall the smallest that reaches it.
+async fn beams(collection: &Collection<'_>, target: &Arc<Target>, truth: Option<&Truth>) -> anyhow::Result<Vec<Beam>> {
+    let query = &collection.serve.query;
+    if query.recall.is_empty() {
+        return Ok(vec![Beam { ef: query.ef, recall: None }]);
+    }
+    let truth = truth.context("--recall needs queries, and their exact neighbours")?;
+    let recall = async |ef: usize| {
+        let driver = driver(collection, target, Some(ef), Some(truth))?;
+        beam::recall(Arc::new(driver), truth.neighbours()).await
+    };
+    let mut beams = Vec::new();
+    for wanted in &query.recall {
+        let ef = beam::smallest(query.k, *wanted, &recall).await?;
+        eprintln!("recall {wanted} takes a beam of {ef}");
+        beams.push(Beam { ef: Some(ef), recall: Some(*wanted) });
+    }
+    Ok(beams)
 }
 
 /// The exact answers, where recall is wanted.
@@ -103,7 +133,12 @@ async fn truth(collection: &Collection<'_>) -> anyhow::Result<Option<Truth>> {
     vectors.truth(serve, matching.as_ref()).map(Some)
 }
 
-fn driver(collection: &Collection<'_>, target: &Arc<Target>, has_truth: bool) -> anyhow::Result<Driver> {
+fn driver(
+    collection: &Collection<'_>,
+    target: &Arc<Target>,
+    ef: Option<usize>,
+    truth: Option<&Truth>,
+) -> anyhow::Result<Driver> {
     let Collection { path, serve, vectors, .. } = collection;
     let written = match serve.query.write_share > 0.0 {
         true => Some(Written { rows: vectors.rows()?, payload: serve.payload(), batch: serve.query.write_batch }),
@@ -112,8 +147,8 @@ fn driver(collection: &Collection<'_>, target: &Arc<Target>, has_truth: bool) ->
     let mix = Mix::new(serve.query.write_share);
     Ok(Driver {
         target: target.clone(),
-        requests: Requests::new(path, mix, &vectors.queries, &serve.asked(), written),
-        keep: if has_truth { Keep::First } else { Keep::Nothing },
+        requests: Requests::new(path, mix, &vectors.queries, &serve.asked(ef), written),
+        keep: if truth.is_some() { Keep::First } else { Keep::Nothing },
         warmup: Duration::from_secs_f64(serve.steps.warmup),
         measured: Duration::from_secs_f64(serve.steps.seconds),
     })
@@ -125,7 +160,7 @@ fn asked(serve: &Serve, vectors: &Vectors) -> Value {
     json!({
         "queries": vectors.queries.rows(),
         "k": query.k,
-        "ef": query.ef,
+        "recall_target": query.recall_target,
         "exact": query.exact,
         "filter": query.filter,
         "with_payload": query.with_payload,
@@ -144,17 +179,20 @@ struct Sweep<'a> {
     driver: Arc<Driver>,
     /// Fields of every line.
     common: Value,
-    truth: Option<Truth>,
+    truth: Option<&'a Truth>,
 }
 
 impl Sweep<'_> {
-    async fn run(&self, lines: &mut Lines) -> anyhow::Result<()> {
+    /// Returns how many steps had no answer at all.
+    async fn run(&self, lines: &mut Lines) -> anyhow::Result<u32> {
         eprintln!("{}", line::head());
         let mut unanswered = 0;
         for (number, mode) in self.serve.steps.modes().into_iter().enumerate() {
             let seed = self.serve.set.seed.wrapping_add(number as u64);
+            let watch = self.serve.watch.start().await?;
             let ended = self.driver.step(mode, seed).await?;
-            let recall = self.truth.as_ref().map(|truth| Recall::of(&ended.tally.kept, truth.neighbours()));
+            let seen = watch.end(ended.sent).await?;
+            let recall = self.truth.map(|truth| Recall::of(&ended.tally.kept, truth.neighbours()));
             let measured = Measured {
                 mode,
                 seconds: self.serve.steps.seconds,
@@ -163,6 +201,7 @@ impl Sweep<'_> {
                 tally: ended.tally,
                 not_started: ended.not_started,
                 recall,
+                seen,
             };
             lines.write(&merged([self.common.clone(), measured.line()]))?;
             measured.rows().iter().for_each(|row| eprintln!("{row}"));
@@ -171,8 +210,7 @@ impl Sweep<'_> {
             }
             unanswered += u32::from(measured.is_unanswered());
         }
-        ensure!(unanswered == 0, "no request was answered in {unanswered} of the steps");
-        Ok(())
+        Ok(unanswered)
     }
 }
 

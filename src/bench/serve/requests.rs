@@ -21,6 +21,8 @@ pub(super) struct Asked {
     pub(super) k: usize,
     /// The server's choice when absent.
     pub(super) ef: Option<usize>,
+    /// What routing by cluster aims at; the collection's choice when absent.
+    pub(super) recall_target: Option<f64>,
     pub(super) exact: bool,
     pub(super) filter: Option<Value>,
     pub(super) with_payload: bool,
@@ -33,6 +35,9 @@ impl Asked {
         let mut params = serde_json::Map::new();
         if let Some(ef) = self.ef {
             params.insert("hnsw_ef".into(), json!(ef));
+        }
+        if let Some(recall) = self.recall_target {
+            params.insert("recall_target".into(), json!(recall));
         }
         if self.exact {
             params.insert("exact".into(), json!(true));
@@ -113,6 +118,11 @@ impl Requests {
         self.queries.len()
     }
 
+    /// Requests that ask every query at least once, where there are no writes among them.
+    pub(super) fn for_each_query(&self) -> u64 {
+        self.queries.len().div_ceil(self.batch.unwrap_or(1)) as u64
+    }
+
     /// The request of a number.
     pub(super) fn request(&self, number: u64) -> Request<'_> {
         match self.mix.operation(number) {
@@ -177,7 +187,7 @@ mod tests {
     const BASE: Rows<'static> = Rows { data: &[0.0, 1.0, 2.0, 3.0, 4.0], dim: 1 };
 
     fn asked() -> Asked {
-        Asked { k: 3, ef: None, exact: false, filter: None, with_payload: false, batch: None }
+        Asked { k: 3, ef: None, recall_target: None, exact: false, filter: None, with_payload: false, batch: None }
     }
 
     fn queries() -> Matrix<f32> {
@@ -196,9 +206,16 @@ mod tests {
         assert_eq!(json_of(&request), json!({"query": [0.5, 1], "limit": 3, "with_payload": false}));
 
         let filter = json!({"must": [{"key": "kind", "match": {"value": "k1"}}]});
-        let all = Asked { ef: Some(64), exact: true, filter: Some(filter.clone()), with_payload: true, ..asked() };
+        let all = Asked {
+            ef: Some(64),
+            recall_target: Some(0.75),
+            exact: true,
+            filter: Some(filter.clone()),
+            with_payload: true,
+            ..asked()
+        };
         let body = json_of(&Requests::new("/collections/c", Mix::new(0.0), &queries(), &all, None).request(0));
-        assert_eq!(body["params"], json!({"hnsw_ef": 64, "exact": true}));
+        assert_eq!(body["params"], json!({"hnsw_ef": 64, "recall_target": 0.75, "exact": true}));
         assert_eq!((&body["filter"], &body["with_payload"]), (&filter, &json!(true)));
     }
 

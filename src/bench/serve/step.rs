@@ -19,6 +19,8 @@ const PARTS: usize = 16;
 const KEPT_BYTES_MAX: usize = 256 << 20;
 /// Pause of a client whose request failed: a server that is gone is not asked as fast as the client can.
 const FAILURE_PAUSE: Duration = Duration::from_millis(10);
+/// Longest time that asking every query once may take.
+const ONCE_MAX: Duration = Duration::from_secs(3_600);
 /// How often the progress is drawn.
 const PROGRESS: Duration = Duration::from_millis(200);
 
@@ -42,6 +44,8 @@ pub(super) enum Keep {
 /// What a step brought.
 pub(super) struct Ended {
     pub(super) tally: Tally,
+    /// All requests sent, those of the warm-up too.
+    pub(super) sent: u64,
     /// Arrivals of the open loop, within the measured time, that could not start until its end.
     pub(super) not_started: u64,
 }
@@ -66,7 +70,8 @@ impl Driver {
         let total = self.warmup + self.measured;
         let bar = ProgressBar::new(total.as_millis() as u64).with_style(style).with_message(title(mode));
         let begin = Instant::now();
-        let running = Arc::new(Running::new(self.clone(), begin));
+        let start = begin + self.warmup;
+        let running = Arc::new(Running::new(self.clone(), Window { start, end: start + self.measured }, u64::MAX));
         let progress = {
             let bar = bar.clone();
             tokio::spawn(async move {
@@ -82,7 +87,16 @@ impl Driver {
         };
         progress.abort();
         bar.finish_and_clear();
-        Ok(Ended { not_started: ran?, tally: running.take_tally() })
+        Ok(Ended { not_started: ran?, sent: running.next.load(Ordering::Relaxed), tally: running.take_tally() })
+    }
+
+    /// Asks every query once, so many at a time.
+    pub(super) async fn each_once(self: &Arc<Driver>, concurrency: usize) -> anyhow::Result<Tally> {
+        let start = Instant::now();
+        let requests = self.requests.for_each_query();
+        let running = Arc::new(Running::new(self.clone(), Window { start, end: start + ONCE_MAX }, requests));
+        closed(&running, concurrency).await?;
+        Ok(running.take_tally())
     }
 }
 
@@ -100,7 +114,7 @@ async fn closed(running: &Arc<Running>, concurrency: usize) -> anyhow::Result<()
         tokio::spawn(async move {
             loop {
                 let now = Instant::now();
-                if now >= running.window.end {
+                if now >= running.window.end || running.next.load(Ordering::Relaxed) >= running.requests_max {
                     return;
                 }
                 if running.perform(number, now).await.is_err() {
@@ -122,6 +136,8 @@ pub(super) struct Running {
     pub(super) window: Window,
     /// Number of the next request.
     next: AtomicU64,
+    /// Clients stop after about so many.
+    requests_max: u64,
     /// Queries that have an answer; empty when none is kept.
     seen: Vec<AtomicBool>,
     kept_bytes: AtomicUsize,
@@ -132,15 +148,15 @@ pub(super) struct Running {
 pub(super) struct Failed;
 
 impl Running {
-    fn new(driver: Arc<Driver>, begin: Instant) -> Running {
-        let start = begin + driver.warmup;
+    fn new(driver: Arc<Driver>, window: Window, requests_max: u64) -> Running {
         let seen = match driver.keep {
             Keep::Nothing => 0,
             Keep::First => driver.requests.queries(),
         };
         Running {
-            window: Window { start, end: start + driver.measured },
+            window,
             next: AtomicU64::new(0),
+            requests_max,
             seen: (0..seen).map(|_| AtomicBool::new(false)).collect(),
             kept_bytes: AtomicUsize::new(0),
             tallies: (0..PARTS).map(|_| Mutex::default()).collect(),
@@ -177,7 +193,14 @@ impl Running {
                 if counts {
                     tally.answered(kind, ended - intended);
                     tally.partial += u64::from(answer.coverage == Coverage::Partial);
-                    tally.answer_bytes += if kind == Kind::Query { answer.body.len() as u64 } else { 0 };
+                    if kind == Kind::Query {
+                        tally.answer_bytes += answer.body.len() as u64;
+                        if let Some(time) = answer.server_time() {
+                            tally.server_times.add(time);
+                        }
+                        tally.shards_asked.0 += answer.shards_asked.unwrap_or(0);
+                        tally.shards_asked.1 += u64::from(answer.shards_asked.is_some());
+                    }
                 }
                 Ok(())
             }

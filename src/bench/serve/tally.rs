@@ -67,6 +67,10 @@ pub(super) struct Tally {
     pub(super) partial: u64,
     /// Bytes of all answers to queries.
     pub(super) answer_bytes: u64,
+    /// How long the server says that it took for the answers to queries.
+    pub(super) server_times: Histogram,
+    /// Shards asked for the answers to queries, and how many answers told of it.
+    pub(super) shards_asked: (u64, u64),
     /// From the intended start to the actual one, in the open loop.
     pub(super) lateness: Histogram,
     pub(super) kept: Vec<Kept>,
@@ -104,6 +108,9 @@ impl Tally {
         }
         self.partial += other.partial;
         self.answer_bytes += other.answer_bytes;
+        self.server_times.merge(&other.server_times);
+        self.shards_asked.0 += other.shards_asked.0;
+        self.shards_asked.1 += other.shards_asked.1;
         self.lateness.merge(&other.lateness);
         self.kept.extend(other.kept);
     }
@@ -124,7 +131,7 @@ mod tests {
         let mut whole = Tally::default();
         whole.answered(Kind::Query, Duration::from_millis(2));
         whole.failed(Kind::Query, ErrorKind::Status(503), "first");
-        let mut part = Tally { partial: 2, answer_bytes: 70, ..Tally::default() };
+        let mut part = Tally { partial: 2, answer_bytes: 70, shards_asked: (8, 2), ..Tally::default() };
         part.answered(Kind::Write, Duration::from_millis(9));
         part.failed(Kind::Write, ErrorKind::Status(503), &"x".repeat(1_000));
         part.failed(Kind::Write, ErrorKind::Timeout, &"é".repeat(1_000));
@@ -134,5 +141,6 @@ mod tests {
         assert_eq!(whole.examples[&ErrorKind::Status(503)], "first");
         assert_eq!(whole.examples[&ErrorKind::Timeout].chars().count(), EXAMPLE_CHARS_MAX);
         assert_eq!((whole.partial, whole.answer_bytes, whole.writes.failed), (2, 70, 2));
+        assert_eq!(whole.shards_asked, (8, 2));
     }
 }

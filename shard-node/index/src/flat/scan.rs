@@ -12,6 +12,9 @@ use crate::{Accept, Hit, Rows, SearchParams, Searched, TopK};
 
 /// Bytes that a thread takes at a time: some ten microseconds of reading, so that no thread waits long for another.
 const CHUNK_BYTES: usize = 256 << 10;
+/// Bytes for each thread, at least: some two hundred microseconds of reading. To wake a thread for less and to wait for it
+/// takes longer than the reading, and on a busy machine much longer. Tests spread the smallest scan.
+const THREAD_BYTES_MIN: usize = if cfg!(test) { 1 } else { 2 << 20 };
 /// Rows scored in one go.
 pub(super) const BLOCK: usize = 64;
 
@@ -38,7 +41,8 @@ pub(super) fn in_chunks(
             scan(range, &mut worker);
         }
     };
-    let helpers = params.threads.min(chunks).saturating_sub(1);
+    let worth = rows.saturating_mul(row_bytes) / THREAD_BYTES_MIN;
+    let helpers = params.threads.min(chunks).min(worth).saturating_sub(1);
     if helpers == 0 {
         return work().searched();
     }

@@ -16,5 +16,6 @@ mod interleave;
 mod model;
 mod payload;
 mod reference;
+mod runs;
 mod tuning;
 mod unindexed;
