@@ -6,7 +6,7 @@ use vicinal_common::metric::Metric;
 use vicinal_common::point::UNNAMED;
 use vicinal_common::publish::{Copy, FeedChange, MapRef};
 use vicinal_common::tuning::Tuning;
-use vicinal_routing::{CentroidMap, D1Quantiles, MapParts, ThetaTable};
+use vicinal_routing::{CentroidMap, D1Quantiles, Flatness, MapParts, ThetaTable};
 
 use super::*;
 use crate::node::fixture::*;
@@ -31,6 +31,7 @@ fn map() -> (MapRef, PutMap) {
         copy_ratio: 0.0,
         thetas: ThetaTable::default(),
         d1: D1Quantiles::default(),
+        flatness: Flatness::default(),
     };
     let bytes: bytes::Bytes = CentroidMap::new(parts).unwrap().encode().into();
     let digest = MapDigest::of(&bytes);

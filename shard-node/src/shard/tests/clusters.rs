@@ -22,7 +22,7 @@ use vicinal_common::point::PointId;
 use vicinal_common::publish::MapRef;
 use vicinal_common::tuning::Tuning;
 use vicinal_common::vector::Vector;
-use vicinal_routing::{CentroidMap, D1Quantiles, MapParts, Placer, ThetaTable};
+use vicinal_routing::{CentroidMap, D1Quantiles, Flatness, MapParts, Placer, ThetaTable};
 
 use super::super::{MapSource, Patience, Shard, ShardEnv, View};
 use super::harness::{DIR, Model, Work, all_parts, create, env, filter};
@@ -121,6 +121,7 @@ fn map(seed: u64) -> CentroidMap {
         copy_ratio: 0.0,
         thetas: ThetaTable::default(),
         d1: D1Quantiles::default(),
+        flatness: Flatness::default(),
     })
     .unwrap()
 }
