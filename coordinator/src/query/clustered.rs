@@ -15,7 +15,7 @@ use vicinal_routing::{Ask, Decision, Router};
 use super::by_map::{ByMap, Found, ask_by_map};
 use super::homes::ask_homes;
 use super::request::{Answer, Query};
-use super::route::{EverywhereBecause, HomesBecause, Kind, Route, Routed, kind_of};
+use super::route::{EverywhereBecause, HomesBecause, Kind, Route, Routed, beam, kind_of};
 use super::scatter::ReadSpec;
 use super::search::Sent;
 use crate::meta::{ClusterRouting, Collection, ServedMap};
@@ -149,8 +149,15 @@ impl Asking<'_> {
                 }
             }
         }
+        let goals: Vec<_> = asks.iter().map(|(_, ask)| ask.goal).collect();
         let decisions = decide(router, asks).await?;
-        by_map.extend(by_vector.into_iter().zip(decisions).map(|(sent, decision)| (sent, route_of(served, decision))));
+        let graph = self.collection.schema.hnsw_of(&self.cluster.vector).map(|hnsw| hnsw.ef_construction);
+        for ((mut sent, decision), goal) in by_vector.into_iter().zip(decisions).zip(goals) {
+            if let (Some(decision), Some(ef), None) = (&decision, graph, sent.query.ef) {
+                sent.query.ef = beam(goal, decision.reason, ef.max(sent.query.k));
+            }
+            by_map.push((sent, route_of(served, decision)));
+        }
         Ok((homes, by_map))
     }
 }

@@ -9,12 +9,18 @@ use serde::Serialize;
 use vicinal_common::api::{Goal, SearchQuery};
 use vicinal_common::filter::{Condition, Filter};
 use vicinal_common::ids::MapVersion;
+use vicinal_common::limits::EF_MAX;
 use vicinal_common::publish::MapRef;
 use vicinal_common::vector::Vector;
-use vicinal_routing::{Ask, Decision, Filtered, Goal as Aim, Reason};
+use vicinal_routing::{AllBecause, Ask, Decision, Filtered, Goal as Aim, Reason, Widening};
 
 use super::request::Query;
 use crate::meta::{ClusterRouting, ServedMap};
+
+/// Hard queries get a wider beam where the target is above this.
+const RECALL_HIGH: f32 = 0.95;
+/// So many times wider.
+const BEAM_FACTOR: usize = 4;
 
 /// How widely a query asks search shards, as its client says.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -199,6 +205,19 @@ fn asks_for_another(filter: &Filter, vector: &str) -> bool {
 fn asks_for_other_clusters(filter: &Filter, clusters: Option<&MapRef>, vector: &str) -> bool {
     let known = clusters.filter(|map| map.vector == vector).map(|map| map.digest);
     filter.names_clusters() && filter.cluster_maps().map_or(true, |maps| maps.iter().any(|map| Some(*map) != known))
+}
+
+/// The beam for a search that gives none, where that of its graph, `usual`, misses too much inside shards; else `None`.
+/// What graphs miss of queries near points is calibrated for. Of those that have nothing to do with the points it is up
+/// to three points of recall (docs/BENCHMARKS.md): no matter below a target of 0.95, as nearly all shards are asked then.
+pub(super) fn beam(goal: Aim, reason: Reason, usual: usize) -> Option<usize> {
+    let is_hard = match reason {
+        Reason::Widened { why: Widening::FarQuery, .. } => true,
+        Reason::All { why } => matches!(why, AllBecause::FarQuery | AllBecause::HighRecall),
+        Reason::Widened { .. } | Reason::Mass { .. } | Reason::Shards { .. } => false,
+    };
+    let is_high = matches!(goal, Aim::Recall(recall) if recall > RECALL_HIGH);
+    (is_hard && is_high).then(|| usual.saturating_mul(BEAM_FACTOR).min(EF_MAX))
 }
 
 impl Route {

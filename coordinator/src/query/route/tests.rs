@@ -186,3 +186,19 @@ fn what_is_shown() {
         r#"{"search_shards_asked":0,"search_shards":0,"second_wave":0,"map":0,"reason":{"kind":"homes","why":"no_map"}}"#
     );
 }
+
+#[test]
+fn hard_queries_get_a_wider_beam_where_much_is_wanted() {
+    let widened = |why| Reason::Widened { why, theta: 0.9 };
+    let all = |why| Reason::All { why };
+    let hard = [widened(Widening::FarQuery), all(AllBecause::FarQuery), all(AllBecause::HighRecall)];
+    for reason in hard {
+        assert_eq!(beam(Aim::Recall(0.99), reason, 100), Some(400));
+        assert_eq!(beam(Aim::Recall(0.99), reason, usize::MAX), Some(EF_MAX));
+        for goal in [Aim::Recall(0.95), Aim::Theta(0.99), Aim::Shards(2), Aim::All] {
+            assert_eq!(beam(goal, reason, 100), None);
+        }
+    }
+    let others = [widened(Widening::FlatQuery), all(AllBecause::Filter), Reason::Mass { theta: 0.9 }];
+    assert!(others.into_iter().all(|reason| beam(Aim::Recall(0.99), reason, 100).is_none()));
+}
