@@ -16,6 +16,7 @@ use vicinal_common::exec;
 use vicinal_common::ids::{LogIndex, MapDigest};
 use vicinal_common::publish::Feed;
 
+use super::limits::Limits;
 use super::plan::{Chart, Charts, Dead, FILL_PAGE_BYTES, Page, look, read_page};
 use super::round::{Seen, Window};
 use super::session::Session;
@@ -119,7 +120,7 @@ impl Lead<'_> {
         let feed = around.group.shard().view().feed().clone();
         {
             let mut state = shared.state.lock();
-            state.session = Some(Session::new(&feed));
+            state.session = Some(Session::new(&feed, Limits::default()));
             shared.is_leading.store(true, Ordering::Relaxed);
         }
         let mut lead = Lead {
@@ -249,7 +250,7 @@ impl Lead<'_> {
             Ok((look(view.as_ref(), applied, &window, &charts, &dead, is_blind)?, window))
         });
         let (seen, window) = looked.await??;
-        self.shared.with(|session| session.take_in(&window, seen));
+        self.shared.with(|session| session.take_in(&window, seen, Instant::now()));
         Ok(())
     }
 

@@ -42,9 +42,9 @@ pub(super) struct Session {
 
 impl Session {
     /// Begins at the mark that the feed has.
-    pub(super) fn new(feed: &Feed) -> Session {
+    pub(super) fn new(feed: &Feed, limits: Limits) -> Session {
         Session {
-            rounds: Rounds::new(feed.published, Limits::default()),
+            rounds: Rounds::new(feed.published, limits),
             fill: Fill::default(),
             oldest: MapVersion::default(),
             lanes: BTreeMap::new(),
@@ -82,9 +82,9 @@ impl Session {
     }
 
     /// Takes in a round.
-    pub(super) fn take_in(&mut self, window: &Window, seen: Seen) {
+    pub(super) fn take_in(&mut self, window: &Window, seen: Seen, now: Instant) {
         self.newest_row = seen.rows.last().map_or(self.newest_row, |row| self.newest_row.max(row.version));
-        self.rounds.take_in(window, seen, Instant::now());
+        self.rounds.take_in(window, seen, now);
         self.signal();
     }
 

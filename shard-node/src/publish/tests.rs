@@ -3,6 +3,7 @@
 mod model;
 mod nodes;
 mod parts;
+mod rules;
 mod skip;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use vicinal_common::ids::{LogIndex, ShardId};
 use vicinal_common::publish::Feed;
 
 use super::State;
+use super::limits::Limits;
 use super::session::Session;
 
 #[test]
@@ -22,7 +24,7 @@ fn those_who_wait_in_vain_are_told_why() {
     state.obstacle = Some("no map".into());
     assert!(said(&state).contains("stored, but not published yet (no map)"));
     // A leader that was not told of anything yet waits for all.
-    let mut session = Session::new(&Feed { published: LogIndex(3), ..Feed::default() });
+    let mut session = Session::new(&Feed { published: LogIndex(3), ..Feed::default() }, Limits::default());
     session.rounds.set_lanes(&BTreeSet::from([ShardId(8)]));
     state.session = Some(session);
     assert!(said(&state).contains("stored, but search shard 8 has not taken its copy yet: it will"));

@@ -14,6 +14,9 @@ use super::super::plan::{Places, Rows};
 
 pub(super) const SHARDS: u64 = 4;
 
+/// Smaller values are placed elsewhere by each map, others by each second one.
+const MOVES_BELOW: u8 = 6;
+
 /// A live row of the home shard; no value: it lacks the routed vector.
 pub(super) type Row = (u64, Option<u8>);
 
@@ -64,7 +67,8 @@ impl Places for Map {
 }
 
 pub(super) fn places(map: u64, value: u8) -> Vec<ShardId> {
-    let first = (u64::from(value) + map) % SHARDS;
+    let turns = if value < MOVES_BELOW { map } else { map.div_ceil(2) };
+    let first = (u64::from(value) + turns) % SHARDS;
     let second = (value.is_multiple_of(3)).then_some((first + 1 + u64::from(value) % (SHARDS - 1)) % SHARDS);
     [Some(first), second].into_iter().flatten().map(ShardId).collect()
 }
