@@ -18,7 +18,7 @@ use super::request::Query;
 use crate::meta::{ClusterRouting, ServedMap};
 
 /// Hard queries get a wider beam where the target is above this.
-const RECALL_HIGH: f32 = 0.95;
+const RECALL_HIGH: f32 = 0.9;
 /// So many times wider.
 const BEAM_FACTOR: usize = 4;
 
@@ -209,7 +209,7 @@ fn asks_for_other_clusters(filter: &Filter, clusters: Option<&MapRef>, vector: &
 
 /// The beam for a search that gives none, where that of its graph, `usual`, misses too much inside shards; else `None`.
 /// What graphs miss of queries near points is calibrated for. Of those that have nothing to do with the points it is up
-/// to three points of recall (docs/BENCHMARKS.md): no matter below a target of 0.95, as nearly all shards are asked then.
+/// to three points of recall (docs/BENCHMARKS.md): no matter at a target of 0.9, as nearly all shards are asked then.
 pub(super) fn beam(goal: Aim, reason: Reason, usual: usize) -> Option<usize> {
     let is_hard = match reason {
         Reason::Widened { why: Widening::FarQuery, .. } => true,

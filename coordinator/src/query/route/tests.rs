@@ -195,7 +195,8 @@ fn hard_queries_get_a_wider_beam_where_much_is_wanted() {
     for reason in hard {
         assert_eq!(beam(Aim::Recall(0.99), reason, 100), Some(400));
         assert_eq!(beam(Aim::Recall(0.99), reason, usize::MAX), Some(EF_MAX));
-        for goal in [Aim::Recall(0.95), Aim::Theta(0.99), Aim::Shards(2), Aim::All] {
+        assert_eq!(beam(Aim::Recall(0.95), reason, 100), Some(400));
+        for goal in [Aim::Recall(0.9), Aim::Theta(0.99), Aim::Shards(2), Aim::All] {
             assert_eq!(beam(goal, reason, 100), None);
         }
     }

@@ -197,7 +197,7 @@ fn a_damaged_byte_of_any_kind_is_named_with_its_place() {
     let scene = scene();
     assert!(scene.files_of(".seg").count() > 1, "{:?}", scene.files.len());
     // Graphs over vectors and over codes; their header tells the dimension.
-    let dims: BTreeSet<u64> = scene.files_of(".hnsw").map(|(_, bytes)| u64_at(bytes, 32)).collect();
+    let dims: BTreeSet<usize> = scene.files_of(".hnsw").map(|(_, bytes)| u64_at(bytes, 32)).collect();
     assert_eq!(dims, [14, 48].into());
     let mut cases = 0;
     for (name, bytes) in &scene.files {
