@@ -54,7 +54,7 @@ pub struct SweepOptions {
     pub grace: Duration,
     /// Time from the end of a pass over a shard to the next one.
     pub again: Duration,
-    /// The same after a pass that could not tell of every copy whether it may go.
+    /// The same after a pass that could not tell of every copy whether it may go, and after the first for a reason.
     pub again_soon: Duration,
 }
 
@@ -214,7 +214,10 @@ async fn page(
                 let Pass { removed, unknown, .. } = pass;
                 tracing::info!(%shard, removed, unknown, "copies that nobody needs were found and are removed");
             }
-            let pause = if pass.unknown > 0 { options.again_soon } else { options.again };
+            // What was under way when its reason arose may have come after the first pass for it: a copy by the map that
+            // ended, or one whose removal a home shard's former leader took with it.
+            let is_first = progress.rested.is_none_or(|(last, _)| last != pass.reason);
+            let pause = if pass.unknown > 0 || is_first { options.again_soon } else { options.again };
             progress.rested = Some((pass.reason, now + pause));
         }
         Err(error) => {
