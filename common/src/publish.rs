@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{LogIndex, MapDigest, MapVersion, ShardId};
 use crate::point::{Point, PointId};
 
+mod gone;
+
+pub use gone::{AtHome, CopyVersion, Judged, gone, has_newer};
+
 /// Which part of a collection a shard is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ShardRole {

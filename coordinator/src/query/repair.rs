@@ -21,7 +21,7 @@ use vicinal_common::consistency::Consistency;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::ids::{CollectionId, Epoch, LogIndex, NodeId, RequestId, ShardId};
 use vicinal_common::point::PointId;
-use vicinal_common::publish::Copies;
+use vicinal_common::publish::{AtHome, Copies, CopyVersion, gone};
 use vicinal_common::telemetry::instruments;
 
 use crate::meta::{Collection, Shard};
@@ -81,27 +81,6 @@ struct Queue {
     /// All that wait or are being worked on: each once, however many searches trip over it.
     known: HashSet<FoundCopy>,
     is_worked_on: bool,
-}
-
-/// What a home shard has, as its leader confirms it.
-#[derive(Clone, Debug, Default)]
-struct AtHome {
-    applied: LogIndex,
-    /// Its rows up to this version are in their places; perhaps others, too.
-    published: LogIndex,
-    versions: BTreeMap<PointId, LogIndex>,
-}
-
-impl AtHome {
-    /// Whether a copy of this version is needed no more, for good.
-    fn has_replaced(&self, id: PointId, version: LogIndex) -> bool {
-        match self.versions.get(&id) {
-            // Until the later version is in its places, a search finds the point by this copy only.
-            Some(current) => *current > version && *current <= self.published,
-            // That this version was applied here before it was sent makes sure that it is not one that is behind.
-            None => self.applied >= version,
-        }
-    }
 }
 
 impl Repairs {
@@ -205,15 +184,16 @@ async fn prove(queue: &Mutex<Queue>, nodes: &NodeDirectory) {
     let answers: Vec<_> = stream::iter(asked).buffer_unordered(SHARDS_AT_ONCE).collect().await;
     let due = Instant::now() + GRACE;
     let mut queue = queue.lock();
-    for (at_home, suspect) in answers.into_iter().flat_map(|(at_home, suspects)| {
-        let at_home = at_home.map(Arc::new);
-        suspects.into_iter().map(move |suspect| (at_home.clone(), suspect))
-    }) {
-        if at_home.is_some_and(|at_home| at_home.has_replaced(suspect.id, suspect.version)) {
-            queue.proven.push_back((due, suspect));
-        } else {
-            instruments().repair.kept.inc();
-            queue.known.remove(&suspect.copy());
+    for (at_home, suspects) in answers {
+        let pairs: Vec<CopyVersion> = suspects.iter().map(|suspect| (suspect.id, suspect.version)).collect();
+        let gone: HashSet<CopyVersion> = gone(&pairs, &[at_home]).gone.into_iter().collect();
+        for suspect in suspects {
+            if gone.contains(&(suspect.id, suspect.version)) {
+                queue.proven.push_back((due, suspect));
+            } else {
+                instruments().repair.kept.inc();
+                queue.known.remove(&suspect.copy());
+            }
         }
     }
 }
@@ -328,7 +308,7 @@ mod tests {
             published: LogIndex(published),
             versions: version.map(|version| (PointId::Num(1), LogIndex(version))).into_iter().collect(),
         };
-        let replaced = |home: AtHome| home.has_replaced(PointId::Num(1), LogIndex(5));
+        let replaced = |home: AtHome| gone(&[(PointId::Num(1), LogIndex(5))], &[Some(home)]).gone.len() == 1;
         assert!(replaced(home(9, 8, Some(8))), "its successor is in its places");
         assert!(!replaced(home(9, 7, Some(8))), "it is not");
         assert!(!replaced(home(9, 9, Some(5))), "it is current");

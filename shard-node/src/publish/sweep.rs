@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 use vicinal_common::api::WriteOp;
 use vicinal_common::error::{Error, Result};
 use vicinal_common::exec;
-use vicinal_common::ids::{LogIndex, MapVersion, ShardId};
+use vicinal_common::ids::{MapVersion, ShardId};
 use vicinal_common::point::PointId;
-use vicinal_common::publish::{Copies, MapRange, Misplaced, ShardRole};
+use vicinal_common::publish::{Copies, CopyVersion, MapRange, Misplaced, ShardRole, gone};
 
 use self::judge::Position;
 use crate::node::{OpenMap, ShardNode};
@@ -38,9 +38,6 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 const WAITING_MAX: usize = 65_536;
 /// Pairs in one log entry.
 const PAIRS_MAX: usize = 16_384;
-
-/// An id and the version of it that a copy has.
-type Pair = (PointId, LogIndex);
 
 /// How fast the sweep goes.
 #[derive(Clone, Debug)]
@@ -104,7 +101,7 @@ struct Progress {
     /// What the last pass was for, and when there is to be another one for the same.
     rested: Option<(Reason, Instant)>,
     /// Pairs that are gone, and from when on they may be removed.
-    waiting: VecDeque<(Instant, Vec<Pair>)>,
+    waiting: VecDeque<(Instant, Vec<CopyVersion>)>,
 }
 
 /// What makes a pass begin at once.
@@ -143,7 +140,7 @@ impl Progress {
     }
 
     /// Takes the pairs whose time has come, at most as many as one entry takes.
-    fn take_due(&mut self, now: Instant) -> Vec<Pair> {
+    fn take_due(&mut self, now: Instant) -> Vec<CopyVersion> {
         let mut due = Vec::new();
         while let Some((from, pairs)) = self.waiting.front_mut() {
             let room = PAIRS_MAX - due.len();
@@ -234,7 +231,7 @@ async fn judge_page(
     view: Arc<View>,
     pass: &mut Pass,
     page_bytes: usize,
-) -> Result<(Option<PointId>, Vec<Pair>)> {
+) -> Result<(Option<PointId>, Vec<CopyVersion>)> {
     let spec = group.shard().spec();
     let Some(vector) = spec.schema.vectors.keys().next().cloned() else {
         return Err(Error::Internal(format!("search shard {} has no vector", spec.shard)));
@@ -248,7 +245,7 @@ async fn judge_page(
     let (mut pairs, misplaced, next) = exec::blocking(move || {
         let (copies, next) = read.page_of_copies(from, page_bytes, &vector)?;
         let misplaced = position.map_or_else(Vec::new, |position| judge::misplaced(&copies, &vector, &position));
-        let pairs: Vec<Pair> = copies.iter().map(|copy| (copy.point.id, copy.version)).collect();
+        let pairs: Vec<CopyVersion> = copies.iter().map(|copy| (copy.point.id, copy.version)).collect();
         Ok::<_, Error>((pairs, misplaced, next))
     })
     .await??;
@@ -261,7 +258,7 @@ async fn judge_page(
     let mut removed = misplaced.into_iter().peekable();
     pairs.retain(|pair| removed.next_if_eq(pair).is_none());
     let homes = homes::ask(node, spec.collection, view.tuning(), &pairs).await;
-    let judged = judge::gone(&pairs, &homes);
+    let judged = gone(&pairs, &homes);
     pass.unknown += judged.unknown;
     Ok((next, judged.gone))
 }

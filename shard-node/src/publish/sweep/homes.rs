@@ -12,10 +12,9 @@ use vicinal_common::consistency::Consistency;
 use vicinal_common::error::Error;
 use vicinal_common::ids::{CollectionId, Epoch, LogIndex, NodeId, ShardId};
 use vicinal_common::point::PointId;
+use vicinal_common::publish::{AtHome, CopyVersion, has_newer};
 use vicinal_common::tuning::Tuning;
 
-use super::Pair;
-use super::judge::{self, Home};
 use crate::node::ShardNode;
 
 /// Longest time of a question.
@@ -27,7 +26,7 @@ const AT_ONCE: usize = 8;
 struct Answered {
     shard: ShardId,
     node: NodeId,
-    home: Home,
+    home: AtHome,
 }
 
 /// What every home shard has of the page, `None` for those that did not answer: as their leaders confirm it with a
@@ -36,8 +35,8 @@ pub(super) async fn ask(
     node: &Arc<ShardNode>,
     collection: CollectionId,
     tuning: &Tuning,
-    page: &[Pair],
-) -> Vec<Option<Home>> {
+    page: &[CopyVersion],
+) -> Vec<Option<AtHome>> {
     if page.is_empty() {
         return Vec::new();
     }
@@ -82,7 +81,7 @@ async fn ask_one(
             Ok(points) => {
                 let versions: BTreeMap<PointId, LogIndex> =
                     points.into_iter().map(|point| (point.id, point.version)).collect();
-                let home = Home { applied: answer.applied, published: LogIndex(0), versions };
+                let home = AtHome { applied: answer.applied, published: LogIndex(0), versions };
                 return Some(Answered { shard, node: at, home });
             }
             Err(Error::WrongLeader { hint: Some(hint), .. }) => left.push_front(hint),
@@ -93,9 +92,9 @@ async fn ask_one(
 }
 
 /// Adds what home shards have published, where that decides anything.
-async fn add_published(node: &Arc<ShardNode>, page: &[Pair], answers: &mut [Option<Answered>]) {
+async fn add_published(node: &Arc<ShardNode>, page: &[CopyVersion], answers: &mut [Option<Answered>]) {
     let mut published: BTreeMap<ShardId, LogIndex> = BTreeMap::new();
-    let matters = |answer: &&Answered| judge::has_newer(page, &answer.home);
+    let matters = |answer: &&Answered| has_newer(page, &answer.home);
     let nodes: BTreeSet<NodeId> = answers.iter().flatten().filter(matters).map(|answer| answer.node).collect();
     for at in nodes {
         let Some(api) = node.env.peers.get(at) else { continue };

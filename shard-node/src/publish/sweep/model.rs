@@ -5,11 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::Pair;
-use super::judge::{self, Home};
 use vicinal_common::ids::{LogIndex, MapVersion};
 use vicinal_common::point::PointId;
-use vicinal_common::publish::MapRange;
+use vicinal_common::publish::{AtHome, CopyVersion, MapRange, gone};
 
 const HOMES: usize = 2;
 const SHARDS: usize = 3;
@@ -43,15 +41,15 @@ struct SearchShard {
 #[derive(Clone)]
 enum Message {
     Copy(u64, u64),
-    Gone(Vec<Pair>),
-    Misplaced(u64, Vec<Pair>),
+    Gone(Vec<CopyVersion>),
+    Misplaced(u64, Vec<CopyVersion>),
 }
 
 /// A page on its way: what homes answered so far.
 struct Page {
     shard: usize,
-    pairs: Vec<Pair>,
-    answers: Vec<Option<Home>>,
+    pairs: Vec<CopyVersion>,
+    answers: Vec<Option<AtHome>>,
 }
 
 #[derive(Default)]
@@ -178,7 +176,7 @@ impl Model {
     /// Reads a page, as long as it likes before homes are asked.
     fn read(&mut self, shard: usize) {
         let rows = self.shards[shard].rows.iter();
-        let pairs: Vec<Pair> = rows.map(|(id, version)| (PointId::Num(*id), LogIndex(*version))).collect();
+        let pairs: Vec<CopyVersion> = rows.map(|(id, version)| (PointId::Num(*id), LogIndex(*version))).collect();
         // As the node does: only while the served map is the only one.
         let MapRange { oldest, newest } = self.shards[shard].maps;
         if oldest == newest && newest.0 == self.serving {
@@ -196,7 +194,7 @@ impl Model {
         let home = &self.homes[page.answers.len()];
         let of_page = |id: &u64| page.pairs.iter().any(|(held, _)| *held == PointId::Num(*id));
         let versions = home.live.iter().filter(|(id, _)| of_page(id));
-        let answer = Home {
+        let answer = AtHome {
             applied: LogIndex(home.applied),
             published: LogIndex(home.mark),
             versions: versions.map(|(id, version)| (PointId::Num(*id), LogIndex(*version))).collect(),
@@ -206,7 +204,7 @@ impl Model {
             self.page = Some(page);
             return;
         }
-        let judged = judge::gone(&page.pairs, &page.answers);
+        let judged = gone(&page.pairs, &page.answers);
         self.mail.push((page.shard, Message::Gone(judged.gone)));
     }
 
@@ -281,7 +279,7 @@ impl Model {
 
 /// Applies a message as search shards do.
 fn deliver(shard: &mut SearchShard, message: &Message) {
-    let mut remove = |pairs: &[Pair]| {
+    let mut remove = |pairs: &[CopyVersion]| {
         shard.rows.retain(|id, version| !pairs.contains(&(PointId::Num(*id), LogIndex(*version))));
     };
     match message {

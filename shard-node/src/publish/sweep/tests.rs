@@ -1,7 +1,7 @@
 //! Search shards with garbage of all kinds, over real nodes; and the bookkeeping of passes.
 
 use vicinal_common::api::{FoundGroup, PutMap, ReplicaSpec, ShardApi, Tune};
-use vicinal_common::ids::{MapDigest, NodeId};
+use vicinal_common::ids::{LogIndex, MapDigest, NodeId};
 use vicinal_common::metric::Metric;
 use vicinal_common::point::UNNAMED;
 use vicinal_common::publish::{Copy, FeedChange, MapRef};
@@ -194,7 +194,8 @@ fn a_pass_begins_again_for_another_reason_and_after_a_rest() {
 #[test]
 fn pairs_wait_for_their_time_and_fit_an_entry() {
     let now = Instant::now();
-    let pairs = |count: usize| (0..count as u64).map(|id| (PointId::Num(id), LogIndex(1))).collect::<Vec<Pair>>();
+    let pairs =
+        |count: usize| (0..count as u64).map(|id| (PointId::Num(id), LogIndex(1))).collect::<Vec<CopyVersion>>();
     let mut progress = Progress::default();
     progress.waiting.push_back((now, pairs(10)));
     progress.waiting.push_back((now, pairs(PAIRS_MAX)));
