@@ -137,22 +137,21 @@ impl Asking<'_> {
         let floor = map_floor(self.access, self.spec, self.collection);
         let clusters = self.collection.clusters();
         let router = self.access.router(self.collection, served);
-        let mut by_vector: Vec<Sent> = Vec::new();
+        let mut by_vector = Vec::new();
         let mut asks: Vec<(Arc<Vector>, Ask)> = Vec::new();
         for sent in pending {
             match kind_of(self.cluster, clusters, floor, &self.queries[sent.place], &sent.query) {
                 Kind::Homes(why) => homes.push((sent, why)),
                 Kind::Everywhere(why) => by_map.push((sent, Route::everywhere(served, why))),
                 Kind::ByVector(vector, ask) => {
-                    by_vector.push(sent);
+                    by_vector.push((sent, ask.goal));
                     asks.push((vector, ask));
                 }
             }
         }
-        let goals: Vec<_> = asks.iter().map(|(_, ask)| ask.goal).collect();
         let decisions = decide(router, asks).await?;
         let graph = self.collection.schema.hnsw_of(&self.cluster.vector).map(|hnsw| hnsw.ef_construction);
-        for ((mut sent, decision), goal) in by_vector.into_iter().zip(decisions).zip(goals) {
+        for ((mut sent, goal), decision) in by_vector.into_iter().zip(decisions) {
             if let (Some(decision), Some(ef), None) = (&decision, graph, sent.query.ef) {
                 sent.query.ef = beam(goal, decision.reason, ef.max(sent.query.k));
             }
