@@ -188,7 +188,7 @@ async fn two_reconcilers_at_once_over_failing_nodes_come_to_the_same_end() {
 }
 
 /// Runs a life in which one call fails, with all that is behind it when `is_end`.
-async fn interrupted(call: usize, is_end: bool) {
+async fn interrupted(call: usize, is_end: bool, life: impl AsyncFn(&World)) {
     let world = world(3, 0).await;
     let stop = if is_end { world.stop.clone() } else { CancellationToken::new() };
     world.groups.interrupt(call, stop.clone());
@@ -202,7 +202,7 @@ async fn interrupted(call: usize, is_end: bool) {
         std::future::pending::<()>().await
     };
     tokio::select! {
-        () = world.live(false) => {}
+        () = life(&world) => {}
         () = takes_over => {}
     }
     next.cancel();
@@ -210,12 +210,16 @@ async fn interrupted(call: usize, is_end: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_call_fails_once_and_is_made_again() {
-    stream::iter(CALLS).for_each_concurrent(AT_ONCE, |call| interrupted(call, false)).await;
+    stream::iter(CALLS)
+        .for_each_concurrent(AT_ONCE, |call| interrupted(call, false, async |world: &World| world.live(false).await))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_takes_over_at_any_call_comes_to_the_same_end() {
-    stream::iter(CALLS).for_each_concurrent(AT_ONCE, |call| interrupted(call, true)).await;
+    stream::iter(CALLS)
+        .for_each_concurrent(AT_ONCE, |call| interrupted(call, true, async |world: &World| world.live(false).await))
+        .await;
 }
 
 /// Calls of a life, about.

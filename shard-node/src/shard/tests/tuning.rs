@@ -17,17 +17,17 @@ use super::harness::{DIR, Model, Work, env, env_with, spec_of};
 use super::model::copy_files;
 
 /// Graphs over codes, of both vectors.
-const VECTORS: [(usize, Metric); 2] = [(48, Metric::Euclid), (40, Metric::Cosine)];
+pub(super) const VECTORS: [(usize, Metric); 2] = [(48, Metric::Euclid), (40, Metric::Cosine)];
 
-fn spec() -> ReplicaSpec {
+pub(super) fn spec() -> ReplicaSpec {
     spec_of(VECTORS, HnswConfig { m: 8, ef_construction: 32 }, 4)
 }
 
-fn scene(env: &ShardEnv, seed: u64) -> (Arc<Shard>, Work, Model) {
+pub(super) fn scene(env: &ShardEnv, seed: u64) -> (Arc<Shard>, Work, Model) {
     (create(env), Work::of(seed, 400, VECTORS), Model::of(spec()))
 }
 
-fn create(env: &ShardEnv) -> Arc<Shard> {
+pub(super) fn create(env: &ShardEnv) -> Arc<Shard> {
     Shard::create(env, Path::new(DIR), &spec()).unwrap()
 }
 

@@ -4,32 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vicinal_common::api::{ReplicaSpec, SearchQuery};
+use vicinal_common::api::SearchQuery;
 use vicinal_common::collection::HnswConfig;
 use vicinal_common::disk::{Disk, Fault, FaultyDisk};
 use vicinal_common::error::{Error, Result};
-use vicinal_common::metric::Metric;
 use vicinal_common::publish::ShardRole;
 use vicinal_common::tuning::Tuning;
 
 use super::super::{Background, Patience, Shard, ShardEnv, ShardOptions};
 use super::harness::{DIR, Model, Work, env, env_with, spec_of};
 use super::model::copy_files;
-
-/// Graphs over codes, of both vectors.
-const VECTORS: [(usize, Metric); 2] = [(48, Metric::Euclid), (40, Metric::Cosine)];
-
-fn spec() -> ReplicaSpec {
-    spec_of(VECTORS, HnswConfig { m: 8, ef_construction: 32 }, 4)
-}
-
-fn scene(env: &ShardEnv, seed: u64) -> (Arc<Shard>, Work, Model) {
-    (create(env), Work::of(seed, 400, VECTORS), Model::of(spec()))
-}
-
-fn create(env: &ShardEnv) -> Arc<Shard> {
-    Shard::create(env, Path::new(DIR), &spec()).unwrap()
-}
+use super::tuning::{VECTORS, create, scene, spec};
 
 fn without(revision: u64, vectors: &[&str]) -> Tuning {
     let unindexed = vectors.iter().map(|name| (*name).to_owned()).collect();

@@ -120,25 +120,6 @@ async fn two_reconcilers_at_once_balance_over_failing_nodes() {
     world.even_life().await;
 }
 
-async fn interrupted(call: usize, is_end: bool) {
-    let world = world(3, 0).await;
-    let stop = if is_end { world.stop.clone() } else { CancellationToken::new() };
-    world.groups.interrupt(call, stop.clone());
-    let next = CancellationToken::new();
-    let takes_over = async {
-        stop.cancelled().await;
-        if is_end {
-            world.reconcile(&next);
-        }
-        std::future::pending::<()>().await
-    };
-    tokio::select! {
-        () = world.even_life() => {}
-        () = takes_over => {}
-    }
-    next.cancel();
-}
-
 /// Some calls of a life after its first map, about.
 fn calls() -> impl Iterator<Item = usize> {
     (50..170).step_by(8)
@@ -146,12 +127,18 @@ fn calls() -> impl Iterator<Item = usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_call_of_balancing_fails_once_and_is_made_again() {
-    stream::iter(calls()).for_each_concurrent(AT_ONCE / 4, |call| interrupted(call, false)).await;
+    stream::iter(calls())
+        .for_each_concurrent(AT_ONCE / 4, |call| {
+            interrupted(call, false, async |world: &World| world.even_life().await)
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_takes_over_balancing_comes_to_the_same_end() {
-    stream::iter(calls()).for_each_concurrent(AT_ONCE / 4, |call| interrupted(call, true)).await;
+    stream::iter(calls())
+        .for_each_concurrent(AT_ONCE / 4, |call| interrupted(call, true, async |world: &World| world.even_life().await))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
